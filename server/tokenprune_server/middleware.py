@@ -1,0 +1,287 @@
+"""``PruneMiddleware``: rewrites prunable requests on their way in; the only place that prunes."""
+
+import asyncio
+import json
+import logging
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from tokenprune.config import Config
+from tokenprune_server.body import (
+    ClientGone,
+    Replay,
+    body_message,
+    decoded,
+    header,
+    is_finished,
+    read_body,
+    rewritten_headers,
+)
+from tokenprune_server.decide import Facts, failed, skip_reason, skipped
+from tokenprune_server.errors import RequestError, send_error
+from tokenprune_server.model_lengths import ModelLengths
+from tokenprune_server.options import (
+    NO_OPTIONS,
+    Options,
+    has_option_headers,
+    read_options,
+    without_option_headers,
+)
+from tokenprune_server.paths import route_path
+from tokenprune_server.protocols import BY_ROUTE, Protocol
+from tokenprune_server.rewrite import Outcome, Request, plain_body, serialise
+from tokenprune_server.runtime import Runtime
+from tokenprune_server.settings import ServerSettings
+from tokenprune_server.types import ASGIApp, Headers, Message, Receive, Scope, Send
+
+log = logging.getLogger("tokenprune.server")
+
+_TOO_LONG = (
+    "the prompt has about {prompt} tokens, the model's context holds {limit}, and pruning failed ({why}): "
+    "send less context, ask for fewer output tokens, or give tokenprune.max_tokens or another pipeline"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Result:
+    """What goes on: the body (None: as it was read), and what the response headers say."""
+
+    outcome: Outcome
+    body: bytes | None
+    tried: bool
+
+
+class RequestFailed(RequestError):
+    """Pruning failed, and the original must not go through in place of the pruned request."""
+
+    def __init__(self, message: str, status: int, outcome: Outcome) -> None:
+        """Keep the outcome for the response headers."""
+        super().__init__(message, status=status)
+        self.outcome = outcome
+
+
+class PruneMiddleware:
+    """ASGI middleware around an OpenAI-compatible app.
+
+    Requests to prunable routes get their documents pruned and their answers ``x-tokenprune-*`` headers;
+    everything else goes to ``app`` untouched. With ``app`` alone it configures itself from the file that
+    the environment variable ``TOKENPRUNE_CONFIG`` names, which is how ``vllm --middleware
+    tokenprune_server.PruneMiddleware`` makes it.
+
+    Args:
+        app: the inner ASGI app, e.g. an `UpstreamApp`.
+        config: the library's configuration.
+        settings: server settings; those of ``config.server`` and the environment when None.
+        runtime: shared state, instead of the two above.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        config: Config | None = None,
+        settings: ServerSettings | None = None,
+        *,
+        runtime: Runtime | None = None,
+    ) -> None:
+        if runtime is None:
+            runtime = Runtime(config, settings) if config is not None else Runtime.from_env()
+        self.app = app
+        self.runtime = runtime
+        self._settings = runtime.settings
+        self._min_body = 3 * self._settings.min_document_tokens
+        self._lengths = ModelLengths(app, self._settings.max_model_len, self._settings.model_len_ttl_s)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one ASGI scope."""
+        if scope["type"] == "http" and scope["method"] == "POST":
+            protocol = BY_ROUTE.get(route_path(scope))
+            if protocol is not None:
+                await self._serve(protocol, scope, receive, send)
+                return
+        elif scope["type"] == "lifespan":
+            await self._lifespan(scope, receive, send)
+            return
+        await self.app(scope, receive, send)
+
+    async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.runtime.pool.submit(self._warm_up)
+        try:
+            await self.app(scope, receive, send)
+        finally:
+            self.runtime.pool.shutdown()
+
+    def _warm_up(self) -> None:
+        try:
+            self.runtime.rewriter.warm_up()
+        except Exception:
+            # The server is still a proxy; each request will say and count that pruning failed.
+            log.exception("pipeline %r cannot be made ready", self._settings.pipeline)
+
+    async def _serve(self, protocol: Protocol, scope: Scope, receive: Receive, send: Send) -> None:
+        arrived = time.perf_counter()
+        settings = self._settings
+        try:
+            raw, messages = await read_body(receive, settings.max_body_bytes)
+        except ClientGone:
+            return
+        started = time.perf_counter()
+        headers: Headers = scope["headers"]
+        replay = Replay(messages, receive)
+        try:
+            if messages:
+                result = _Result(Outcome(skipped("too-large")), None, False)
+            else:
+                result, replay = await self._consider(protocol, headers, raw, receive)
+        except ClientGone:
+            return
+        except RequestError as error:
+            outcome = error.outcome if isinstance(error, RequestFailed) else Outcome(failed("bad-request"))
+            answer = self._answering(send, outcome, arrived, started, tried=isinstance(error, RequestFailed))
+            await send_error(answer, error.status, error.message, param=error.param)
+            return
+        if has_option_headers(headers):
+            scope = {**scope, "headers": without_option_headers(headers)}
+        if result.body is not None:
+            scope = {**scope, "headers": rewritten_headers(scope["headers"], len(result.body))}
+        answer = self._answering(send, result.outcome, arrived, started, tried=result.tried)
+        try:
+            await self.app(scope, replay, answer)
+        finally:
+            replay.close()
+
+    async def _consider(
+        self, protocol: Protocol, headers: Headers, raw: bytes, receive: Receive
+    ) -> tuple[_Result, Replay]:
+        """Decide and prune; the result with a ``receive`` that gives the body to send on."""
+        body, options, has_options = self._read(headers, raw)
+        if body is None:
+            reason = "unauthorized" if not self.runtime.authorized(headers) else "encoding"
+            return _Result(Outcome(skipped(reason)), None, False), Replay([body_message(raw)], receive)
+        reason_now = skip_reason(
+            Facts(
+                enabled=self._settings.enabled if options.enabled is None else options.enabled,
+                body_bytes=len(raw),
+                min_body_bytes=None if options.contexts or options.name else self._min_body,
+                waiting=self.runtime.pool.waiting,
+                max_waiting=self.runtime.pool.max_waiting,
+            )
+        )
+        request = Request(protocol, body, options, len(raw), None)
+        if reason_now is not None:
+            new = serialise(plain_body(request)) if has_options else None
+            return _Result(Outcome(skipped(reason_now)), new, False), Replay(
+                [body_message(new or raw)], receive
+            )
+        authorization = [(name, value) for name, value in headers if name == b"authorization"]
+        model_len = await self._lengths.get(body.get("model"), authorization)
+        request = Request(protocol, body, options, len(raw), model_len)
+        outcome, pending = await self._prune(request, receive)
+        try:
+            new = self._rewritten(request, outcome, has_options)
+        except RequestError:
+            pending.cancel()
+            raise
+        tried = not outcome.decision.startswith("skipped:")
+        return _Result(outcome, new, tried), Replay([body_message(new or raw)], receive, pending)
+
+    def _rewritten(self, request: Request, outcome: Outcome, has_options: bool) -> bytes | None:
+        """The body to send on, None for the original; raises RequestFailed when there is none."""
+        if outcome.body is not None:
+            return serialise(outcome.body)
+        if outcome.decision.startswith("failed:"):
+            self._refuse_if_needed(request, outcome)
+        return serialise(plain_body(request)) if has_options else None
+
+    def _read(self, headers: Headers, raw: bytes) -> tuple[dict[str, Any] | None, Options, bool]:
+        """The body without our options (None: not ours to read), the options, whether the body had any."""
+        if not self.runtime.authorized(headers):
+            return None, NO_OPTIONS, False
+        encoding = header(headers, b"content-encoding")
+        plain = decoded(raw, encoding, self._settings.max_body_bytes) if encoding else raw
+        if plain is None or header(headers, b"content-type").startswith(b"multipart/"):
+            return None, NO_OPTIONS, False
+        try:
+            body = json.loads(plain)
+        except (ValueError, RecursionError) as error:
+            why = "nested too deeply" if isinstance(error, RecursionError) else str(error)
+            raise RequestError(f"the request body is not valid JSON: {why}") from error
+        if not isinstance(body, dict):
+            raise RequestError("the request body must be a JSON object")
+        has_options = "tokenprune" in body
+        if not has_options and not has_option_headers(headers):
+            return body, NO_OPTIONS, False
+        return body, read_options(body.pop("tokenprune", None), headers), has_options
+
+    async def _prune(self, request: Request, receive: Receive) -> "tuple[Outcome, asyncio.Task[Message]]":
+        """Prune in a thread while watching the client and the clock."""
+        work = self.runtime.pool.submit(lambda: self.runtime.rewriter(request))
+        watching = asyncio.ensure_future(receive())
+        keep_watching = False
+        try:
+            events: set[asyncio.Future[Any]] = {work, watching}
+            await asyncio.wait(events, timeout=self._settings.timeout_s, return_when=asyncio.FIRST_COMPLETED)
+            if is_finished(watching) and watching.result()["type"] == "http.disconnect":
+                raise ClientGone
+            if not work.done():
+                outcome = await self._late(request)
+            else:
+                outcome = work.result()
+            keep_watching = True
+            return outcome, watching
+        finally:
+            work.cancel()
+            if not keep_watching:
+                watching.cancel()
+
+    async def _late(self, request: Request) -> Outcome:
+        log.warning("pruning took longer than %s s", self._settings.timeout_s)
+        too_long = None
+        if request.model_len is not None:
+            # Counting is fast beside pruning, but the pruning threads may all be held up.
+            too_long = await asyncio.to_thread(self.runtime.rewriter.room, request)
+        detail = f"it took longer than {self._settings.timeout_s:g} s"
+        return Outcome(failed("timeout"), too_long=too_long, detail=detail)
+
+    def _refuse_if_needed(self, request: Request, outcome: Outcome) -> None:
+        """Raise unless the original may go through in place of the pruned request."""
+        if outcome.too_long is not None:
+            raise RequestFailed(
+                _TOO_LONG.format(prompt=outcome.too_long, limit=request.model_len, why=outcome.detail),
+                400,
+                outcome,
+            )
+        if self._settings.fail == "closed":
+            message = f"pruning failed, and this server is set to refuse the request then: {outcome.detail}"
+            raise RequestFailed(message, 503, outcome)
+
+    def _answering(
+        self, send: Send, outcome: Outcome, arrived: float, started: float, *, tried: bool
+    ) -> Send:
+        """A ``send`` that adds our headers to the answer and measures the time to its first byte."""
+        metrics = self.runtime.metrics
+        seconds = time.perf_counter() - started
+        metrics.decided(outcome.decision, seconds, tried)
+        if outcome.receipt is not None:
+            metrics.pruned(outcome.tokens_before, outcome.tokens_after, self.runtime.receipts.bytes)
+        ours: Headers = [
+            (b"x-tokenprune-decision", outcome.decision.encode()),
+            (b"x-tokenprune-tokens-before", b"%d" % outcome.tokens_before),
+            (b"x-tokenprune-tokens-after", b"%d" % outcome.tokens_after),
+            (b"x-tokenprune-ms", b"%.2f" % (1000 * seconds)),
+        ]
+        if outcome.receipt is not None:
+            ours.append((b"x-tokenprune-receipt", outcome.receipt.encode()))
+        waiting = True
+
+        async def answer(message: Message) -> None:
+            nonlocal waiting
+            if waiting:
+                if message["type"] == "http.response.start":
+                    message["headers"] = [*message.get("headers", ()), *ours]
+                elif message.get("body"):
+                    waiting = False
+                    metrics.first_byte(outcome.decision, time.perf_counter() - arrived)
+            await send(message)
+
+        return answer

@@ -1,0 +1,159 @@
+"""What a request may ask of us: the ``tokenprune`` object of its body and the ``x-tokenprune-*`` headers."""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from tokenprune.budget import Budget
+from tokenprune_server.errors import RequestError
+from tokenprune_server.protocols.base import Context
+from tokenprune_server.types import Headers
+
+_PREFIX = b"x-tokenprune-"
+_HEADER_FIELDS = {
+    b"x-tokenprune-enabled": "enabled",
+    b"x-tokenprune-pipeline": "pipeline",
+    b"x-tokenprune-method": "method",
+    b"x-tokenprune-max-tokens": "max_tokens",
+    b"x-tokenprune-keep-ratio": "keep_ratio",
+    b"x-tokenprune-query": "query",
+}
+_BOOLEANS = {"true": True, "1": True, "on": True, "false": False, "0": False, "off": False}
+
+
+class ContextItem(BaseModel):
+    """One document given beside the messages."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    text: str
+    kind: Literal["html", "text"] | None = None
+    title: str | None = None
+    id: str | None = None
+
+
+class Options(BaseModel):
+    """Options of one request; unset ones fall back to the settings.
+
+    Attributes:
+        enabled: prune this request or not.
+        pipeline: a configured pipeline or a single pruner (``method`` is the same under another name).
+        max_tokens: tokens that all documents together may keep.
+        keep_ratio: the same as a share (0..1) of their tokens.
+        query: the question, in place of the last user question.
+        contexts: documents given apart from the messages; pruned, then inserted before the last question.
+        code_fences: also prune inside ``` fences.
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    enabled: bool | None = None
+    pipeline: str | None = None
+    method: str | None = None
+    max_tokens: int | None = Field(None, ge=0)
+    keep_ratio: float | None = Field(None, ge=0, le=1)
+    query: str | None = None
+    contexts: tuple[ContextItem, ...] = ()
+    code_fences: bool | None = None
+
+    @field_validator("contexts", mode="before")
+    @classmethod
+    def _strings_are_texts(cls, value: Any) -> Any:
+        if not isinstance(value, list):
+            return value
+        return tuple({"text": item} if isinstance(item, str) else item for item in value)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Options":
+        if self.max_tokens is not None and self.keep_ratio is not None:
+            raise ValueError("give max_tokens or keep_ratio, not both")
+        if self.pipeline is not None and self.method is not None:
+            raise ValueError("give pipeline or method, not both")
+        ids = [c.id for c in self.contexts if c.id is not None]
+        if len(ids) != len(set(ids)):
+            raise ValueError("the ids of contexts must differ")
+        return self
+
+    @property
+    def budget(self) -> Budget | None:
+        """The budget asked for, or None."""
+        if self.max_tokens is None and self.keep_ratio is None:
+            return None
+        return Budget(max_tokens=self.max_tokens, keep_ratio=self.keep_ratio)
+
+    @property
+    def name(self) -> str | None:
+        """The pipeline or pruner asked for, or None."""
+        return self.pipeline if self.pipeline is not None else self.method
+
+    def context_documents(self) -> tuple[Context, ...]:
+        """The contexts as the protocol adapters take them."""
+        return tuple(Context(c.text, c.kind, c.title, c.id) for c in self.contexts)
+
+
+NO_OPTIONS = Options()
+
+
+def has_option_headers(headers: Headers) -> bool:
+    """Whether any header is ours."""
+    return any(name.startswith(_PREFIX) for name, _ in headers)
+
+
+def without_option_headers(headers: Headers) -> Headers:
+    """The headers for the upstream."""
+    return [(name, value) for name, value in headers if not name.startswith(_PREFIX)]
+
+
+def read_options(body_options: Any, headers: Headers) -> Options:
+    """Options from both places, the body winning.
+
+    Raises:
+        RequestError: a wrong type, value or unknown key; the message lists the keys there are.
+    """
+    merged = _from_headers(headers)
+    if body_options is not None:
+        if not isinstance(body_options, dict):
+            raise RequestError("tokenprune must be an object", param="tokenprune")
+        for mine, other in (("pipeline", "method"), ("max_tokens", "keep_ratio")):
+            if mine in body_options or other in body_options:
+                merged.pop(mine, None)
+                merged.pop(other, None)
+        merged |= body_options
+    if not merged:
+        return NO_OPTIONS
+    try:
+        return Options.model_validate(merged)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(step) for step in ("tokenprune", *first["loc"]))
+        message = first["msg"].removeprefix("Value error, ")
+        known = ", ".join(Options.model_fields)
+        raise RequestError(f"{where}: {message}; known options: {known}", param=where) from error
+
+
+def _from_headers(headers: Headers) -> dict[str, Any]:
+    options: dict[str, Any] = {}
+    for name, raw in headers:
+        if not name.startswith(_PREFIX):
+            continue
+        field = _HEADER_FIELDS.get(name)
+        shown = name.decode("latin-1")
+        if field is None:
+            known = ", ".join(known.decode() for known in _HEADER_FIELDS)
+            raise RequestError(f"unknown header {shown}; known headers: {known}", param=shown)
+        options[field] = _parse(field, raw.decode("utf-8", "replace").strip(), shown)
+    return options
+
+
+def _parse(field: str, value: str, header: str) -> Any:
+    try:
+        if field == "enabled":
+            return _BOOLEANS[value.lower()]
+        if field == "max_tokens":
+            return int(value)
+        if field == "keep_ratio":
+            return float(value)
+    except (KeyError, ValueError) as error:
+        wanted = {"enabled": "true or false", "max_tokens": "an integer", "keep_ratio": "a number"}[field]
+        raise RequestError(f"header {header}: {value!r} is not {wanted}", param=header) from error
+    return value

@@ -1,0 +1,52 @@
+"""A bounded pool of threads for pruning: never more waiting than agreed, never longer than the deadline."""
+
+import asyncio
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+class PrunePool:
+    """Threads with a bounded queue."""
+
+    def __init__(self, workers: int, queue: int) -> None:
+        self._executor = ThreadPoolExecutor(workers, thread_name_prefix="tokenprune")
+        self.max_waiting = workers + queue
+        self._waiting = 0
+        self._lock = threading.Lock()
+
+    @property
+    def waiting(self) -> int:
+        """Calls that run or wait to run; one that outlived its deadline still counts."""
+        return self._waiting
+
+    def submit(self, work: Callable[[], T]) -> "asyncio.Future[T]":
+        """Start or queue a call; cancelling the future takes it out of the queue."""
+        with self._lock:
+            self._waiting += 1
+        try:
+            future = self._executor.submit(work)
+        except BaseException:
+            self._finished()
+            raise
+        future.add_done_callback(self._finished)
+        wrapped = asyncio.wrap_future(future)
+        # A call abandoned at its deadline may still fail later, with nobody there to ask why.
+        wrapped.add_done_callback(_consume)
+        return wrapped
+
+    def _finished(self, _: "Future[T] | None" = None) -> None:
+        with self._lock:
+            self._waiting -= 1
+
+    def shutdown(self) -> None:
+        """Take no more calls and forget those that wait."""
+        self._executor.shutdown(wait=False, cancel_futures=True)
+
+
+def _consume(future: "asyncio.Future[T]") -> None:
+    if not future.cancelled():
+        future.exception()

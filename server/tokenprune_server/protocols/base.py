@@ -1,0 +1,172 @@
+"""What every protocol adapter has in common: spans of text in a request, and putting them back.
+
+An adapter only LOCATES text (what is a document, what is the question) and PUTS pruned text BACK. Every
+character outside a span (the frame) stays as it is, so putting back unchanged text gives the same request.
+"""
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, cast
+
+from tokenprune_server.errors import RequestError
+
+Path = tuple[str | int, ...]
+Body = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What counts as a document.
+
+    Attributes:
+        min_tokens: shorter texts are not documents (tokens are estimated here, see `estimate_tokens`).
+        prune_code_fences: whether ``` blocks are part of documents.
+        query: the query, when the request names one; the last user question is it otherwise.
+    """
+
+    min_tokens: int = 200
+    prune_code_fences: bool = False
+    query: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A document inside a string of the request.
+
+    Attributes:
+        path: where the string is in the request's JSON.
+        start: first character of the document in that string.
+        end: one past the last character.
+        text: the document; differs from the raw characters only in JSON strings.
+        kind: ``html`` or ``text``.
+        title: title of the document, when its frame gives one.
+        drop: the wider range (label, passage, gap) that goes when nothing of the document is kept.
+        quoted: the raw characters are a JSON string literal inside the string.
+    """
+
+    path: Path
+    start: int
+    end: int
+    text: str
+    kind: Literal["html", "text"]
+    title: str | None = None
+    drop: tuple[int, int] | None = None
+    quoted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """The documents of one prompt and the question they are judged by (None: no question was found)."""
+
+    query: str | None
+    spans: tuple[Span, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Located:
+    """What an adapter found: one job per prompt, and how many texts were too short to be documents."""
+
+    jobs: tuple[Job, ...]
+    short: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """A document that came beside the messages (option ``contexts``)."""
+
+    text: str
+    kind: Literal["html", "text"] | None = None
+    title: str | None = None
+    id: str | None = None
+
+
+class Protocol(ABC):
+    """One prunable route."""
+
+    routes: tuple[str, ...]
+
+    @abstractmethod
+    def locate(self, body: Body, rules: Rules) -> Located:
+        """Find the documents and the question; never raises on odd bodies (what is odd is no document)."""
+
+    @abstractmethod
+    def prompt_texts(self, body: Body) -> list[str]:
+        """Every text the model will read, to count the tokens of the largest prompt."""
+
+    @abstractmethod
+    def output_tokens(self, body: Body, default: int) -> int:
+        """Room the request reserves for the answer, in tokens."""
+
+    @abstractmethod
+    def insert_contexts(self, body: Body, contexts: Sequence[Context]) -> Body:
+        """The body with a context block before the last user question; raises RequestError if impossible."""
+
+    def put_back(self, body: Body, edits: Sequence[tuple[Span, str]]) -> Body:
+        """The body with each span's text replaced; parts of it that do not change are shared, not copied."""
+        by_path: dict[Path, list[tuple[Span, str]]] = {}
+        for span, text in edits:
+            if text != span.text:
+                by_path.setdefault(span.path, []).append((span, text))
+        for path, changes in by_path.items():
+            body = cast("Body", replaced(body, path, splice(cast(str, value_at(body, path)), changes)))
+        return body
+
+
+def splice(original: str, changes: Sequence[tuple[Span, str]]) -> str:
+    """``original`` with the (not overlapping) spans replaced; wholly dropped ones take their label along."""
+    out: list[str] = []
+    at = 0
+    for span, text in sorted(changes, key=lambda change: change[0].start):
+        start, end = span.drop if span.drop is not None and not text else (span.start, span.end)
+        out += [original[at:start], json.dumps(text, ensure_ascii=False) if span.quoted else text]
+        at = end
+    out.append(original[at:])
+    return "".join(out)
+
+
+def value_at(value: Any, path: Path) -> Any:
+    """The value at a path of keys and indices."""
+    for step in path:
+        value = value[step]
+    return value
+
+
+def replaced(value: Any, path: Path, new: Any) -> Any:
+    """A copy of ``value`` with another value at ``path``; only the containers on the way are copied."""
+    if not path:
+        return new
+    copy: Any = dict(value) if isinstance(value, Mapping) else list(value)
+    copy[path[0]] = replaced(copy[path[0]], path[1:], new)
+    return copy
+
+
+def estimate_tokens(text: str) -> int:
+    """Tokens of a text, roughly and fast: 4 ASCII characters make one, every other character is one."""
+    other = 0 if text.isascii() else len(text) - len(text.encode("ascii", "ignore"))
+    return (len(text) - other) // 4 + other
+
+
+def context_block(contexts: Sequence[Context]) -> str:
+    """Contexts as numbered passages; a wholly dropped one leaves, and the others keep their numbers."""
+    passages = []
+    for number, context in enumerate(contexts, 1):
+        if context.text.strip():
+            title = f" Title: {context.title}" if context.title else ""
+            passages.append(f"[{number}]{title}\n{context.text.strip()}\n\n")
+    return "Context:\n" + "".join(passages) if passages else ""
+
+
+def limit_of(body: Body, names: tuple[str, ...], default: int) -> int:
+    """The first positive integer among the named fields."""
+    for name in names:
+        value = body.get(name)
+        if isinstance(value, int) and not isinstance(value, bool) and value > 0:
+            return value
+    return default
+
+
+def no_place(what: str) -> RequestError:
+    """The error for contexts that cannot be inserted."""
+    return RequestError(f"tokenprune.contexts needs {what}", param="tokenprune.contexts")

@@ -1,0 +1,56 @@
+"""``/v1/completions``: a prompt string or a list of them; prompts of token ids pass."""
+
+from collections.abc import Sequence
+
+from tokenprune_server.protocols.base import (
+    Body,
+    Context,
+    Job,
+    Located,
+    Protocol,
+    Rules,
+    context_block,
+    limit_of,
+    no_place,
+)
+from tokenprune_server.protocols.texts import as_query, is_json, read_text
+
+_DEFAULT_OUTPUT = 16  # the API's own default of max_tokens
+
+
+class CompletionsProtocol(Protocol):
+    """OpenAI completions: each prompt string is a job of its own."""
+
+    routes = ("/v1/completions",)
+
+    def locate(self, body: Body, rules: Rules) -> Located:
+        """Templates give passages and question; other long texts are documents if a query is given."""
+        prompt = body.get("prompt")
+        prompts = prompt if isinstance(prompt, list) else [prompt]
+        jobs: list[Job] = []
+        short = 0
+        for index, text in enumerate(prompts):
+            if not isinstance(text, str) or is_json(text):
+                continue
+            reading = read_text(text, ("prompt", index) if isinstance(prompt, list) else ("prompt",), rules)
+            short += reading.short
+            query = rules.query.strip() or None if rules.query is not None else as_query(reading.question)
+            jobs.append(Job(query, reading.spans))
+        return Located(tuple(jobs), short)
+
+    def prompt_texts(self, body: Body) -> list[str]:
+        """The longest prompt: each is a request of its own to the model."""
+        prompt = body.get("prompt")
+        prompts = prompt if isinstance(prompt, list) else [prompt]
+        return [max((p for p in prompts if isinstance(p, str)), key=len, default="")]
+
+    def output_tokens(self, body: Body, default: int) -> int:
+        """``max_tokens``, whose default the API itself sets to 16."""
+        return limit_of(body, ("max_tokens",), _DEFAULT_OUTPUT)
+
+    def insert_contexts(self, body: Body, contexts: Sequence[Context]) -> Body:
+        """The context block comes before the prompt."""
+        prompt = body.get("prompt")
+        if not isinstance(prompt, str):
+            raise no_place("a single prompt string")
+        return {**body, "prompt": context_block(contexts) + prompt}

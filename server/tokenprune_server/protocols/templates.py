@@ -1,0 +1,381 @@
+"""Recognising the usual RAG templates that put passages and question into one string.
+
+The rules are data: tables of named, linear-time patterns. `recognise` says where the passages are and what
+the question is. Everything else (instructions, labels, numbers, the question, answer cues) is the frame and
+stays byte for byte. A passage of which nothing is kept leaves together with its label; the labels of the
+others keep their numbers, so that citations stay right.
+"""
+
+import re
+from collections import deque
+from dataclasses import dataclass
+
+from tokenprune.document import detect_kind
+
+_MAX_QUESTION = 4000  # characters from a question mark to the end of the prompt; more is not a question
+_MAX_PARAGRAPH_QUESTION = 1000  # for a question that only its place and form give away
+_MAX_FRAME_PARAGRAPH = 600  # an instruction is shorter than this
+_HEAD = 3000  # how far from the start "Context:" may stand
+_MIN_CONTEXT = 200  # characters; less is not worth calling a passage
+
+_MARK = r"^[ \t]{0,8}[#*>_ ]{0,6}"
+_COLON = r"[ \t]?[*_]{0,3}[ \t]?[:：][*_]{0,3}"
+QUESTION_MARK = re.compile(
+    _MARK + r"(?:(?:user|my|the|original|current|input)[ \t])?"
+    r"(?:question|query|frage|pregunta|问题|問題|質問)" + _COLON,
+    re.I | re.M,
+)
+INLINE_QUESTION = re.compile(r"(?<=[\s.!?])(?:Question|Query)[:：]")
+CONTEXT_MARK = re.compile(
+    _MARK + r"(?:(?:retrieved|relevant|supporting|reference|background|given)[ \t])?"
+    r"(?:context|contexts|context information|documents?|passages?|sources|search results|results|references?"
+    r"|background|knowledge|information|evidence|excerpts|kontext|contexto|上下文|文档|文檔|資料|参考情報)"
+    + _COLON,
+    re.I | re.M,
+)
+ANSWER_CUE = re.compile(
+    r"[#*_ \t]{0,6}(?:(?:the|your|my|short|final|helpful|brief|detailed)[ \t]){0,2}"
+    r"(?:answer|response|reply|assistant|a|antwort|respuesta|回答|答案)[ \t]?[*_]{0,3}[ \t]?[:：]?[*_]{0,3}",
+    re.I,
+)
+INSTRUCTION = re.compile(
+    r"[#*_ \t]{0,6}(?:use|using|answer|given|based|according|you are|you will|please|provide|write|respond"
+    r"|reply|if you|if the|if no|do not|don't|never|always|note|instructions?|remember|cite|only|read|below"
+    r"|the following|here (?:is|are)|refer|considering|with the help|keep)\b",
+    re.I,
+)
+LEAD_IN = re.compile(INSTRUCTION.pattern + r"[^\n:：]{0,300}[:：][ \t]", re.I)
+ASKS = re.compile(
+    r"[\s\"'(*_]{0,20}(?:what|who|whom|whose|when|where|why|how|which|is|are|was|were|do|does|did|can|could|should"
+    r"|will|would|has|have|explain|list|describe|tell|find|give|name|state|identify|define|show|extract"
+    r"|was|wer|wie|wo|wann|warum|qué|quién|cómo|quel|quelle|comment|pourquoi)\b",
+    re.I,
+)
+QUESTION_END = re.compile(r"[?？][\s\"'”’)*_]{0,20}\Z")
+QUESTION_TAGS = ("question", "query", "user_question", "user_query")
+
+_TITLE = r"(?:\(?Title:[ \t]?(?P<title>[^\n]{0,300}?)\)?[ \t]{0,4}(?:\n|\Z|(?<=\))[:：.]?[ \t]?))?"
+
+
+@dataclass(frozen=True, slots=True)
+class PassageRule:
+    """A way to label passages.
+
+    Attributes:
+        name: for messages and tests.
+        label: matches a label at a line start; groups ``n`` (number) and ``title`` are optional.
+        min_count: fewer labels are not believed.
+        min_mean: mean passage length in characters below which the labels are thought to be a list.
+    """
+
+    name: str
+    label: re.Pattern[str]
+    min_count: int = 2
+    min_mean: int = 0
+
+
+PASSAGE_RULES: tuple[PassageRule, ...] = (
+    PassageRule(
+        "bracket-number", re.compile(r"^[ \t]{0,4}\[(?P<n>\d{1,4})\][:.)]?[ \t]{0,4}\n?" + _TITLE, re.M)
+    ),
+    PassageRule(
+        "named-number",
+        re.compile(
+            r"^[ \t]{0,4}[#*]{0,4}[ \t]?(?:document|doc|passage|source|chunk|snippet|excerpt|result|reference"
+            r"|context|article|paragraph|evidence|文档|文檔|段落|資料)"
+            r"[ \t]?[\[(#]?(?P<n>\d{1,4})[\])]?[*]{0,2}[ \t]?"
+            r"(?:\(Title:[ \t]?(?P<title>[^\n]{0,300}?)\))?[ \t]?[:：.)\-]?[*]{0,2}[ \t]?",
+            re.I | re.M,
+        ),
+        min_count=1,
+    ),
+    PassageRule(
+        "title-content",
+        re.compile(
+            r"^Title:[ \t]?(?P<title>[^\n]{0,300})\n(?:Content|Text|Body|Passage|Snippet|Abstract):[ \t]?\n?",
+            re.I | re.M,
+        ),
+        min_count=1,
+    ),
+    PassageRule("number-dot", re.compile(r"^(?P<n>\d{1,3})[.)][ \t]{1,4}", re.M), min_mean=120),
+)
+PASSAGE_TAG = re.compile(
+    r"<(/?)(document_content|documents?|docs?|passages?|contexts?|chunks?|snippets?|excerpts?|search_results?)"
+    r"\b([^<>]{0,300})>",
+    re.I,
+)
+TAG_TITLE = re.compile(r"title=[\"']([^\"'<>]{0,300})[\"']", re.I)
+DASHES = re.compile(r"^[-=*]{5,}[ \t]{0,8}$", re.M)
+
+# Prompts that were put through a chat template already: only the last user turn may hold passages.
+TURNS = (
+    ("<|im_start|>user\n", "<|im_end|>"),
+    ("<|start_header_id|>user<|end_header_id|>", "<|eot_id|>"),
+    ("<start_of_turn>user\n", "<end_of_turn>"),
+    ("[INST]", "[/INST]"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """Characters start..end are prunable; ``drop`` goes when nothing of them is kept (None: just they)."""
+
+    start: int
+    end: int
+    title: str | None = None
+    drop: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """A recognised prompt: its passages in order, the question, and the names of the rules that matched."""
+
+    passages: tuple[Passage, ...]
+    question: str | None
+    question_rule: str
+    passage_rule: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Question:
+    text: str
+    start: int  # of the frame piece that holds the question
+    end: int
+    rule: str
+    first: bool
+
+
+def recognise(text: str) -> Template | None:
+    """Passages and question of a prompt in one string, or None when it follows no known template."""
+    for opening, closing in TURNS:
+        at = text.rfind(opening)
+        if at >= 0:
+            start = at + len(opening)
+            end = text.find(closing, start)
+            return _recognise(text, start, len(text) if end < 0 else end) or Template(
+                (), None, "turns", "none"
+            )
+    return _recognise(text, 0, len(text))
+
+
+def _recognise(text: str, start: int, end: int) -> Template | None:
+    question = _find_question(text, start, end)
+    if question is None:
+        return None
+    if question.first:
+        start = question.end
+    else:
+        end = question.start
+    start, end = _trim_frame(text, start, end)
+    if end - start < _MIN_CONTEXT:
+        return None
+    rule, passages = split_passages(text, start, end)
+    return Template(passages, question.text, question.rule, rule)
+
+
+def _find_question(text: str, start: int, end: int) -> _Question | None:
+    return (
+        _tagged_question(text, start, end)
+        or _marked_question(text, start, end)
+        or _inline_question(text, start, end)
+        or _paragraph_question(text, start, end)
+    )
+
+
+def _tagged_question(text: str, start: int, end: int) -> _Question | None:
+    for tag in QUESTION_TAGS:
+        close = text.rfind(f"</{tag}>", start, end)
+        opening = text.rfind(f"<{tag}>", start, close) if close >= 0 else -1
+        if opening >= 0:
+            after = close + len(tag) + 3
+            question = text[opening + len(tag) + 2 : close].strip()
+            if question and len(question) <= _MAX_QUESTION:
+                first = opening - start < end - after
+                return _Question(question, opening, after, "tag", first)
+    return None
+
+
+def _marked_question(text: str, start: int, end: int) -> _Question | None:
+    first = QUESTION_MARK.search(text, start, end)
+    if first is None:
+        return None
+    last = _last_match(QUESTION_MARK, text, first.end(), end) or first
+    context = CONTEXT_MARK.search(text, start, min(end, start + _HEAD))
+    tail = text[last.end() : end]
+    closes = len(tail) <= _MAX_QUESTION and last.start() - start >= _MIN_CONTEXT
+    cued = closes and last is not first and _without_cue(tail) != tail.rstrip()
+    if context and first.start() < context.start() <= first.end() + _MAX_QUESTION and not cued:
+        question = text[first.end() : context.start()].strip()
+        if question:
+            return _Question(question, first.start(), context.start(), "question-context", True)
+    if closes:
+        question = _first_paragraph(_without_cue(tail))
+        if question:
+            return _Question(question, last.start(), end, "context-question", False)
+    if first.start() - start <= _MAX_FRAME_PARAGRAPH:
+        at, until = _paragraph_after(text, first.end(), end)
+        if text[at:until].strip() and until - at <= _MAX_PARAGRAPH_QUESTION:
+            return _Question(text[at:until].strip(), first.start(), until, "question-first", True)
+    return None
+
+
+def _last_match(pattern: re.Pattern[str], text: str, start: int, end: int) -> re.Match[str] | None:
+    return next(iter(deque(pattern.finditer(text, start, end), maxlen=1)), None)
+
+
+def _inline_question(text: str, start: int, end: int) -> _Question | None:
+    last = _last_match(INLINE_QUESTION, text, start, end)
+    if last is None or last.start() - start < _MIN_CONTEXT or end - last.end() > _MAX_QUESTION:
+        return None
+    question = _first_paragraph(_without_cue(text[last.end() : end]))
+    return _Question(question, last.start(), end, "inline-question", False) if question else None
+
+
+def _paragraph_question(text: str, start: int, end: int) -> _Question | None:
+    """A short last or first paragraph that asks, beside a long text or an HTML page."""
+    body = text[start:end]
+    stop = len(body.rstrip())
+    cut = body.rfind("\n\n", 0, stop)
+    if cut >= 0 and ANSWER_CUE.fullmatch(body[cut:stop].strip()):
+        stop = len(body[:cut].rstrip())
+        cut = body.rfind("\n\n", 0, stop)
+    if detect_kind(body) == "html":
+        cut = max(cut, body.rfind(">", 0, stop) + 1)
+    last = body[cut:stop] if cut > 0 else ""
+    if _asks(last):
+        return _Question(last.strip(), start + cut, end, "last-paragraph", False)
+    begin = len(body) - len(body.lstrip())
+    cut = body.find("\n\n", begin)
+    if detect_kind(body) == "html":
+        tag = body.find("<")
+        cut = tag if cut < 0 else min(cut, tag)
+    head = body[begin:cut] if cut > 0 else ""
+    if _asks(head):
+        return _Question(head.strip(), start, start + cut, "first-paragraph", True)
+    return None
+
+
+def _asks(paragraph: str) -> bool:
+    paragraph = paragraph.strip()
+    if not 3 <= len(paragraph) <= _MAX_PARAGRAPH_QUESTION or "<" in paragraph[:1]:
+        return False
+    return QUESTION_END.search(paragraph[-40:]) is not None or ASKS.match(paragraph) is not None
+
+
+def _without_cue(tail: str) -> str:
+    """The text without a last line like "Helpful Answer:"."""
+    tail = tail.rstrip()
+    cut = tail.rfind("\n") + 1
+    if len(tail) - cut <= 80 and ANSWER_CUE.fullmatch(tail[cut:].strip()):
+        return tail[:cut].rstrip()
+    inline = max(tail.rfind(" Answer:"), tail.rfind(" Helpful Answer:"))
+    return tail[:inline].rstrip() if inline >= 0 and len(tail) - inline <= 16 else tail
+
+
+def _first_paragraph(text: str) -> str:
+    text = text.strip()
+    cut = text.find("\n\n")
+    return text if cut < 0 else text[:cut].rstrip()
+
+
+def _paragraph_after(text: str, start: int, end: int) -> tuple[int, int]:
+    while start < end and text[start] in " \t\r\n":
+        start += 1
+    cut = text.find("\n\n", start, end)
+    return start, end if cut < 0 else cut
+
+
+def _trim_frame(text: str, start: int, end: int) -> tuple[int, int]:
+    """Take instructions, "Context:", dashed rules and answer cues off both ends of the context."""
+    mark = CONTEXT_MARK.search(text, start, min(end, start + _HEAD))
+    if mark is not None:
+        start = mark.end()
+    rule = DASHES.search(text, start, min(end, start + _MAX_FRAME_PARAGRAPH))
+    if rule is not None:
+        start = rule.end()
+    for _ in range(4):
+        at, until = _paragraph_after(text, start, end)
+        if until == end or until - at > _MAX_FRAME_PARAGRAPH or not INSTRUCTION.match(text, at, until):
+            break
+        start = until
+    at, _ = _paragraph_after(text, start, end)
+    if lead := LEAD_IN.match(text, at, end):
+        start = lead.end()
+    end = start + len(_without_cue(text[start:end]))
+    for _ in range(3):
+        cut = text.rfind("\n\n", start, end)
+        if cut < 0 or end - cut > _MAX_FRAME_PARAGRAPH or not INSTRUCTION.match(text, cut + 2, end):
+            break
+        end = start + len(text[start:cut].rstrip())
+    last_line = text.rfind("\n", start, end) + 1
+    if last_line > start and INSTRUCTION.match(text, last_line, end) and end - last_line <= 300:
+        end = start + len(text[start:last_line].rstrip())
+        last_line = text.rfind("\n", start, end) + 1
+    if last_line > start and DASHES.match(text, last_line, end):
+        end = last_line
+    return start, max(start, end)
+
+
+def split_passages(text: str, start: int, end: int) -> tuple[str, tuple[Passage, ...]]:
+    """The name of the rule that fits and the passages of the context ``text[start:end]``."""
+    tagged = _tagged(text, start, end)
+    if tagged:
+        return "tags", tagged
+    if detect_kind(text[start:end]) == "text":
+        for rule in PASSAGE_RULES:
+            passages = _labelled(rule, text, start, end)
+            if passages:
+                return rule.name, passages
+    return "whole", (Passage(start, end),)
+
+
+def _tagged(text: str, start: int, end: int) -> tuple[Passage, ...]:
+    """Contents of the innermost passage elements."""
+    passages: list[Passage] = []
+    opened: re.Match[str] | None = None
+    for tag in PASSAGE_TAG.finditer(text, start, end):
+        if not tag.group(1):
+            opened = None if tag.group(3).rstrip().endswith("/") else tag
+        elif opened is not None and opened.group(2).lower() == tag.group(2).lower():
+            title = TAG_TITLE.search(opened.group(3))
+            passages.append(
+                Passage(
+                    opened.end(), tag.start(), title.group(1) if title else None, (opened.start(), tag.end())
+                )
+            )
+            opened = None
+        else:
+            opened = None
+    return tuple(passages)
+
+
+def _labelled(rule: PassageRule, text: str, start: int, end: int) -> tuple[Passage, ...]:
+    # The first label may follow "Context:" on its line; cut out, the context begins at a line start.
+    start = end - len(text[start:end].lstrip())
+    context = text[start:end]
+    labels: list[re.Match[str]] = []
+    expected: int | None = None
+    numbered = "n" in rule.label.groupindex
+    for label in rule.label.finditer(context):
+        if numbered:
+            number = int(label.group("n"))
+            # Numbers that do not follow on belong to a list or a reference inside a passage.
+            if number != expected and (expected is not None or number > 1):
+                continue
+            expected = number + 1
+        labels.append(label)
+    if len(labels) < rule.min_count or labels[0].start() > _MAX_FRAME_PARAGRAPH:
+        return ()
+    stops = [label.start() for label in labels[1:]] + [len(context)]
+    if sum(stops) - sum(label.end() for label in labels) < rule.min_mean * len(labels):
+        return ()
+    titled = "title" in rule.label.groupindex
+    return tuple(
+        Passage(
+            start + label.end(),
+            start + stop,
+            (label.group("title") or "").strip() or None if titled else None,
+            (start + label.start(), start + stop),
+        )
+        for label, stop in zip(labels, stops, strict=True)
+    )

@@ -1,0 +1,39 @@
+"""What the middleware and the admin app share."""
+
+import os
+
+from tokenprune.config import Config, load_config
+from tokenprune_server.metrics import Metrics
+from tokenprune_server.pool import PrunePool
+from tokenprune_server.receipts import ReceiptStore
+from tokenprune_server.rewrite import Rewriter
+from tokenprune_server.settings import ServerSettings
+from tokenprune_server.types import Headers
+
+
+class Runtime:
+    """Configuration, settings, receipts, metrics and the pruning threads of one server."""
+
+    def __init__(self, config: Config, settings: ServerSettings | None = None) -> None:
+        self.config = config
+        self.settings = settings if settings is not None else ServerSettings.load(config.server)
+        self.receipts = ReceiptStore(self.settings.receipts_max_count, self.settings.receipts_max_bytes)
+        self.metrics = Metrics()
+        self.pool = PrunePool(self.settings.workers, self.settings.queue)
+        self.rewriter = Rewriter(config, self.settings, self.receipts)
+        self._keys = frozenset(key.get_secret_value() for key in self.settings.api_keys)
+
+    @classmethod
+    def from_env(cls) -> "Runtime":
+        """Runtime of the file that ``TOKENPRUNE_CONFIG`` names, or of the defaults."""
+        return cls(load_config(os.environ.get("TOKENPRUNE_CONFIG")))
+
+    def authorized(self, headers: Headers) -> bool:
+        """Whether a request carries one of our API keys; true when there are none."""
+        if not self._keys:
+            return True
+        for name, value in headers:
+            if name == b"authorization":
+                scheme, _, token = value.decode("latin-1").partition(" ")
+                return scheme.lower() == "bearer" and token.strip() in self._keys
+        return False

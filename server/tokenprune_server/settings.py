@@ -1,0 +1,81 @@
+"""Settings of the server part: the ``server:`` mapping of the configuration file, then the environment."""
+
+import os
+from typing import Any, Literal
+
+from pydantic import Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from tokenprune.errors import ConfigError
+
+
+class ServerSettings(BaseSettings):
+    """How the proxy behaves. Environment variables ``TOKENPRUNE_SERVER_<FIELD>`` win over the file."""
+
+    model_config = SettingsConfigDict(env_prefix="TOKENPRUNE_SERVER_", extra="forbid", frozen=True)
+
+    enabled: bool = Field(True, description="Prune requests that do not say otherwise.")
+    pipeline: str = Field("default", description="Pipeline or pruner for requests that name none.")
+    fail: Literal["open", "closed"] = Field(
+        "open",
+        description="When pruning fails: `open` forwards the original if it fits the model's context, "
+        "`closed` answers with an error.",
+    )
+    timeout_s: float = Field(10.0, gt=0, description="Deadline for pruning one request, seconds.")
+    workers: int = Field(
+        min(4, os.cpu_count() or 1), ge=1, description="Threads that prune; the event loop never does."
+    )
+    queue: int = Field(32, ge=0, description="Requests that may wait for a thread; more are not pruned.")
+    min_document_tokens: int = Field(
+        200, ge=1, description="Shorter texts are never documents, and shorter requests are not looked at."
+    )
+    prune_code_fences: bool = Field(False, description="Prune inside ``` fences as well.")
+    max_body_bytes: int = Field(
+        32 * 2**20, ge=1, description="Larger request bodies are forwarded without being read."
+    )
+    max_model_len: int | None = Field(
+        None, ge=1, description="Context of the model in tokens; None asks the upstream's /v1/models."
+    )
+    model_len_ttl_s: float = Field(300.0, ge=0, description="How long an answer of /v1/models is believed.")
+    default_output_tokens: int = Field(
+        256, ge=1, description="Room kept for the answer when a chat request does not limit it."
+    )
+    context_margin: float = Field(
+        0.02,
+        ge=0,
+        lt=1,
+        description="Share of the context kept free: the model may count tokens otherwise than we do.",
+    )
+    receipts_max_count: int = Field(1000, ge=0, description="Receipts kept in memory.")
+    receipts_max_bytes: int = Field(64 * 2**20, ge=0, description="Bytes of receipts and originals kept.")
+    api_keys: tuple[SecretStr, ...] = Field(
+        (),
+        description="Bearer tokens. When set, the admin routes need one, and requests without one are "
+        "forwarded unpruned for the upstream to refuse.",
+    )
+    connect_timeout_s: float = Field(10.0, gt=0, description="Seconds to wait for an upstream connection.")
+    read_timeout_s: float | None = Field(
+        None, gt=0, description="Seconds of upstream silence that count as failure; None: no limit."
+    )
+    keepalive_s: float = Field(4.0, ge=0, description="Seconds an idle upstream connection is kept.")
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """The environment overrides what the file says."""
+        return env_settings, init_settings
+
+    @classmethod
+    def load(cls, server: dict[str, Any] | None = None) -> "ServerSettings":
+        """Settings from the ``server:`` mapping and the environment; ConfigError names each wrong field."""
+        try:
+            return cls(**(server or {}))
+        except ValidationError as error:
+            faults = "; ".join(f"server.{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+            raise ConfigError(f"{faults}; known settings: {', '.join(cls.model_fields)}") from error

@@ -1,0 +1,197 @@
+import threading
+import time
+
+import pytest
+
+from tokenprune.engine.engine import CancelledError, ContextLengthError, Engine
+from tokenprune.engine.fair_lock import FairLock
+from tokenprune.engine.sampling import Sampler, SamplingError, SamplingParams
+
+pytestmark = pytest.mark.models
+
+LONG = "The quick brown fox jumps over the lazy dog. " * 40
+
+
+@pytest.fixture(scope="module")
+def engine() -> Engine:
+    return Engine("smollm2-135m")
+
+
+def chat_ids(engine: Engine, text: str) -> list[int]:
+    messages = [{"role": "user", "content": text}]
+    encoded = engine.lm.tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True)
+    return encoded["input_ids"]
+
+
+def text_of(steps) -> str:
+    return "".join(step.text_delta for step in steps)
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        "What is the capital of France?",
+        f"{LONG}\nWhat does the fox do?",
+        "Write the word robot and 🤖 three times.",
+    ],
+)
+def test_greedy_equals_transformers_generate(engine, question) -> None:
+    import torch
+
+    ids = chat_ids(engine, question)
+    inputs = torch.tensor([ids])
+    reference = engine.lm.model.generate(
+        input_ids=inputs, attention_mask=torch.ones_like(inputs), max_new_tokens=24, do_sample=False
+    )[0, len(ids) :].tolist()
+    steps = list(engine.generate(ids, SamplingParams(max_tokens=24, temperature=0, logprobs=True)))
+    assert [step.token_id for step in steps] == reference
+    assert text_of(steps) == engine.lm.tokenizer.decode(reference, skip_special_tokens=True)
+    assert steps[-1].finish_reason == ("stop" if reference[-1] == 2 else "length")
+    assert all(step.finish_reason is None for step in steps[:-1])
+    assert all(step.logprob is not None and step.logprob <= 0 for step in steps)
+
+
+def test_answers_a_question(engine) -> None:
+    steps = list(
+        engine.generate(chat_ids(engine, "What is the capital of France?"), SamplingParams(temperature=0))
+    )
+    assert "Paris" in text_of(steps)
+    assert (steps[-1].token_id, steps[-1].finish_reason) == (2, "stop")
+
+
+def test_stop_string_spans_tokens_and_is_not_shown(engine) -> None:
+    ids = chat_ids(engine, "What is the capital of France?")
+    full = list(engine.generate(ids, SamplingParams(temperature=0)))
+    text = text_of(full)
+    stop = text[6:16]
+    inside = [step.text_delta for step in full]
+    assert not any(stop in piece for piece in inside)
+    steps = list(engine.generate(ids, SamplingParams(temperature=0, stop=(stop, "never there"))))
+    assert text_of(steps) == text[: text.index(stop)]
+    assert (steps[-1].finish_reason, steps[-1].stop_reason) == ("stop", stop)
+    assert len(steps) < len(full)
+
+
+def test_text_held_for_a_stop_string_comes_out_at_the_end(engine) -> None:
+    ids = chat_ids(engine, "What is the capital of France?")
+    text = text_of(engine.generate(ids, SamplingParams(temperature=0)))
+    params = SamplingParams(temperature=0, stop=(text[-4:] + "never",))
+    assert text_of(engine.generate(ids, params)) == text
+
+
+def test_stop_token_id_and_ignore_eos(engine) -> None:
+    ids = chat_ids(engine, "What is the capital of France?")
+    steps = list(engine.generate(ids, SamplingParams(temperature=0, stop_token_ids=frozenset({3575}))))
+    assert (text_of(steps), steps[-1].stop_reason) == ("The", 3575)
+    steps = list(engine.generate(ids, SamplingParams(temperature=0, max_tokens=14, ignore_eos=True)))
+    assert (len(steps), steps[-1].finish_reason) == (14, "length")
+
+
+def test_seed_repeats_and_matters(engine) -> None:
+    ids = chat_ids(engine, "Tell me something.")
+
+    def sample(seed: int | None) -> list[int]:
+        params = SamplingParams(max_tokens=16, temperature=1.5, top_p=0.95, seed=seed)
+        return [step.token_id for step in engine.generate(ids, params)]
+
+    assert sample(1) == sample(1)
+    assert len({tuple(sample(seed)) for seed in (1, 2, 3)}) > 1
+
+
+def test_sampler_distribution() -> None:
+    """Frequencies of 4000 draws against the softmax, tolerance 0.03; top_p and top_k cut exactly."""
+    import torch
+
+    probabilities = torch.tensor([0.5, 0.3, 0.15, 0.05])
+    logits = probabilities.log()
+
+    def frequencies(**options) -> list[float]:
+        sampler = Sampler(SamplingParams(seed=0, **options), torch.device("cpu"))
+        draws = torch.tensor([sampler.choose(logits) for _ in range(4000)])
+        return (torch.bincount(draws, minlength=4) / len(draws)).tolist()
+
+    assert frequencies() == pytest.approx([0.5, 0.3, 0.15, 0.05], abs=0.03)
+    assert frequencies(top_p=0.79) == pytest.approx([0.625, 0.375, 0, 0], abs=0.03)
+    assert frequencies(top_k=1) == [1, 0, 0, 0]
+    assert frequencies(temperature=0) == [1, 0, 0, 0]
+    assert frequencies(top_p=1e-6) == [1, 0, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("options", "parameter"),
+    [
+        ({"max_tokens": 0}, "max_tokens"),
+        ({"temperature": -0.1}, "temperature"),
+        ({"temperature": float("nan")}, "temperature"),
+        ({"top_p": 0.0}, "top_p"),
+        ({"top_p": 1.1}, "top_p"),
+        ({"top_k": -2}, "top_k"),
+        ({"stop": ("",)}, "stop"),
+        ({"seed": 2**64}, "seed"),
+    ],
+)
+def test_wrong_parameters(options, parameter) -> None:
+    with pytest.raises(SamplingError) as caught:
+        SamplingParams(**options)
+    assert caught.value.parameter == parameter
+
+
+def test_context_length_is_checked_before_the_first_step() -> None:
+    engine = Engine("smollm2-135m", max_model_len=32)
+    with pytest.raises(ContextLengthError, match="maximum context length is 32 tokens"):
+        engine.generate([5] * 32, SamplingParams())
+    with pytest.raises(ContextLengthError, match="for a total of 33 tokens"):
+        engine.generate([5] * 30, SamplingParams(max_tokens=3))
+    assert len(list(engine.generate([5] * 30, SamplingParams(temperature=0, ignore_eos=True)))) == 2
+    for wrong in ([], [-1], [49152]):
+        with pytest.raises(SamplingError):
+            engine.generate(wrong, SamplingParams())
+    with pytest.raises(SamplingError, match="max_model_len"):
+        Engine("smollm2-135m", max_model_len=8193)
+
+
+def test_cancel_in_prefill_and_between_steps(engine) -> None:
+    cancel = threading.Event()
+    timer = threading.Timer(0.3, cancel.set)
+    timer.start()
+    began = time.monotonic()
+    with pytest.raises(CancelledError, match="reading the prompt"):
+        list(engine.generate([7] * 6000, SamplingParams(max_tokens=1), cancel))
+    assert time.monotonic() - began < 3
+    timer.join()
+
+    cancel = threading.Event()
+    steps = engine.generate(chat_ids(engine, "Count."), SamplingParams(ignore_eos=True), cancel)
+    next(steps)
+    cancel.set()
+    with pytest.raises(CancelledError):
+        next(steps)
+    # Both have left the engine free, and a closed iterator does too.
+    steps = engine.generate(chat_ids(engine, "Count."), SamplingParams(ignore_eos=True))
+    next(steps)
+    steps.close()
+    assert list(engine.generate([5], SamplingParams(max_tokens=1)))
+
+
+def test_fair_lock_serves_in_order_and_lets_waiters_leave() -> None:
+    lock, served = FairLock(), []
+    gone = threading.Event()
+
+    def wait(name: str, cancel: threading.Event) -> None:
+        with lock.hold(cancel) as held:
+            served.append((name, held))
+
+    with lock.hold(threading.Event()) as held:
+        assert held
+        threads = []
+        for name in ("first", "leaves", "last"):
+            cancel = gone if name == "leaves" else threading.Event()
+            threads.append(threading.Thread(target=wait, args=(name, cancel)))
+            threads[-1].start()
+            time.sleep(0.05)
+        gone.set()
+        threads[1].join(timeout=2)
+        assert served == [("leaves", False)]
+    for thread in threads:
+        thread.join(timeout=2)
+    assert served == [("leaves", False), ("first", True), ("last", True)]

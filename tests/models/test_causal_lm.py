@@ -1,0 +1,49 @@
+import pytest
+
+from tokenprune.errors import ModelError
+from tokenprune.models.causal_lm import load_causal_lm
+from tokenprune.models.device import DTYPES, cpu_has_bf16, pick_device, pick_dtype
+
+pytestmark = pytest.mark.models
+
+
+def test_load_smollm2_once() -> None:
+    import torch
+
+    lm = load_causal_lm("smollm2-135m")
+    assert load_causal_lm("smollm2-135m") is lm
+    assert lm.max_positions == 8192
+    assert lm.eos_ids == {2}
+    assert not lm.model.training
+    assert lm.model.dtype is (torch.bfloat16 if cpu_has_bf16() else torch.float32)
+    assert lm.tokenizer.chat_template
+
+
+def test_folder_without_a_model(tmp_path) -> None:
+    with pytest.raises(ModelError, match="causal language model"):
+        load_causal_lm(str(tmp_path))
+
+
+def test_pickled_weights_are_refused(tmp_path) -> None:
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig(
+        vocab_size=64, hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2
+    )
+    model = LlamaForCausalLM(config)
+    config.save_pretrained(tmp_path)
+    load_causal_lm("smollm2-135m").tokenizer.save_pretrained(tmp_path)
+    torch.save(model.state_dict(), tmp_path / "pytorch_model.bin")
+    with pytest.raises(ModelError, match="safetensors"):
+        load_causal_lm(str(tmp_path))
+
+
+def test_device_and_dtype() -> None:
+    assert pick_device("cpu") == "cpu"
+    for name in DTYPES:
+        assert str(pick_dtype("cpu", name)) == f"torch.{name}"
+    with pytest.raises(ModelError, match="unknown dtype 'int3'"):
+        pick_dtype("cpu", "int3")
+    with pytest.raises(ModelError, match="device 'nonsense'"):
+        pick_device("nonsense")

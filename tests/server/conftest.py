@@ -1,0 +1,358 @@
+"""Real servers on loopback for the tests: a scriptable stub upstream, our apps under uvicorn, and vLLM."""
+
+import asyncio
+import contextlib
+import importlib.util
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import dataclass, field
+
+import httpx
+import pytest
+import uvicorn
+
+from tokenprune.errors import UnknownNameError
+from tokenprune.receipt import PruneResult, Receipt, UnitRecords
+from tokenprune.tokens import get_counter
+from tokenprune_server.app import listen, uvicorn_config
+
+
+@dataclass
+class Recorded:
+    """One request as it arrived at the stub."""
+
+    method: bytes
+    target: bytes
+    headers: list[tuple[bytes, bytes]]
+    body: bytes
+    closed: threading.Event = field(default_factory=threading.Event)
+    finished: threading.Event = field(default_factory=threading.Event)
+
+    def values(self, name: bytes) -> list[bytes]:
+        return [value for key, value in self.headers if key.lower() == name]
+
+
+async def answer(
+    writer, body=b"{}", status=b"200 OK", headers=(b"content-type: application/json",), head=False
+):
+    """A complete answer with a content-length; only its head for the method HEAD."""
+    lines = b"\r\n".join([b"HTTP/1.1 " + status, *headers, b"content-length: %d" % len(body)])
+    writer.write(lines + b"\r\n\r\n" + (b"" if head else body))
+    await writer.drain()
+
+
+async def begin_chunked(writer, kind=b"text/event-stream"):
+    writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: " + kind + b"\r\ntransfer-encoding: chunked\r\n\r\n")
+    await writer.drain()
+
+
+async def chunk(writer, data=b""):
+    writer.write(b"%x\r\n%b\r\n" % (len(data), data))
+    await writer.drain()
+
+
+class Stub:
+    """A raw HTTP/1.1 server that does what ``script(request, writer)`` says and keeps what it was sent.
+
+    While the script runs, the connection is watched: when the peer closes it, ``request.closed`` is set and
+    the script is cancelled.
+    """
+
+    answer, begin_chunked, chunk = staticmethod(answer), staticmethod(begin_chunked), staticmethod(chunk)
+
+    def __init__(self):
+        self.requests: list[Recorded] = []
+        self.script = lambda request, writer: answer(writer, head=request.method == b"HEAD")
+        self.models = b'{"object":"list","data":[{"id":"m","max_model_len":4096}]}'
+        self.arrived = threading.Event()
+        self._ready = threading.Event()
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._main()), daemon=True)
+
+    def start(self):
+        self._thread.start()
+        assert self._ready.wait(5)
+        return self
+
+    def stop(self):
+        self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join(5)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def last(self) -> Recorded:
+        return self.requests[-1]
+
+    async def _main(self):
+        self._loop = asyncio.get_running_loop()
+        self._stop = asyncio.Event()
+        self._tasks: set[asyncio.Task] = set()
+        server = await asyncio.start_server(self._connection, "127.0.0.1", 0)
+        self.port = server.sockets[0].getsockname()[1]
+        self._ready.set()
+        await self._stop.wait()
+        server.close()
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _connection(self, reader, writer):
+        self._tasks.add(asyncio.current_task())
+        try:
+            while (request := await self._read(reader)) is not None:
+                await self._serve(request, reader, writer)
+        except (ConnectionError, asyncio.CancelledError):
+            pass
+        finally:
+            self._tasks.discard(asyncio.current_task())
+            writer.close()
+            with contextlib.suppress(ConnectionError):
+                await writer.wait_closed()
+
+    async def _serve(self, request, reader, writer):
+        if request.target == b"/v1/models":
+            await answer(writer, self.models)
+            return
+        self.requests.append(request)
+        self.arrived.set()
+        script = asyncio.ensure_future(self.script(request, writer))
+        watch = asyncio.ensure_future(reader.read(1))
+        await asyncio.wait({script, watch}, return_when=asyncio.FIRST_COMPLETED)
+        if watch.done() and not script.done():
+            script.cancel()
+            request.closed.set()
+        elif not watch.done():
+            watch.cancel()
+        with contextlib.suppress(asyncio.CancelledError, ConnectionError):
+            await script
+            request.finished.set()
+        with contextlib.suppress(asyncio.CancelledError):
+            await watch
+        if request.closed.is_set() or writer.is_closing():
+            raise ConnectionError
+
+    async def _read(self, reader):
+        try:
+            head = await reader.readuntil(b"\r\n\r\n")
+        except asyncio.IncompleteReadError:
+            return None
+        first, *lines = head[:-4].split(b"\r\n")
+        method, target, _ = first.split(b" ", 2)
+        headers = [tuple(line.split(b": ", 1)) for line in lines]
+        request = Recorded(method, target, headers, b"")
+        if request.values(b"transfer-encoding") == [b"chunked"]:
+            while size := int(await reader.readline(), 16):
+                request.body += await reader.readexactly(size)
+                await reader.readexactly(2)
+            await reader.readexactly(2)
+        elif length := request.values(b"content-length"):
+            request.body = await reader.readexactly(int(length[0]))
+        return request
+
+
+class ServerThread:
+    """An ASGI app under uvicorn, with this project's uvicorn settings, in a thread."""
+
+    def __init__(self, app):
+        self.sock = listen("127.0.0.1", 0)
+        self.port = self.sock.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}"
+        config = uvicorn_config(app, log_level="critical")
+        config.timeout_graceful_shutdown = 2
+        self.server = uvicorn.Server(config)
+        self.thread = threading.Thread(target=self.server.run, kwargs={"sockets": [self.sock]}, daemon=True)
+
+    def start(self):
+        self.thread.start()
+        deadline = time.monotonic() + 20
+        while not self.server.started:
+            assert self.thread.is_alive(), "the server did not start"
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        return self
+
+    def stop(self):
+        self.server.should_exit = True
+        self.thread.join(10)
+        self.sock.close()
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return sock.getsockname()[1]
+
+
+class WordPipeline:
+    """Keeps the lines that share a word with the query, within the budget; does what its name says."""
+
+    def __init__(self, name, calls):
+        self.name, self.calls = name, calls
+
+    def prune(self, query, documents, budget=None):
+        self.calls.append((query, documents, budget))
+        if self.name == "broken":
+            raise ZeroDivisionError("the pruner is broken")
+        if self.name == "slow":
+            time.sleep(1.5)
+        counter = get_counter()
+        before = sum(counter.count(d.text) for d in documents)
+        limit = budget.limit(before) if budget is not None else None
+        words = {word.strip("?.,").lower() for word in query.split() if len(word) > 4}
+        left = 2 * before + 100 if limit is None else limit
+        out, receipts = [], []
+        for document in documents:
+            lines = document.text.split("\n")
+            kept = []
+            for line in lines:
+                hit = self.name == "keep-all" or bool(
+                    words & {w.strip("?.,<>/p").lower() for w in line.split()}
+                )
+                cost = counter.count(line) + 2
+                keep = hit and self.name != "drop-all" and cost <= left
+                left -= cost if keep else 0
+                kept.append(keep)
+            text = "\n".join(line for line, keep in zip(lines, kept, strict=True) if keep)
+            out.append(document.with_text(text))
+            tokens = counter.count(document.text)
+            units = UnitRecords.whole(
+                len(document.text), tokens, kept=any(kept), stage="words", reason="test"
+            )
+            receipts.append(Receipt(document.id, units, tokens, counter.count(text)))
+        after = sum(r.tokens_after for r in receipts)
+        originals = {d.id: d for d in documents}
+        return PruneResult(out, receipts, before, after, 0.001, {"words": 0.001}, originals)
+
+
+class StandInConfig:
+    """A configuration whose pipelines are simple enough to foretell, so that tests are about the server."""
+
+    tokenizer = "smollm2-135m"
+    names = ("default", "broken", "slow", "drop-all", "keep-all")
+
+    def __init__(self, **server):
+        self.server = server
+        self.pipelines = dict.fromkeys(self.names)
+        self.calls = []
+
+    def build(self, name="default"):
+        if name not in self.names:
+            raise UnknownNameError("pipeline or pruner", name, list(self.names))
+        return WordPipeline(name, self.calls)
+
+
+@pytest.fixture
+def stand_in():
+    """Make a stand-in configuration with server settings."""
+    return lambda **server: StandInConfig(**({"min_document_tokens": 50} | server))
+
+
+@pytest.fixture
+def stub():
+    server = Stub().start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def serve():
+    """Serve an ASGI app for the length of a test; gives its URL."""
+    with contextlib.ExitStack() as stack:
+
+        def start(app) -> str:
+            server = ServerThread(app).start()
+            stack.callback(server.stop)
+            return server.url
+
+        yield start
+
+
+@pytest.fixture
+def closed_port() -> int:
+    return free_port()
+
+
+@dataclass
+class VllmServer:
+    url: str
+    model: str
+
+    def running(self) -> float:
+        text = httpx.get(f"{self.url}/metrics").text
+        return sum(
+            float(line.rsplit(" ", 1)[1])
+            for line in text.splitlines()
+            if line.startswith("vllm:num_requests_running{")
+        )
+
+
+def start_vllm(log_path, *extra: str, env: dict[str, str] | None = None):
+    """A vLLM server on CPU; gives the process and its URL once it answers."""
+    from tokenprune.models.catalog import model_path
+
+    port = free_port()
+    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server"]
+    command += ["--model", str(model_path("smollm2-135m")), "--served-model-name", "smollm2-135m"]
+    command += ["--enforce-eager", "--dtype", "bfloat16", "--host", "127.0.0.1", "--port", str(port), *extra]
+    environment = os.environ | {"HF_HUB_OFFLINE": "1", "VLLM_CPU_KVCACHE_SPACE": "2", **(env or {})}
+    log = log_path.open("wb")
+    process = subprocess.Popen(command, stdout=log, stderr=log, env=environment, start_new_session=True)
+    log.close()
+    url = f"http://127.0.0.1:{port}"
+    deadline = time.monotonic() + 240
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            break
+        with contextlib.suppress(httpx.HTTPError):
+            if httpx.get(f"{url}/health", timeout=2).status_code == 200:
+                return process, url
+        time.sleep(0.5)
+    stop_process(process)
+    pytest.fail(f"vLLM did not start:\n{log_path.read_text(errors='replace')[-4000:]}")
+
+
+def stop_process(process) -> None:
+    process.terminate()
+    try:
+        process.wait(20)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait(10)
+
+
+def require_vllm() -> None:
+    if importlib.util.find_spec("vllm") is None:
+        message = "vLLM is not installed in this environment"
+        if os.environ.get("TOKENPRUNE_REQUIRE_VLLM") == "1":
+            pytest.fail(message)
+        pytest.skip(message)
+
+
+@pytest.fixture(scope="session")
+def vllm_server(tmp_path_factory):
+    """One real vLLM server for the whole run."""
+    require_vllm()
+    log_path = tmp_path_factory.mktemp("vllm") / "server.log"
+    process, url = start_vllm(log_path, "--enable-auto-tool-choice", "--tool-call-parser", "hermes")
+    yield VllmServer(url, "smollm2-135m")
+    stop_process(process)
+
+
+@pytest.fixture
+def vllm_starter(tmp_path):
+    """Start further vLLM servers, stopped at the end of the test."""
+    require_vllm()
+    with contextlib.ExitStack() as stack:
+
+        def start(*extra: str, env: dict[str, str] | None = None) -> str:
+            process, url = start_vllm(tmp_path / "server.log", *extra, env=env)
+            stack.callback(stop_process, process)
+            return url
+
+        yield start

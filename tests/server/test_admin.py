@@ -1,0 +1,126 @@
+"""The admin routes and their place beside the proxy."""
+
+import httpx
+import pytest
+
+from tokenprune_server.app import create_app
+
+TEXT = "The lighthouse was built in 1871.\nBells are sold at the market.\n" * 3
+Q = "When was the lighthouse built?"
+
+
+@pytest.fixture
+def url(stub, serve, stand_in):
+    return serve(create_app(stand_in(), stub.url))
+
+
+def prune(url, **body):
+    return httpx.post(f"{url}/v1/prune", json={"query": Q, "documents": [TEXT], **body})
+
+
+class TestPrune:
+    def test_result(self, url):
+        response = prune(url, documents=[TEXT, {"text": "x", "id": "second", "kind": "text", "title": "T"}])
+        result = response.json()
+        assert response.status_code == 200
+        assert set(result) >= {"documents", "receipts", "tokens_before", "tokens_after", "seconds"}
+        assert result["documents"][0]["text"].count("1871") == 3
+        assert "Bells" not in result["documents"][0]["text"]
+        assert result["documents"][1]["id"] == "second"
+        stored = httpx.get(f"{url}/v1/receipts/{response.headers['x-tokenprune-receipt']}").json()
+        assert TEXT in stored["results"][0]["originals"].values()
+
+    def test_budget_and_method(self, url):
+        assert prune(url, max_tokens=0).json()["tokens_after"] == 0
+        assert prune(url, method="drop-all").json()["tokens_after"] == 0
+        assert prune(url, pipeline="default", keep_ratio=0.5).json()["tokens_after"] > 0
+
+    @pytest.mark.parametrize(
+        ("body", "words"),
+        [
+            ({"method": "magic"}, ["magic", "drop-all"]),
+            ({"method": "default", "pipeline": "default"}, ["not both"]),
+            ({"max_tokens": 1, "keep_ratio": 0.5}, ["not both"]),
+            ({"max_tokens": -1}, ["max_tokens"]),
+            ({"max_tokens": "x"}, ["max_tokens", "integer"]),
+            ({"documents": "x"}, ["documents"]),
+            ({"documents": [{"kind": "html"}]}, ["text"]),
+            ({"documents": [{"text": "x", "kind": "pdf"}]}, ["kind"]),
+            ({"query": None}, ["query"]),
+            ({"qery": "x"}, ["qery", "fields:"]),
+        ],
+    )
+    def test_wrong_requests(self, url, body, words):
+        response = prune(url, **body)
+        assert response.status_code == 400
+        error = response.json()["error"]
+        assert set(error) == {"message", "type", "param", "code"}
+        for word in words:
+            assert word in error["message"]
+
+    def test_malformed_json(self, url):
+        response = httpx.post(f"{url}/v1/prune", content=b"{", headers={"content-type": "application/json"})
+        assert response.status_code == 400
+        assert "JSON" in response.json()["error"]["message"]
+
+    def test_a_broken_pruner_is_a_500_in_openai_shape(self, url):
+        response = prune(url, method="broken")
+        assert (response.status_code, response.json()["error"]["code"]) == (500, 500)
+
+    def test_deadline(self, stub, serve, stand_in):
+        url = serve(create_app(stand_in(timeout_s=0.2), stub.url))
+        assert prune(url, method="slow").status_code == 504
+
+    @pytest.mark.parametrize(
+        ("method", "path", "status"), [("GET", "/v1/prune", 405), ("GET", "/v1/receipts/x", 404)]
+    )
+    def test_other_errors(self, url, method, path, status):
+        response = httpx.request(method, url + path)
+        assert (response.status_code, response.json()["error"]["code"]) == (status, status)
+
+
+class TestHealth:
+    def test_up(self, url):
+        assert httpx.get(f"{url}/healthz").json() == {"status": "ok"}
+        assert httpx.get(f"{url}/readyz").json() == {"status": "ready", "upstream": 200}
+
+    def test_upstream_down(self, serve, stand_in, closed_port):
+        url = serve(create_app(stand_in(), f"http://127.0.0.1:{closed_port}"))
+        assert httpx.get(f"{url}/healthz").status_code == 200
+        response = httpx.get(f"{url}/readyz")
+        assert (response.status_code, response.json()["upstream"]) == (503, 502)
+        assert 'tokenprune_upstream_errors_total{kind="connect"} 1.0' in httpx.get(f"{url}/metrics").text
+
+    def test_metrics_of_both(self, url, stub):
+        httpx.post(f"{url}/v1/chat/completions", json={"messages": []})
+        text = httpx.get(f"{url}/metrics").text
+        assert 'tokenprune_requests_total{decision="skipped:below-min-tokens"} 1.0' in text
+        assert httpx.get(f"{url}/upstream/metrics?a=b").text == "{}"
+        assert stub.last.target == b"/metrics?a=b"
+
+
+class TestKeys:
+    @pytest.fixture
+    def url(self, stub, serve, stand_in):
+        return serve(create_app(stand_in(api_keys=["sk-1"]), stub.url))
+
+    @pytest.mark.parametrize("path", ["/v1/receipts/x", "/v1/prune"])
+    def test_admin_needs_one(self, url, path):
+        response = httpx.get(url + path)
+        assert (response.status_code, response.json()["error"]["type"]) == (401, "AuthenticationError")
+        assert httpx.get(url + path, headers={"authorization": "Bearer sk-2"}).status_code == 401
+        assert httpx.get(url + path, headers={"authorization": "Bearer sk-1"}).status_code in (404, 405)
+
+    @pytest.mark.parametrize("path", ["/healthz", "/readyz", "/metrics", "/playground"])
+    def test_health_does_not(self, url, path):
+        assert httpx.get(url + path).status_code == 200
+
+
+def test_playground_is_one_page_without_foreign_parts(url):
+    page = httpx.get(f"{url}/playground").text
+    assert "<title>tokenprune" in page
+    assert "http://" not in page
+    assert "https://" not in page
+    names = httpx.get(f"{url}/playground/names").json()
+    assert "default" in names["pipelines"]
+    assert names["methods"]

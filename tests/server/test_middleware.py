@@ -1,0 +1,534 @@
+"""PruneMiddleware between a real client and a stub upstream."""
+
+import asyncio
+import gzip
+import json
+import socket
+import threading
+import time
+
+import httpx
+import openai
+import pytest
+
+from tokenprune.tokens import get_counter
+from tokenprune_server.app import create_app
+from tokenprune_server.middleware import PruneMiddleware
+from tokenprune_server.model_lengths import ModelLengths
+from tokenprune_server.options import Options
+from tokenprune_server.proxy import UpstreamApp
+
+NOISE = "The old market sells bells, ribbons and hats on every rainy day of the week, as it always has done."
+FACT = "The lighthouse was built in 1871 by the harbour board."
+Q = "When was the lighthouse built?"
+DOCUMENT = "\n".join([NOISE] * 10 + [FACT] + [NOISE] * 10)
+PROMPT = f"Context:\n{DOCUMENT}\n\nQuestion: {Q}"
+PRUNED = f"Context:\n{FACT}\n\nQuestion: {Q}"
+URL = "/v1/chat/completions"
+
+
+def chat(content=PROMPT, **more):
+    return {"model": "m", "messages": [{"role": "user", "content": content}], **more}
+
+
+@pytest.fixture
+def post(stub, serve, stand_in):
+    """Post a chat request through a server with the given settings."""
+    servers = {}
+
+    def send(body, path=URL, headers=None, **settings):
+        key = json.dumps(settings, sort_keys=True)
+        if key not in servers:
+            servers[key] = serve(create_app(stand_in(**settings), stub.url))
+        content = body if isinstance(body, bytes) else json.dumps(body).encode()
+        headers = {"content-type": "application/json"} | (headers or {})
+        return httpx.post(servers[key] + path, content=content, headers=headers, timeout=20)
+
+    return send
+
+
+def sent(stub):
+    return json.loads(stub.last.body)
+
+
+def said(stub):
+    return sent(stub)["messages"][-1]["content"]
+
+
+class TestPruning:
+    def test_a_request_is_pruned_and_says_so(self, post, stub):
+        response = post(chat(temperature=0.5, stop=["\n"], user="é"))
+        assert response.status_code == 200
+        assert sent(stub) == chat(PRUNED, temperature=0.5, stop=["\n"], user="é")
+        assert stub.last.values(b"content-length") == [str(len(stub.last.body)).encode()]
+        headers = response.headers
+        assert headers["x-tokenprune-decision"] == "pruned"
+        assert int(headers["x-tokenprune-tokens-before"]) == get_counter().count(DOCUMENT)
+        assert int(headers["x-tokenprune-tokens-after"]) == get_counter().count(FACT)
+        assert float(headers["x-tokenprune-ms"]) > 0
+        assert headers["x-tokenprune-receipt"].startswith("rcpt_")
+
+    def test_the_receipt_gives_the_original_back(self, stub, serve, stand_in):
+        url = serve(create_app(stand_in(), stub.url))
+        receipt = httpx.post(url + URL, json=chat()).headers["x-tokenprune-receipt"]
+        stored = httpx.get(f"{url}/v1/receipts/{receipt}").json()
+        assert stored["query"] == Q
+        assert stored["results"][0]["originals"] == {"messages.0.content#0": DOCUMENT}
+        assert stored["results"][0]["documents"][0]["text"] == FACT
+        assert stored["results"][0]["receipts"][0]["units"][0]["start"] == 0
+
+    def test_completions(self, post, stub):
+        response = post({"model": "m", "prompt": PROMPT}, "/v1/completions")
+        assert response.headers["x-tokenprune-decision"] == "pruned"
+        assert sent(stub) == {"model": "m", "prompt": PRUNED}
+
+    def test_tool_messages_and_parts(self, post, stub):
+        call = {
+            "id": "c1",
+            "type": "function",
+            "function": {"name": "get", "arguments": json.dumps({"a": NOISE * 9})},
+        }
+        body = {
+            "model": "m",
+            "messages": [
+                {"role": "system", "content": DOCUMENT},
+                {
+                    "role": "user",
+                    "content": [{"type": "text", "text": DOCUMENT}, {"type": "text", "text": Q}],
+                },
+                {"role": "assistant", "content": None, "tool_calls": [call]},
+                {"role": "tool", "tool_call_id": "c1", "content": DOCUMENT},
+                {"role": "tool", "tool_call_id": "c2", "content": json.dumps({"rows": [1] * 400})},
+            ],
+            "tools": [{"type": "function", "function": {"name": "get", "description": NOISE * 9}}],
+        }
+        assert post(body).headers["x-tokenprune-decision"] == "pruned"
+        expected = json.loads(json.dumps(body))
+        expected["messages"][1]["content"][0]["text"] = FACT
+        expected["messages"][3]["content"] = FACT
+        assert sent(stub) == expected
+
+    def test_root_path(self, stub, serve, stand_in):
+        app = create_app(stand_in(), stub.url)
+
+        async def mounted(scope, receive, send):
+            if scope["type"] == "http":
+                scope = {
+                    **scope,
+                    "root_path": "/api",
+                    "path": "/api" + scope["path"],
+                    "raw_path": b"/api" + scope["raw_path"],
+                }
+            await app(scope, receive, send)
+
+        response = httpx.post(serve(mounted) + URL, json=chat())
+        assert response.headers["x-tokenprune-decision"] == "pruned"
+        assert stub.last.target == URL.encode()
+
+    def test_official_client(self, stub, serve, stand_in):
+        async def script(request, writer):
+            await stub.begin_chunked(writer)
+            for word in ("in", " 1871"):
+                event = {"id": "x", "object": "chat.completion.chunk", "created": 1, "model": "m"}
+                event["choices"] = [{"index": 0, "delta": {"content": word}, "finish_reason": None}]
+                await stub.chunk(writer, b"data: " + json.dumps(event).encode() + b"\n\n")
+            await stub.chunk(writer, b"data: [DONE]\n\n")
+            await stub.chunk(writer)
+
+        stub.script = script
+        url = serve(create_app(stand_in(), stub.url))
+        with openai.OpenAI(base_url=f"{url}/v1", api_key="sk-1", max_retries=0) as client:
+            stream = client.chat.completions.create(
+                model="m",
+                stream=True,
+                messages=[{"role": "user", "content": PROMPT}],
+                extra_body={"tokenprune": {"max_tokens": 100}},
+            )
+            assert "".join(event.choices[0].delta.content for event in stream) == "in 1871"
+        assert said(stub) == PRUNED
+        assert "tokenprune" not in sent(stub)
+        assert stub.last.values(b"authorization") == [b"Bearer sk-1"]
+
+
+class TestOptions:
+    def test_max_tokens(self, post, stub):
+        post(chat(tokenprune={"max_tokens": 3}))
+        assert FACT not in said(stub)
+        response = post(chat(tokenprune={"max_tokens": 10_000}))
+        assert response.headers["x-tokenprune-decision"] == "skipped:fits-budget"
+        assert sent(stub) == chat()
+
+    def test_headers_are_options_and_stay_here(self, post, stub):
+        response = post(chat(), headers={"x-tokenprune-enabled": "false"})
+        assert response.headers["x-tokenprune-decision"] == "skipped:disabled"
+        post(chat(), headers={"x-tokenprune-pipeline": "drop-all", "x-tokenprune-keep-ratio": "0.5"})
+        assert said(stub) == PRUNED.replace(FACT, "")
+        assert not [name for name, _ in stub.last.headers if b"tokenprune" in name.lower()]
+
+    def test_the_body_wins_over_headers(self, post, stub):
+        headers = {"x-tokenprune-pipeline": "drop-all", "x-tokenprune-max-tokens": "1"}
+        post(chat(tokenprune={"method": "default", "keep_ratio": 0.9}), headers=headers)
+        assert said(stub) == PRUNED
+
+    def test_disabled_by_default_and_enabled_by_request(self, post, stub):
+        assert post(chat(), enabled=False).headers["x-tokenprune-decision"] == "skipped:disabled"
+        response = post(chat(tokenprune={"enabled": True}), enabled=False)
+        assert response.headers["x-tokenprune-decision"] == "pruned"
+
+    def test_query(self, post, stub):
+        post(chat(tokenprune={"query": "Who sells ribbons at the market?"}))
+        assert FACT not in said(stub)
+        assert NOISE in said(stub)
+
+    def test_contexts(self, post, stub):
+        contexts = [
+            DOCUMENT,
+            {"text": NOISE + "\n" + FACT, "title": "Harbour", "id": "h", "kind": "text"},
+            NOISE,
+        ]
+        response = post(chat(Q, tokenprune={"contexts": contexts}))
+        assert response.headers["x-tokenprune-decision"] == "pruned"
+        assert said(stub) == f"Context:\n[1]\n{FACT}\n\n[2] Title: Harbour\n{FACT}\n\n{Q}"
+
+    @pytest.mark.parametrize("options", [{"enabled": False}, {"pipeline": "broken"}])
+    def test_contexts_arrive_even_when_nothing_is_pruned(self, post, stub, options):
+        post(chat(Q, tokenprune={"contexts": [DOCUMENT], **options}))
+        assert said(stub) == f"Context:\n[1]\n{DOCUMENT}\n\n{Q}"
+
+    @pytest.mark.parametrize(
+        ("options", "words"),
+        [
+            (7, ["tokenprune", "object"]),
+            ({"max_token": 5}, ["max_token", "known options", "max_tokens", "keep_ratio", "contexts"]),
+            ({"max_tokens": "many"}, ["max_tokens", "integer"]),
+            ({"max_tokens": -1}, ["max_tokens"]),
+            ({"keep_ratio": 1.5}, ["keep_ratio"]),
+            ({"keep_ratio": 0.5, "max_tokens": 5}, ["not both"]),
+            ({"enabled": "yes"}, ["enabled", "boolean"]),
+            ({"method": "magic"}, ["'magic'", "default", "drop-all"]),
+            ({"pipeline": "magic"}, ["'magic'", "default", "drop-all"]),
+            ({"contexts": "text"}, ["contexts"]),
+            ({"contexts": [{"txt": "x"}]}, ["contexts"]),
+            ({"contexts": [{"text": "x", "id": "a"}, {"text": "y", "id": "a"}]}, ["ids"]),
+        ],
+    )
+    def test_wrong_options(self, post, stub, options, words):
+        response = post(chat(tokenprune=options))
+        assert response.status_code == 400
+        error = response.json()["error"]
+        assert set(error) == {"message", "type", "param", "code"}
+        assert error["param"].startswith("tokenprune")
+        for word in words:
+            assert word in error["message"]
+        assert not stub.requests
+
+    def test_an_unknown_method_is_an_error_even_without_documents(self, post, stub):
+        response = post(chat("Hello", tokenprune={"method": "magic"}))
+        assert (response.status_code, len(stub.requests)) == (400, 0)
+
+    @pytest.mark.parametrize(
+        "headers",
+        [
+            {"x-tokenprune-max-tokens": "x"},
+            {"x-tokenprune-enabled": "maybe"},
+            {"x-tokenprune-magic": "1"},
+            {"x-tokenprune-keep-ratio": "x"},
+            {"x-tokenprune-keep-ratio": "7"},
+        ],
+    )
+    def test_wrong_headers(self, post, headers):
+        response = post(chat(), headers=headers)
+        assert response.status_code == 400
+
+    def test_options_are_documented(self):
+        assert all(name in Options.__doc__ for name in Options.model_fields)
+
+
+class TestUntouched:
+    @pytest.mark.parametrize(
+        ("body", "decision"),
+        [
+            (b'{"model":"m",  "messages":[ {"role":"user","content":"Hi"} ]}', "below-min-tokens"),
+            (json.dumps(chat(NOISE, pad="x" * 2000), indent=3).encode(), "no-documents"),
+            (
+                json.dumps({"messages": [*chat(NOISE)["messages"] * 3], "pad": "x" * 2000}).encode(),
+                "below-min-tokens",
+            ),
+            (json.dumps({"messages": [{"role": "system", "content": DOCUMENT}]}).encode(), "no-documents"),
+            (json.dumps(chat(DOCUMENT)).encode(), "no-query"),
+            (json.dumps(chat(f"{DOCUMENT}\n\nSummarize the text.")).encode(), "no-query"),
+            (json.dumps({"prompt": [1, 2, 3] * 300}).encode(), "no-documents"),
+            (json.dumps({"pad": "x" * 2000}).encode(), "no-documents"),
+        ],
+    )
+    def test_bytes_stay(self, post, stub, body, decision):
+        response = post(body, "/v1/completions" if b"prompt" in body else URL)
+        assert stub.last.body == body
+        assert response.headers["x-tokenprune-decision"] == f"skipped:{decision}"
+        assert "x-tokenprune-receipt" not in response.headers
+
+    def test_nothing_to_drop(self, post, stub):
+        body = json.dumps(chat()).encode()
+        response = post(body, headers={"x-tokenprune-pipeline": "keep-all"})
+        assert response.headers["x-tokenprune-decision"] == "skipped:nothing-to-drop"
+        assert stub.last.body == body
+
+    def test_other_routes_have_no_headers(self, post, stub):
+        body = json.dumps(chat(tokenprune={"x": 1})).encode()
+        response = post(body, "/v1/embeddings")
+        assert stub.last.body == body
+        assert not [name for name in response.headers if "tokenprune" in name]
+
+    def test_too_large_bodies_are_streamed(self, post, stub):
+        body = json.dumps(chat(DOCUMENT * 200)).encode()
+        response = post(body, max_body_bytes=100_000)
+        assert response.headers["x-tokenprune-decision"] == "skipped:too-large"
+        assert stub.last.body == body
+
+    @pytest.mark.parametrize("encoding", ["br", "gzip"])
+    def test_unreadable_encodings(self, post, stub, encoding):
+        response = post(b"\x1f\x8bnot really", headers={"content-encoding": encoding})
+        assert response.headers["x-tokenprune-decision"] == "skipped:encoding"
+        assert stub.last.body == b"\x1f\x8bnot really"
+        assert stub.last.values(b"content-encoding") == [encoding.encode()]
+
+    def test_gzip_bombs_are_not_unpacked(self, post, stub):
+        body = gzip.compress(json.dumps(chat("a" * 10_000_000)).encode())
+        response = post(body, headers={"content-encoding": "gzip"}, max_body_bytes=100_000)
+        assert response.headers["x-tokenprune-decision"] == "skipped:encoding"
+        assert stub.last.body == body
+
+    def test_gzip_is_read(self, post, stub):
+        post(gzip.compress(json.dumps(chat()).encode()), headers={"content-encoding": "gzip"})
+        assert said(stub) == PRUNED
+        assert stub.last.values(b"content-encoding") == []
+
+    def test_errors_of_the_upstream_stay(self, post, stub):
+        async def script(request, writer):
+            await stub.answer(writer, b'{"error":"Unauthorized"}', b"401 Unauthorized")
+
+        stub.script = script
+        response = post(chat())
+        assert (response.status_code, response.content) == (401, b'{"error":"Unauthorized"}')
+        assert response.headers["x-tokenprune-decision"] == "pruned"
+
+    def test_strangers_cost_no_pruning(self, post, stub):
+        response = post(chat(), api_keys=["sk-1"])
+        assert response.headers["x-tokenprune-decision"] == "skipped:unauthorized"
+        assert sent(stub) == chat()
+        response = post(chat(), api_keys=["sk-1"], headers={"authorization": "Bearer sk-1"})
+        assert response.headers["x-tokenprune-decision"] == "pruned"
+
+
+class TestBadBodies:
+    @pytest.mark.parametrize(
+        "body",
+        [
+            b"{",
+            b"",
+            b"[1]",
+            b'"x"',
+            b"\xff\xfe{",
+            b'{"a": "\xff"}',
+            b"[" * 200_000,
+            b'{"a":' * 100_000,
+            b"nul\x00",
+        ],
+    )
+    def test_malformed_json(self, post, stub, body):
+        response = post(body)
+        assert response.status_code == 400
+        error = response.json()["error"]
+        assert error["code"] == 400
+        assert "JSON" in error["message"]
+        assert response.headers["x-tokenprune-decision"] == "failed:bad-request"
+        assert not stub.requests
+
+    def test_surrogates_and_nul_survive(self, post, stub):
+        body = chat(PROMPT, user="\ud800\x00\u2028")
+        post(json.dumps(body).encode())
+        assert sent(stub) == {**body, "messages": chat(PRUNED)["messages"]}
+
+
+class TestFailure:
+    def test_a_broken_pruner_fails_open(self, post, stub):
+        body = json.dumps(chat()).encode()
+        response = post(body, headers={"x-tokenprune-method": "broken"})
+        assert (response.status_code, response.headers["x-tokenprune-decision"]) == (
+            200,
+            "failed:ZeroDivisionError",
+        )
+        assert stub.last.body == body
+        post(chat(tokenprune={"method": "broken"}))
+        assert sent(stub) == chat()
+
+    def test_fail_closed(self, post, stub):
+        response = post(chat(tokenprune={"method": "broken"}), fail="closed")
+        assert response.status_code == 503
+        assert "the pruner is broken" in response.json()["error"]["message"]
+        assert response.headers["x-tokenprune-decision"] == "failed:ZeroDivisionError"
+        assert not stub.requests
+
+    def test_a_broken_pruner_and_a_prompt_too_long_is_a_clear_4xx(self, post, stub):
+        response = post(chat(f"{DOCUMENT * 20}\n\n{Q}", tokenprune={"method": "broken"}))
+        assert response.status_code == 400
+        message = response.json()["error"]["message"]
+        prompt = get_counter().count(DOCUMENT * 20)
+        assert "4096" in message
+        assert any(str(tokens) in message for tokens in range(prompt, prompt + 100))
+        assert not stub.requests
+
+    def test_deadline(self, post, stub):
+        body = json.dumps(chat()).encode()
+        start = time.monotonic()
+        response = post(body, headers={"x-tokenprune-method": "slow"}, timeout_s=0.2)
+        assert time.monotonic() - start < 1.2
+        assert response.headers["x-tokenprune-decision"] == "failed:timeout"
+        assert stub.last.body == body
+
+    def test_deadline_with_a_prompt_too_long(self, post, stub):
+        response = post(chat(f"{DOCUMENT * 20}\n\n{Q}", tokenprune={"method": "slow"}), timeout_s=0.2)
+        assert response.status_code == 400
+        assert "longer than 0.2 s" in response.json()["error"]["message"]
+
+    def test_overload_skips(self, stub, serve, stand_in):
+        url = serve(create_app(stand_in(workers=1, queue=0), stub.url))
+        decisions = []
+
+        def send():
+            response = httpx.post(url + URL, json=chat(tokenprune={"method": "slow"}), timeout=20)
+            decisions.append(response.headers["x-tokenprune-decision"])
+
+        threads = [threading.Thread(target=send) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert sorted(decisions) == ["pruned", "skipped:overloaded", "skipped:overloaded"]
+
+    def test_client_that_leaves_while_we_prune(self, stub, serve, stand_in):
+        config = stand_in()
+        host, port = serve(create_app(config, stub.url)).removeprefix("http://").split(":")
+        calls = len(config.calls)
+        body = json.dumps(chat(tokenprune={"method": "slow"})).encode()
+        with socket.create_connection((host, int(port))) as sock:
+            sock.sendall(
+                b"POST "
+                + URL.encode()
+                + b" HTTP/1.1\r\nhost: h\r\ncontent-length: %d\r\n\r\n" % len(body)
+                + body
+            )
+            deadline = time.monotonic() + 5
+            while len(config.calls) == calls and time.monotonic() < deadline:
+                time.sleep(0.02)
+        time.sleep(2)
+        assert not stub.requests
+
+    @pytest.mark.parametrize("stream", [True, False])
+    @pytest.mark.parametrize("after_first_byte", [True, False])
+    @pytest.mark.parametrize("content", [PROMPT, "Hi"])
+    def test_client_that_leaves_later(self, stub, serve, stand_in, stream, after_first_byte, content):
+        async def script(request, writer):
+            if after_first_byte:
+                await stub.begin_chunked(writer, b"text/event-stream" if stream else b"application/json")
+                await stub.chunk(writer, b"data: 1\n\n")
+            await asyncio.sleep(30)
+
+        stub.script = script
+        host, port = serve(create_app(stand_in(), stub.url)).removeprefix("http://").split(":")
+        body = json.dumps(chat(content, stream=stream)).encode()
+        with socket.create_connection((host, int(port))) as sock:
+            sock.sendall(
+                b"POST "
+                + URL.encode()
+                + b" HTTP/1.1\r\nhost: h\r\ncontent-length: %d\r\n\r\n" % len(body)
+                + body
+            )
+            assert stub.arrived.wait(5)
+            if after_first_byte:
+                assert sock.recv(10)
+            time.sleep(0.05)
+            assert not stub.last.closed.is_set()
+        assert stub.last.closed.wait(1.5)
+
+
+class TestRescue:
+    LONG = f"{DOCUMENT}\n" * 20 + f"\n{Q}"
+
+    def budget(self, config):
+        return config.calls[-1][2]
+
+    def test_an_overlong_prompt_is_pruned_to_what_fits(self, stub, serve, stand_in):
+        config = stand_in()
+        url = serve(create_app(config, stub.url))
+        response = httpx.post(url + URL, json=chat(self.LONG, max_tokens=100))
+        assert response.headers["x-tokenprune-decision"] == "pruned"
+        assert 3700 < self.budget(config).max_tokens < 4096 - 100
+        assert Q in said(stub)
+
+    @pytest.mark.parametrize(
+        ("options", "limit"),
+        [({"max_tokens": 50}, 50), ({"max_tokens": 99_999}, 3800), ({"keep_ratio": 0.9}, 3800)],
+    )
+    def test_a_budget_is_cut_to_what_fits(self, stub, serve, stand_in, options, limit):
+        config = stand_in()
+        httpx.post(serve(create_app(config, stub.url)) + URL, json=chat(self.LONG, tokenprune=options))
+        assert self.budget(config).max_tokens <= limit
+
+    def test_what_fits_has_no_budget(self, stub, serve, stand_in):
+        config = stand_in()
+        httpx.post(serve(create_app(config, stub.url)) + URL, json=chat())
+        assert self.budget(config) is None
+
+    def test_settings_win_over_the_upstream(self, stub, serve, stand_in):
+        config = stand_in(max_model_len=400)
+        httpx.post(serve(create_app(config, stub.url)) + URL, json=chat(max_completion_tokens=50))
+        assert self.budget(config).max_tokens < 350
+
+    def test_a_frame_that_does_not_fit_goes_to_the_upstream(self, stub, serve, stand_in):
+        url = serve(create_app(stand_in(max_model_len=300), stub.url))
+        body = chat()
+        body["messages"].insert(0, {"role": "system", "content": DOCUMENT})
+        response = httpx.post(url + URL, json=body)
+        assert response.headers["x-tokenprune-decision"] == "skipped:no-room"
+        assert sent(stub) == body
+
+    @pytest.mark.parametrize(
+        "models", [b"", b"[]", b'{"data":[{"id":"m"}]}', b'{"data":[1]}', b'{"data":null}']
+    )
+    def test_odd_models_answers_mean_no_limit(self, stub, serve, stand_in, models):
+        stub.models = models
+        config = stand_in()
+        response = httpx.post(serve(create_app(config, stub.url)) + URL, json=chat(self.LONG))
+        assert response.headers["x-tokenprune-decision"] == "pruned"
+        assert self.budget(config) is None
+
+    async def test_lengths_are_asked_once(self):
+        asked = []
+
+        async def app(scope, receive, send):
+            asked.append(scope)
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            body = b'{"data":[{"id":"a","max_model_len":10},{"id":"b","max_model_len":20}]}'
+            await send({"type": "http.response.body", "body": body})
+
+        lengths = ModelLengths(app, None, 60)
+        key = [(b"authorization", b"Bearer x")]
+        assert await asyncio.gather(*(lengths.get(name, key) for name in ("a", "b", "c", None))) == [
+            10,
+            20,
+            None,
+            None,
+        ]
+        assert len(asked) == 1
+        assert asked[0]["headers"] == key
+
+
+async def test_configuration_from_the_environment(monkeypatch, tmp_path):
+    path = tmp_path / "tokenprune.yaml"
+    path.write_text("server:\n  min_document_tokens: 77\n")
+    monkeypatch.setenv("TOKENPRUNE_CONFIG", str(path))
+    monkeypatch.setenv("TOKENPRUNE_SERVER_WORKERS", "3")
+    middleware = PruneMiddleware(UpstreamApp("http://127.0.0.1:1"))
+    assert middleware.runtime.settings.min_document_tokens == 77
+    assert middleware.runtime.settings.workers == 3

@@ -1,0 +1,51 @@
+"""The ``tokenprune`` command."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from tokenprune import __version__
+from tokenprune.cli import methods, models, prune, serve
+from tokenprune.errors import TokenPruneError
+
+app = typer.Typer(
+    name="tokenprune",
+    help="Token and context pruning middleware for LLM inference and RAG.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+app.command("prune")(prune.prune)
+app.command("serve")(serve.serve)
+app.add_typer(models.app, name="models")
+app.command("methods")(methods.methods)
+
+
+def _version(value: bool) -> None:
+    if value:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Run the command line: exit status 0, 1 (failed, reason on stderr) or 2 (usage)."""
+    try:
+        app()
+    except TokenPruneError as error:
+        typer.echo(f"tokenprune: {error}", err=True)
+        sys.exit(1)
+    except BrokenPipeError:
+        sys.exit(1)

@@ -1,0 +1,161 @@
+"""Configuration: YAML file and environment -> pipelines.
+
+A file names pipelines and, for the proxy, its settings::
+
+    tokenizer: smollm2-135m          # whose tokens are counted: the serving model's
+    pipelines:
+      default:
+        pruners: [htmlrag-embed, {name: bm25-sentences, keep_ratio: 0.3}]
+        budget: {max_tokens: 1024}   # or keep_ratio; leave it out for adaptive
+      strict:
+        pruners: [htmlrag-bm25, bm25-sentences]
+    server: {min_document_tokens: 200}
+
+A file with only ``pruners`` (and ``budget``) at the top is one pipeline. Environment variables override it:
+``TOKENPRUNE_TOKENIZER``, ``TOKENPRUNE_PIPELINES`` (JSON); ``TOKENPRUNE_CONFIG`` names the file itself.
+"""
+
+from __future__ import annotations
+
+import os
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from tokenprune.budget import Budget
+from tokenprune.errors import ConfigError, UnknownNameError
+from tokenprune.pipeline import Pipeline
+from tokenprune.registry import list_pruners
+from tokenprune.registry import pruner as build_pruner
+from tokenprune.tokens import DEFAULT_TOKENIZER
+
+
+class BudgetConfig(BaseModel):
+    """A budget: ``max_tokens`` or ``keep_ratio``; neither is adaptive."""
+
+    model_config = ConfigDict(extra="forbid")
+    max_tokens: int | None = None
+    keep_ratio: float | None = None
+
+
+class PrunerConfig(BaseModel):
+    """A method by name with its options."""
+
+    model_config = ConfigDict(extra="allow")
+    name: str
+
+
+class PipelineConfig(BaseModel):
+    """Pruners in order, and the budget when a request gives none."""
+
+    model_config = ConfigDict(extra="forbid")
+    pruners: list[PrunerConfig] = Field(min_length=1)
+    budget: BudgetConfig = Field(default_factory=BudgetConfig)
+
+    @field_validator("pruners", mode="before")
+    @classmethod
+    def _names(cls, value: Any) -> Any:
+        return [{"name": v} if isinstance(v, str) else v for v in value] if isinstance(value, list) else value
+
+    def build(self, tokenizer: str) -> Pipeline:
+        """Build the pipeline."""
+        pruners = [build_pruner(p.name, **(p.model_extra or {})) for p in self.pruners]
+        return Pipeline(pruners, budget=Budget(**self.budget.model_dump()), tokenizer=tokenizer)
+
+
+def default_pipeline() -> PipelineConfig:
+    """The pipeline used when none is configured: embeddings where torch is installed, else BM25."""
+    names = ["htmlrag-embed", "embed-sentences"] if find_spec("torch") else ["htmlrag-bm25", "bm25-sentences"]
+    kinds = [{"name": names[0]}, {"name": names[1], "kinds": ["text", "chat", "triples", "examples"]}]
+    return PipelineConfig.model_validate({"pruners": kinds})
+
+
+class Config(BaseSettings):
+    """Everything that can be configured; see the module's text for the file format."""
+
+    model_config = SettingsConfigDict(env_prefix="TOKENPRUNE_", extra="ignore", populate_by_name=True)
+    tokenizer: str = DEFAULT_TOKENIZER
+    pipelines: dict[str, PipelineConfig] = Field(default_factory=dict)
+    server: dict[str, Any] = Field(default_factory=dict)
+    _built: dict[str, Pipeline] = PrivateAttr(default_factory=dict)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Let the environment override the file, whose content arrives as init arguments."""
+        return env_settings, init_settings
+
+    def model_post_init(self, context: Any) -> None:
+        """Add the default pipeline."""
+        super().model_post_init(context)
+        self.pipelines.setdefault("default", default_pipeline())
+
+    def build(self, name: str = "default") -> Pipeline:
+        """Return a configured pipeline, or one made of a single method; built once.
+
+        Raises:
+            UnknownNameError: neither a pipeline nor a method has this name; the message lists both.
+        """
+        if name not in self._built:
+            self._built[name] = self._build(name)
+        return self._built[name]
+
+    def _build(self, name: str) -> Pipeline:
+        if name in self.pipelines:
+            return self.pipelines[name].build(self.tokenizer)
+        methods = [info.name for info in list_pruners()]
+        if name in methods:
+            return Pipeline([name], tokenizer=self.tokenizer)
+        raise UnknownNameError("pipeline or method", name, [*self.pipelines, *methods])
+
+
+def load_config(path: str | None = None, tokenizer: str | None = None) -> Config:
+    """Read the configuration.
+
+    Args:
+        path: a YAML file; None takes ``TOKENPRUNE_CONFIG`` from the environment, else the defaults.
+        tokenizer: overrides the configured one.
+
+    Raises:
+        ConfigError: the file is missing, is not YAML, or holds something unknown; the message says where.
+    """
+    path = path or os.environ.get("TOKENPRUNE_CONFIG") or None
+    content: dict[str, Any] = {}
+    if path is not None:
+        try:
+            loaded = yaml.safe_load(Path(path).expanduser().read_text(encoding="utf-8"))
+        except OSError as error:
+            raise ConfigError(f"cannot read the configuration {path}: {error.strerror}") from None
+        except yaml.YAMLError as error:
+            raise ConfigError(f"{path} is not valid YAML: {error}") from None
+        if loaded is not None and not isinstance(loaded, dict):
+            raise ConfigError(f"{path} must hold a mapping, such as 'pipelines: ...'")
+        content = loaded or {}
+    if "pruners" in content:
+        keys = ("pruners", "budget")
+        single = {k: content.pop(k) for k in keys if k in content}
+        content.setdefault("pipelines", {}).setdefault("default", single)
+    unknown = sorted(set(content) - set(Config.model_fields))
+    if unknown:
+        known = ", ".join(Config.model_fields)
+        raise ConfigError(f"{path}: unknown key {', '.join(unknown)}; known keys: {known}, pruners, budget")
+    try:
+        config = Config(**content)
+        if tokenizer is not None:
+            config.tokenizer = tokenizer
+        for name in config.pipelines:
+            config.build(name)
+    except ValidationError as error:
+        where = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise ConfigError(f"{path or 'environment'}: {where}") from None
+    return config

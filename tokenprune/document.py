@@ -1,0 +1,104 @@
+"""Documents: what goes in and what comes out. No logic here needs a model."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, get_args
+
+from tokenprune.errors import DocumentError
+
+Kind = Literal["html", "text", "triples", "examples", "chat"]
+KINDS: tuple[str, ...] = get_args(Kind)
+
+# Enough markup near the start, or a document type, makes a text HTML. A lone "<b>" in prose or a generic
+# like "List<String>" must not: so only names that structure a page count, and there must be two of them.
+_DOCTYPE = re.compile(r"\s*(?:<\?xml[^>]{0,200}\?>\s*)?<(?:!doctype\s+html|html[\s>])", re.I)
+_PAGE_TAG = re.compile(
+    r"</?(?:html|head|body|div|p|table|t[rdh]|ul|ol|li|h[1-6]|section|article|main|nav|header|footer|span|a|pre"
+    r"|br|form|script|style|dl|d[td]|blockquote)(?:\s[^<>]{0,2000})?/?>",
+    re.I,
+)
+_DETECT_WINDOW = 20_000  # characters looked at: a page shows itself early, and detection must stay cheap
+
+
+def detect_kind(text: str) -> Literal["html", "text"]:
+    """Tell HTML from plain text by a document type or at least two structural tags near the start."""
+    if _DOCTYPE.match(text):
+        return "html"
+    if "<" not in text:
+        return "text"
+    window = text[:_DETECT_WINDOW]
+    fenced = re.sub(r"```.*?(?:```|\Z)", "", window, flags=re.S)
+    tags = sum(1 for _ in _PAGE_TAG.finditer(fenced))
+    return "html" if tags >= 2 and tags * 400 >= len(fenced.strip()) else "text"
+
+
+@dataclass(frozen=True)
+class Document:
+    """One piece of context.
+
+    Args:
+        text: the content; offsets everywhere are in characters of this string.
+        kind: what it is; None means: look (HTML or text).
+        id: name used in receipts and `PruneResult.restore`; None lets the pipeline number it.
+        title: shown to scorers together with the text; never part of the output.
+        metadata: carried along untouched (``language``, a BCP-47 code, steers sentence splitting).
+
+    Raises:
+        DocumentError: text is not a string, or the kind is unknown.
+    """
+
+    text: str
+    kind: Kind | None = None
+    id: str | None = None
+    title: str | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.text, str):
+            raise DocumentError(
+                f"Document.text must be str, not {type(self.text).__name__}; "
+                "use Document.from_bytes for raw bytes"
+            )
+        if self.kind is None:
+            object.__setattr__(self, "kind", detect_kind(self.text))
+        elif self.kind not in KINDS:
+            raise DocumentError(f"unknown document kind {self.kind!r}; known kinds: {', '.join(KINDS)}")
+
+    @classmethod
+    def from_bytes(cls, data: bytes, **fields: Any) -> Document:
+        """Decode bytes of unknown encoding (BOM, XML or HTML declaration, UTF-8, else Windows-1252)."""
+        return cls(decode(data), **fields)
+
+    def with_text(self, text: str) -> Document:
+        """Return this document with other content."""
+        return replace(self, text=text)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return a JSON-able mapping."""
+        return {
+            "id": self.id,
+            "kind": self.kind,
+            "title": self.title,
+            "text": self.text,
+            "metadata": dict(self.metadata),
+        }
+
+
+def decode(data: bytes) -> str:
+    """Decode bytes to text: BOM, then a declared encoding, then UTF-8, then Windows-1252; never fails."""
+    try:
+        if not data.startswith((b"\xff\xfe", b"\xfe\xff", b"\xef\xbb\xbf")):
+            return data.decode("utf-8")
+    except UnicodeDecodeError:
+        pass
+    from bs4.dammit import EncodingDetector
+
+    for name in EncodingDetector(data, is_html=True).encodings:
+        try:
+            return data.decode(name).lstrip("\ufeff")
+        except (UnicodeDecodeError, LookupError):
+            continue
+    return data.decode("utf-8", errors="replace")

@@ -1,0 +1,113 @@
+"""Causal language models by name, folder or hub id, loaded once per process."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from tokenprune.errors import MissingExtraError, ModelError
+from tokenprune.models.catalog import resolve_model
+from tokenprune.models.device import pick_device, pick_dtype, quiet_loading
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+# Tokenizers without a limit carry a huge number instead.
+_NO_LIMIT = 10**9
+
+_loaded: dict[tuple[str, str, str], LoadedLM] = {}
+_load_lock = threading.Lock()
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedLM:
+    """A causal LM ready to run, in evaluation mode.
+
+    Attributes:
+        name: What was asked for.
+        model: The transformers model.
+        tokenizer: Its tokenizer.
+        max_positions: Tokens the model can read and write in one sequence.
+        eos_ids: Token ids that end a generation.
+    """
+
+    name: str
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    max_positions: int
+    eos_ids: frozenset[int]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model runs."""
+        return self.model.device
+
+
+def load_causal_lm(
+    name_or_path: str, device: str | None = None, dtype: str | torch.dtype | None = None
+) -> LoadedLM:
+    """Load a causal LM; the same arguments give the same object in a process.
+
+    Weights must be safetensors, and code that comes with a model is never run.
+
+    Args:
+        name_or_path: A name of ``tokenprune models list``, a folder in Hugging Face layout, or a hub id.
+        device: A torch device; the accelerator or else the CPU by default.
+        dtype: ``bfloat16``, ``float16`` or ``float32``; by default bfloat16 where the hardware has it.
+
+    Raises:
+        ModelError: The model cannot be found, fetched or loaded.
+        MissingExtraError: torch or transformers is not installed.
+    """
+    path = resolve_model(name_or_path)
+    device = pick_device(device)
+    chosen = pick_dtype(device, dtype)
+    key = (path, device, str(chosen))
+    with _load_lock:
+        if key not in _loaded:
+            _loaded[key] = _load(name_or_path, path, device, chosen)
+        return _loaded[key]
+
+
+def _load(name: str, path: str, device: str, dtype: torch.dtype) -> LoadedLM:
+    try:
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+    except ImportError as error:
+        raise MissingExtraError("causal language models", "models", error.name or "transformers") from error
+    try:
+        with quiet_loading():
+            tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
+            model = AutoModelForCausalLM.from_pretrained(
+                path, dtype=dtype, use_safetensors=True, trust_remote_code=False, attn_implementation="sdpa"
+            )
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise ModelError(
+            f"cannot load {name!r} as a causal language model: {error}; give a folder in Hugging Face layout "
+            "with safetensors, a hub id that is downloaded or can be reached, or a name that "
+            "`tokenprune models list` shows"
+        ) from error
+    model = model.to(device).eval()
+    return LoadedLM(name, model, tokenizer, _max_positions(model, tokenizer), _eos_ids(model, tokenizer))
+
+
+def _max_positions(model: Any, tokenizer: Any) -> int:
+    config = model.config.get_text_config()
+    known = [getattr(config, "max_position_embeddings", None), tokenizer.model_max_length]
+    limits = [int(limit) for limit in known if isinstance(limit, int) and 0 < limit < _NO_LIMIT]
+    if not limits:
+        raise ModelError(
+            f"{model.name_or_path!r} does not say how many positions it has (max_position_embeddings)"
+        )
+    return limits[0]
+
+
+def _eos_ids(model: Any, tokenizer: Any) -> frozenset[int]:
+    ids: set[int] = set()
+    for value in (model.generation_config.eos_token_id, model.config.eos_token_id, tokenizer.eos_token_id):
+        if isinstance(value, int):
+            ids.add(value)
+        elif value is not None:
+            ids.update(int(item) for item in value)
+    return frozenset(ids)

@@ -1,0 +1,35 @@
+"""A pruner: segment -> score -> select -> render."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from tokenprune.document import KINDS
+from tokenprune.render import Renderer
+from tokenprune.render.source import SameForm
+from tokenprune.score import Scorer
+from tokenprune.segment import Segmenter
+from tokenprune.select import Selector
+
+
+@dataclass(frozen=True)
+class Pruner:
+    """One method, put together from its four parts.
+
+    Args:
+        segmenter: document -> units.
+        scorer: units and query -> scores.
+        selector: decides when no budget is given.
+        renderer: kept units -> content.
+        name: shown in receipts.
+        kinds: document kinds it accepts.
+        uses_query: whether it needs a question; one that does not gives the same output for every question.
+    """
+
+    segmenter: Segmenter
+    scorer: Scorer
+    selector: Selector
+    renderer: Renderer = field(default_factory=SameForm)
+    name: str = "custom"
+    kinds: tuple[str, ...] = KINDS
+    uses_query: bool = True

@@ -1,0 +1,1 @@
+"""Named methods, one short file each: which segmenter, scorer, selector and renderer make it up."""

@@ -1,0 +1,29 @@
+"""What every method is measured against: doing nothing, and chance."""
+
+from tokenprune.document import KINDS
+from tokenprune.pruner import Pruner
+from tokenprune.registry import named
+from tokenprune.score.constant import Position, Random
+from tokenprune.segment.by_kind import ByKind
+from tokenprune.select.choice import choose
+from tokenprune.select.simple import Everything, KeepRatio
+
+
+@named(
+    "none",
+    kinds=KINDS,
+    paper="baseline",
+    summary="no pruning; under a budget, the text cut at the end as a server would cut it",
+)
+def none() -> Pruner:
+    """Keep everything; a budget keeps the beginning."""
+    return Pruner(ByKind(), Position(), Everything(), uses_query=False)
+
+
+@named("random", kinds=KINDS, paper="baseline", summary="units drawn by chance, the same for the same input")
+def random(
+    seed: int = 0, threshold: float | None = None, keep_ratio: float | None = None, top_k: int | None = None
+) -> Pruner:
+    """Keep random units, a quarter of the tokens unless told otherwise."""
+    selector = choose(KeepRatio(0.25), threshold, keep_ratio, top_k)
+    return Pruner(ByKind(), Random(seed), selector, uses_query=False)

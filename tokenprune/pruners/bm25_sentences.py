@@ -1,0 +1,22 @@
+"""Sentences by BM25."""
+
+from tokenprune.document import KINDS
+from tokenprune.pruner import Pruner
+from tokenprune.registry import named
+from tokenprune.score.bm25 import BM25
+from tokenprune.segment.by_kind import ByKind
+from tokenprune.select.choice import choose
+from tokenprune.select.simple import ShareOfBest
+
+
+@named(
+    "bm25-sentences",
+    kinds=KINDS,
+    paper="BM25: Robertson and Zaragoza 2009",
+    summary="sentences that share rare words with the question; needs no model",
+)
+def bm25_sentences(
+    threshold: float | None = None, keep_ratio: float | None = None, top_k: int | None = None
+) -> Pruner:
+    """Compose the method; ``threshold`` is a BM25 sum."""
+    return Pruner(ByKind(), BM25(), choose(ShareOfBest(0.3), threshold, keep_ratio, top_k))

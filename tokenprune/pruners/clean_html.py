@@ -1,0 +1,20 @@
+"""Lossless HTML cleaning."""
+
+from collections.abc import Sequence
+
+from tokenprune.pruner import Pruner
+from tokenprune.registry import named
+from tokenprune.score.constant import Position
+from tokenprune.segment.html_blocks import HtmlBlocks
+from tokenprune.select.simple import Everything
+
+
+@named(
+    "clean-html",
+    kinds=("html",),
+    paper="HtmlRAG, arXiv 2411.02959, section 3.1",
+    summary="markup that carries no words goes; every visible word stays",
+)
+def clean_html(keep_attributes: Sequence[str] = ()) -> Pruner:
+    """Clean a page; a budget keeps its beginning."""
+    return Pruner(HtmlBlocks(128, tuple(keep_attributes)), Position(), Everything(), uses_query=False)

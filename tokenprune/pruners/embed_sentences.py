@@ -1,0 +1,26 @@
+"""Sentences by embedding similarity."""
+
+from tokenprune.document import KINDS
+from tokenprune.pruner import Pruner
+from tokenprune.registry import named
+from tokenprune.score.embedding import Embedding
+from tokenprune.segment.by_kind import ByKind
+from tokenprune.select.choice import choose
+from tokenprune.select.simple import ShareOfBest
+
+
+@named(
+    "embed-sentences",
+    kinds=KINDS,
+    models=("minilm-l6",),
+    paper="Sentence-BERT, arXiv 1908.10084",
+    summary="sentences by embedding similarity to the question",
+)
+def embed_sentences(
+    model: str = "minilm-l6",
+    threshold: float | None = None,
+    keep_ratio: float | None = None,
+    top_k: int | None = None,
+) -> Pruner:
+    """Compose the method; ``threshold`` is a cosine."""
+    return Pruner(ByKind(), Embedding(model), choose(ShareOfBest(0.6), threshold, keep_ratio, top_k))

@@ -1,0 +1,30 @@
+"""HtmlRAG's first step: blocks of the cleaned page by embedding similarity."""
+
+from collections.abc import Sequence
+
+from tokenprune.pruner import Pruner
+from tokenprune.registry import named
+from tokenprune.score.embedding import Embedding
+from tokenprune.segment.html_blocks import HtmlBlocks
+from tokenprune.select.choice import choose
+from tokenprune.select.simple import ShareOfBest
+
+
+@named(
+    "htmlrag-embed",
+    kinds=("html",),
+    models=("minilm-l6",),
+    paper="HtmlRAG, arXiv 2411.02959, section 3.3",
+    summary="block tree of the cleaned page, blocks by embedding similarity to the question",
+)
+def htmlrag_embed(
+    max_words: int = 64,
+    model: str = "minilm-l6",
+    threshold: float | None = None,
+    keep_ratio: float | None = None,
+    top_k: int | None = None,
+    keep_attributes: Sequence[str] = (),
+) -> Pruner:
+    """Compose the method; ``threshold`` is a cosine."""
+    selector = choose(ShareOfBest(0.7), threshold, keep_ratio, top_k)
+    return Pruner(HtmlBlocks(max_words, tuple(keep_attributes)), Embedding(model), selector)

@@ -1,0 +1,103 @@
+"""Names -> pruners, through the entry point group ``tokenprune.pruners``."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import Any, TypeVar
+
+from tokenprune.errors import ConfigError, UnknownNameError
+from tokenprune.pruner import Pruner
+
+GROUP = "tokenprune.pruners"
+# Modules of the methods that ship; each registers what it defines when it is imported.
+_BUILTIN = ("baselines", "clean_html", "htmlrag_embed", "htmlrag_bm25", "bm25_sentences", "embed_sentences")
+
+
+@dataclass(frozen=True)
+class PrunerInfo:
+    """What a method is.
+
+    Attributes:
+        name: what it is asked for by.
+        kinds: document kinds it accepts.
+        models: named models it needs ("" none).
+        paper: where it comes from.
+        summary: one line.
+        options: keyword arguments of the method, as ``name=default``.
+    """
+
+    name: str
+    kinds: tuple[str, ...]
+    models: tuple[str, ...]
+    paper: str
+    summary: str
+    options: tuple[str, ...] = ()
+
+
+Factory = Callable[..., Pruner]
+F = TypeVar("F", bound=Factory)
+_factories: dict[str, tuple[PrunerInfo, Factory]] = {}
+
+
+def named(
+    name: str, *, kinds: tuple[str, ...], models: tuple[str, ...] = (), paper: str, summary: str
+) -> Callable[[F], F]:
+    """Register a function that builds a pruner under a name.
+
+    A package registers its own by decorating a function with this and naming it as an entry point of the
+    group ``tokenprune.pruners``.
+    """
+
+    def register(factory: F) -> F:
+        parameters = inspect.signature(factory).parameters.values()
+        options = tuple(f"{p.name}={p.default!r}" for p in parameters if p.default is not p.empty)
+        _factories[name] = (PrunerInfo(name, kinds, models, paper, summary, options), factory)
+        return factory
+
+    return register
+
+
+@lru_cache(maxsize=1)
+def _load_all() -> None:
+    for module in _BUILTIN:
+        import_module(f"tokenprune.pruners.{module}")
+    for point in entry_points(group=GROUP):
+        point.load()
+
+
+def list_pruners() -> list[PrunerInfo]:
+    """Return what is known of every method, by name; loads no model."""
+    _load_all()
+    return [info for _, (info, _) in sorted(_factories.items())]
+
+
+def pruner(name: str, *, kinds: Sequence[str] | None = None, **options: Any) -> Pruner:
+    """Build a pruner by name.
+
+    Args:
+        name: one of `list_pruners`.
+        kinds: document kinds it shall accept; None all that the method can.
+        options: the method's own keyword arguments.
+
+    Raises:
+        UnknownNameError: no such method; the message lists those there are.
+        ConfigError: an option the method does not have, or a wrong value.
+    """
+    _load_all()
+    if name not in _factories:
+        raise UnknownNameError("method", name, list(_factories))
+    info, factory = _factories[name]
+    try:
+        inspect.signature(factory).bind(**options)
+    except TypeError as error:
+        known = ", ".join(info.options) or "(none)"
+        raise ConfigError(f"method {name!r}: {error}; its options: {known}") from None
+    wrong = sorted(set(kinds or ()) - set(info.kinds))
+    if wrong:
+        raise ConfigError(f"method {name!r} cannot take {', '.join(wrong)}; it takes {', '.join(info.kinds)}")
+    return replace(factory(**options), name=name, kinds=info.kinds if kinds is None else tuple(kinds))

@@ -1,0 +1,17 @@
+"""The output in the form of the input: HTML stays HTML with its original tags, text stays text."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tokenprune.arrays import BoolArray
+from tokenprune.units import Rendered, Units
+
+
+@dataclass(frozen=True)
+class SameForm:
+    """Join the pieces of kept units and the tags of the wrappers around them."""
+
+    def render(self, units: Units, keep: BoolArray) -> Rendered:
+        """Return the kept pieces in document order."""
+        return units.pieces.join(units.piece_mask(keep))

@@ -1,0 +1,39 @@
+"""Cosine similarity of sentence embeddings (HtmlRAG step 1, arXiv 2411.02959 section 3.3)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from tokenprune.arrays import FloatArray
+from tokenprune.score import scorer_texts
+from tokenprune.units import Units
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """Cosine of query and unit under a sentence encoder.
+
+    Args:
+        model: a named model, a folder or a hub name.
+        max_length: tokens read of each unit.
+        context: whether the headings above a unit are read with it.
+    """
+
+    model: str = "minilm-l6"
+    max_length: int = 256
+    context: bool = True
+
+    def score(self, query: str, documents: Sequence[Units]) -> list[FloatArray]:
+        """Return cosines in [-1, 1]; all units of all documents are encoded in one batch by length."""
+        from tokenprune.models.encoder import Encoder
+
+        sizes = [len(u) for u in documents]
+        if not sum(sizes):
+            return [np.zeros(n) for n in sizes]
+        texts = [t for u in documents for t in (scorer_texts(u) if self.context else u.texts)]
+        vectors = Encoder.load(self.model).encode([query, *texts], max_length=self.max_length)
+        scores = (vectors[1:] @ vectors[0]).astype(np.float64)
+        return np.split(scores, np.cumsum(sizes)[:-1])

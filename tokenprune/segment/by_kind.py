@@ -1,0 +1,24 @@
+"""The segmenter that looks at what kind of document it has."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from tokenprune.document import Document
+from tokenprune.segment.html_blocks import HtmlBlocks
+from tokenprune.segment.sentences import Sentences
+from tokenprune.tokens import TokenCounter
+from tokenprune.units import Units
+
+
+@dataclass(frozen=True)
+class ByKind:
+    """HTML into small blocks (about a sentence or two), everything else into sentences."""
+
+    html: HtmlBlocks = field(default_factory=lambda: HtmlBlocks(max_words=40))
+    text: Sentences = field(default_factory=Sentences)
+
+    def segment(self, document: Document, counter: TokenCounter) -> Units:
+        """Choose by ``document.kind``."""
+        part = self.html if document.kind == "html" else self.text
+        return part.segment(document, counter)

@@ -1,0 +1,407 @@
+"""The block tree of a page as units: HtmlRAG (arXiv 2411.02959, section 3.2), with the defects mended.
+
+An element of more than ``max_words`` words is split into its children; a smaller one is a block. Text that
+stands bare between the children of a split element is a block as well, so every word can be pruned. A
+paragraph or ``<pre>`` longer than that is cut between sentences or lines. Output keeps the original tags.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from dataclasses import dataclass
+from html import unescape
+
+import numpy as np
+
+from tokenprune.arrays import IntArray
+from tokenprune.document import Document
+from tokenprune.segment.html_clean import BREAK, CLOSE, OPEN, TEXT, CleanPage, clean, is_inline, word_count
+from tokenprune.segment.sentences import sentence_starts, split_long
+from tokenprune.tokens import TokenCounter, counts_between
+from tokenprune.units import GONE, Pieces, Units
+
+# Ranks of units that lead others: one with a smaller rank reaches further. Headings rank by level.
+_TITLE, _TERM, _LIST, _TABLE = 0, 10, 1_000_000, 2_000_000
+_HEADINGS = {f"h{level}": level for level in range(1, 7)}
+_LISTS = frozenset(("ul", "ol", "dl"))
+# A row is read as a whole; its cells become blocks of their own only when it is much longer than a block.
+_ROW_FACTOR = 3
+_CONTEXT = 300  # characters of the headings above a block that scorers read
+_WORD = re.compile(r"[^ \t\n\r\f]+")
+
+
+@dataclass(frozen=True)
+class HtmlBlocks:
+    """Segmenter: blocks of a cleaned page.
+
+    Args:
+        max_words: granularity; the paper uses 256 for its first step and 128 for its second.
+        keep_attributes: attributes that stay in the output (none by default).
+    """
+
+    max_words: int = 128
+    keep_attributes: Collection[str] = ()
+
+    def segment(self, document: Document, counter: TokenCounter) -> Units:
+        """Clean a page and cut it into blocks; any text is accepted, well formed or not."""
+        page = clean(document.text, self.keep_attributes)
+        return _Cutter(page, document, max(1, self.max_words)).units(counter)
+
+
+class _Cutter:
+    """Walks the events of a page once and deals them out to units and wrappers."""
+
+    def __init__(self, page: CleanPage, document: Document, max_words: int) -> None:
+        self.page, self.document, self.max_words = page, document, max_words
+        words = [word_count(t) if k == TEXT else 0 for k, t in zip(page.kind, page.text, strict=True)]
+        self.words = np.concatenate(([0], np.cumsum(np.asarray(words, dtype=np.int64)))).tolist()
+        self.close_of = [0] * len(page.tag)
+        self.holds_block = [False] * len(page.tag)
+        for i, (kind, node) in enumerate(zip(page.kind, page.node, strict=True)):
+            if kind == CLOSE:
+                self.close_of[node] = i
+                outer = page.parent[node]
+                if outer >= 0 and (self.holds_block[node] or not is_inline(page.tag[node])):
+                    self.holds_block[outer] = True
+        # Columns of the pieces.
+        self.text: list[str] = []
+        self.owner: list[int] = []
+        self.begin: list[int] = []
+        self.after: list[int] = []
+        self.tag: list[bool] = []
+        # Columns of the units and wrappers.
+        self.unit_begin: list[int] = []
+        self.unit_text: list[str] = []
+        self.wrapper: list[int] = []
+        self.lead: list[int] = []
+        self.wrapper_parent: list[int] = []
+        # State of the walk.
+        self.open_wrappers: list[int] = [-1]
+        self.leads: list[tuple[int, int]] = []  # (rank, unit), ranks ascending
+        self.depth = 0
+        self.loose: list[int] = []  # white-space events that go with what follows
+        self.from_offset = -1  # source offset of tags and spaces since the last unit
+
+    # -- the walk -------------------------------------------------------------------------------------
+
+    def walk(self) -> None:
+        page = self.page
+        i, n = 0, len(page.kind)
+        while i < n:
+            kind, node = page.kind[i], page.node[i]
+            if kind == CLOSE:
+                self._leave(i, node)
+                i += 1
+            elif kind == OPEN and not self._in_line(node):
+                end = self.close_of[node] + 1
+                words = self.words[end] - self.words[i]
+                limit = self.max_words * (_ROW_FACTOR if page.tag[node] == "tr" else 1)
+                if words <= limit:
+                    self._block(range(i, end), page.tag[node])
+                    i = end
+                else:
+                    self._enter(i, node)
+                    i += 1
+            else:
+                i = self._run(i)
+        self._flush_loose(self.owner[-1] if self.owner else None)
+
+    def _in_line(self, node: int) -> bool:
+        return is_inline(self.page.tag[node]) and not self.holds_block[node]
+
+    def _enter(self, i: int, node: int) -> None:
+        """Split an element: if it is alive its tags become a wrapper."""
+        self.depth += 1
+        if self.page.tag[node] in _LISTS:
+            self._introduce()
+        if self.page.alive[node]:
+            wrapper = len(self.wrapper_parent)
+            self.wrapper_parent.append(self.open_wrappers[-1])
+            self.open_wrappers.append(wrapper)
+            self._flush_loose(-1 - wrapper)
+            if self.from_offset < 0:
+                self.from_offset = self.page.begin[i]
+            self._piece(i, -1 - wrapper)
+
+    def _leave(self, i: int, node: int) -> None:
+        if self.page.alive[node]:
+            owner = -1 - self.open_wrappers.pop()
+            self._flush_loose(owner)
+            self._piece(i, owner)
+        tag = self.page.tag[node]
+        if tag in _LISTS or tag == "table":
+            mine = (_TERM + self.depth, _LIST + self.depth, _TABLE + 2 * self.depth, _TABLE + 2 * self.depth + 1)
+            while self.leads and self.leads[-1][0] in mine:
+                self.leads.pop()
+        self.depth -= 1
+
+    def _run(self, i: int) -> int:
+        """Take bare text and inline elements up to the next block; return where that is."""
+        page, n = self.page, len(self.page.kind)
+        j = i
+        while j < n and page.kind[j] != CLOSE and (page.kind[j] != OPEN or self._in_line(page.node[j])):
+            j = self.close_of[page.node[j]] + 1 if page.kind[j] == OPEN else j + 1
+        if self.words[j] == self.words[i] and all(
+            k == BREAK or (k == TEXT and t.isspace()) for k, t in zip(page.kind[i:j], page.text[i:j], strict=True)
+        ):
+            self.loose.extend(range(i, j))
+        elif self.words[j] - self.words[i] <= self.max_words:
+            self._block(range(i, j), "")
+        else:
+            self._long_run(i, j)
+        return j
+
+    def _long_run(self, i: int, j: int) -> None:
+        """Cut a run between sentences (lines in code) into units of at most ``max_words`` words or so."""
+        page = self.page
+        text = "".join(page.text[k] if page.kind[k] == TEXT else "" for k in range(i, j))
+        cuts = iter([*self._chunks(text, page.node[i]), len(text) + 1])
+        cut = next(cuts)
+        at = 0  # offset in text
+        unit = -1
+        k = i
+        while k < j:
+            node = page.node[k]
+            stop = self.close_of[node] + 1 if page.kind[k] == OPEN else k + 1
+            length = sum(len(page.text[m]) for m in range(k, stop) if page.kind[m] == TEXT)
+            if unit < 0 or at >= cut:
+                unit = self._unit("", page.begin[k])
+                while at >= cut:
+                    cut = next(cuts)
+            if page.kind[k] == TEXT and at < cut < at + length:
+                unit, cut = self._split_text(k, at, cut, cuts, unit)
+            else:
+                for m in range(k, stop):
+                    if page.kind[m] not in (OPEN, CLOSE) or page.alive[page.node[m]]:
+                        self._piece(m, unit)
+            at += length
+            k = stop
+
+    def _split_text(self, k: int, at: int, cut: int, cuts: object, unit: int) -> tuple[int, int]:
+        page = self.page
+        text = page.text[k]
+        inside = [0]
+        while cut < at + len(text):
+            inside.append(cut - at)
+            cut = next(cuts)  # type: ignore[call-overload]
+        offsets = _source_offsets(self.document.text[page.begin[k] : page.after[k]], text, inside)
+        sources = [page.begin[k] + o for o in offsets]
+        for n, (a, b) in enumerate(zip(inside, [*inside[1:], len(text)], strict=True)):
+            if n:
+                unit = self._unit("", sources[n])
+            end = sources[n + 1] if n + 1 < len(sources) else page.after[k]
+            self._add(text[a:b], unit, sources[n], end, tag=False)
+        return unit, cut
+
+    def _chunks(self, text: str, node: int) -> list[int]:
+        """Offsets of sentences (of lines in ``<pre>``) at which about ``max_words`` words are full."""
+        while node >= 0 and self.page.tag[node] not in ("pre", "textarea"):
+            node = self.page.parent[node]
+        if node >= 0:
+            starts = [0, *(m.end() for m in re.finditer(r"\n", text) if m.end() < len(text))]
+        else:
+            starts = sentence_starts(text)
+        starts = split_long(text, starts, 10 * self.max_words)
+        cuts: list[int] = []
+        full = 0
+        for a, b in zip(starts, [*starts[1:], len(text)], strict=True):
+            words = word_count(text[a:b])
+            if full and full + words > self.max_words:
+                cuts.append(a)
+                full = 0
+            full += words
+        return cuts
+
+    # -- units and pieces -----------------------------------------------------------------------------
+
+    def _block(self, events: range, tag: str) -> None:
+        """Make one unit of a range of events."""
+        page = self.page
+        unit = self._unit(tag, page.begin[events[0]])
+        for i in events:
+            if page.kind[i] not in (OPEN, CLOSE) or page.alive[page.node[i]]:
+                self._piece(i, unit)
+
+    def _unit(self, tag: str, begin: int) -> int:
+        """Add a unit inside the open wrappers; settle what leads it and whether it leads others."""
+        unit = len(self.wrapper)
+        rank = _HEADINGS.get(tag)
+        if tag == "title":
+            rank = None if unit else _TITLE
+        elif tag == "dt":
+            rank = _TERM + self.depth
+        elif tag in ("tr", "thead", "caption"):
+            rank = _TABLE + 2 * self.depth + (tag != "caption")
+            if any(r == rank for r, _ in self.leads) and tag != "thead":
+                rank = None  # only the first row is the header
+        elif tag in _LISTS:
+            self._introduce()
+        if rank is not None:
+            while self.leads and self.leads[-1][0] >= rank:
+                self.leads.pop()
+        self.wrapper.append(self.open_wrappers[-1])
+        self.lead.append(self.leads[-1][1] if self.leads else -1)
+        if tag in _LISTS and self.leads and self.leads[-1][0] == _LIST + self.depth:
+            self.leads.pop()
+        if rank is not None:
+            self.leads.append((rank, unit))
+        self.unit_begin.append(begin if self.from_offset < 0 else self.from_offset)
+        self.unit_text.append("")
+        self.from_offset = -1
+        self._flush_loose(unit)
+        return unit
+
+    def _introduce(self) -> None:
+        """Let "The options are:" lead the list that follows."""
+        last = len(self.wrapper) - 1
+        if last >= 0 and self._unit_text(last).endswith((":", "\uff1a")):
+            self.leads.append((_LIST + self.depth, last))
+
+    def _unit_text(self, unit: int) -> str:
+        """Visible text of the unit written last (or of one already read)."""
+        if not self.unit_text[unit]:
+            parts: list[str] = []
+            for p in range(len(self.owner) - 1, -1, -1):
+                if self.owner[p] == unit:
+                    parts.append(" " if self.tag[p] else self.text[p])
+                elif 0 <= self.owner[p] < unit:
+                    break
+            self.unit_text[unit] = unescape(" ".join("".join(reversed(parts)).split()))
+        return self.unit_text[unit]
+
+    def _flush_loose(self, owner: int | None) -> None:
+        for i in self.loose:
+            if owner is not None:
+                self._piece(i, owner)
+        self.loose.clear()
+
+    def _piece(self, i: int, owner: int) -> None:
+        page = self.page
+        self._add(page.text[i], owner, page.begin[i], page.after[i], tag=page.kind[i] != TEXT)
+
+    def _add(self, text: str, owner: int, begin: int, after: int, *, tag: bool) -> None:
+        self.text.append(text)
+        self.owner.append(owner)
+        self.begin.append(begin)
+        self.after.append(after)
+        self.tag.append(tag)
+
+    # -- the result -----------------------------------------------------------------------------------
+
+    def units(self, counter: TokenCounter) -> Units:
+        """Walk the page and return the columns."""
+        self.walk()
+        n, wrappers = len(self.wrapper), len(self.wrapper_parent)
+        texts = self._texts(n)
+        owner = np.asarray(self.owner, dtype=np.int64)
+        begin = np.maximum.accumulate(np.asarray(self.begin, dtype=np.int64)) if self.begin else owner
+        after = np.maximum(np.asarray(self.after, dtype=np.int64), begin)
+        lengths = np.fromiter(map(len, self.text), dtype=np.int64, count=len(self.text))
+        bounds = np.concatenate(([0], np.cumsum(lengths)))
+        tokens = counts_between(counter.starts("".join(self.text)), bounds)
+        cost = np.zeros(n, dtype=np.int64)
+        wrapper_cost = np.zeros(wrappers, dtype=np.int64)
+        own = owner >= 0
+        np.add.at(cost, owner[own], tokens[own])
+        np.add.at(wrapper_cost, -1 - owner[~own], tokens[~own])
+        starts, owners, reasons = partition(self.unit_begin, self.page.dropped, len(self.document.text))
+        return Units(
+            document=self.document,
+            texts=texts,
+            context=_contexts(texts, self.lead),
+            cost=cost,
+            wrapper=np.asarray(self.wrapper, dtype=np.int64),
+            wrapper_parent=np.asarray(self.wrapper_parent, dtype=np.int64),
+            wrapper_cost=wrapper_cost,
+            lead=np.asarray(self.lead, dtype=np.int64),
+            pieces=Pieces(self.text, owner, begin, after, np.asarray(self.tag, dtype=bool)),
+            range_start=starts,
+            range_owner=owners,
+            range_reason=reasons,
+        )
+
+    def _texts(self, n: int) -> list[str]:
+        parts: list[list[str]] = [[] for _ in range(n)]
+        for text, owner, tag in zip(self.text, self.owner, self.tag, strict=True):
+            if owner >= 0:
+                parts[owner].append(" " if tag and text[1:5] != "code" and text[2:6] != "code" else "" if tag else text)
+        return [unescape(" ".join("".join(p).split())) for p in parts]
+
+
+def _contexts(texts: list[str], lead: list[int]) -> list[str]:
+    """Headings above each unit, cut to a bounded length from the left: the nearest ones matter most."""
+    context: list[str] = []
+    for up in lead:
+        if up < 0:
+            context.append("")
+        else:
+            joined = f"{context[up]} {texts[up]}" if context[up] else texts[up]
+            context.append(joined[-_CONTEXT:])
+    return context
+
+
+def _source_offsets(source: str, text: str, offsets: list[int]) -> list[int]:
+    """Map offsets in a folded, escaped text to its source: words stand in the same order in both."""
+    source_words = [m.start() for m in _WORD.finditer(source)]
+    text_words = [m.start() for m in _WORD.finditer(text)]
+    found = np.searchsorted(text_words, offsets, side="right") - 1
+    out: list[int] = []
+    for offset, word in zip(offsets, found.tolist(), strict=True):
+        if word < 0 or word >= len(source_words):
+            out.append(0 if word < 0 else len(source))
+            continue
+        limit = source_words[word + 1] if word + 1 < len(source_words) else len(source)
+        out.append(min(source_words[word] + offset - text_words[word], limit))
+    return out
+
+
+def partition(
+    unit_begin: list[int], dropped: list[tuple[int, int, str]], length: int
+) -> tuple[IntArray, IntArray, list[str]]:
+    """Lay units and dropped ranges out so that they cover ``length`` characters without overlap.
+
+    Args:
+        unit_begin: where each unit begins; it reaches to the next.
+        dropped: (start, end, reason), ascending and disjoint; they interrupt units.
+        length: of the source.
+
+    Returns:
+        Start, owner and reason of each range.
+    """
+    starts: list[int] = []
+    owners: list[int] = []
+    reasons: list[str] = []
+
+    def add(start: int, owner: int, reason: str) -> None:
+        if starts and start <= starts[-1]:
+            start = starts[-1]
+            starts.pop(), owners.pop(), reasons.pop()
+        if owners and owners[-1] == owner and reasons[-1] == reason and owner >= 0:
+            return
+        starts.append(start)
+        owners.append(owner)
+        reasons.append(reason)
+
+    begins = np.maximum.accumulate(np.asarray(unit_begin, dtype=np.int64)) if unit_begin else np.empty(0)
+    units = [(int(b), u, "") for u, b in enumerate(begins.tolist())]
+    if units:
+        units[0] = (0, 0, "")
+    elif length:
+        units = [(0, GONE, "empty")]
+    current, reason = GONE, "empty"
+    u = 0
+    for start, end, why in dropped:
+        while u < len(units) and units[u][0] <= start:
+            current, reason = units[u][1], units[u][2]
+            add(*units[u])
+            u += 1
+        add(start, GONE, why)
+        while u < len(units) and units[u][0] <= end:
+            current, reason = units[u][1], units[u][2]
+            u += 1
+        if end < length:
+            add(end, current, reason)
+    for unit in units[u:]:
+        add(*unit)
+    return np.asarray(starts, dtype=np.int64), np.asarray(owners, dtype=np.int64), reasons

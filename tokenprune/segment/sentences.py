@@ -1,0 +1,195 @@
+"""Sentences of plain text with exact offsets, safe for code, lists and tables."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from sentencex import get_sentence_boundaries
+
+from tokenprune.document import Document
+from tokenprune.tokens import TokenCounter, sanitize
+from tokenprune.units import Units
+
+_FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
+_LIST_ITEM = re.compile(r"\s*(?:[-*+\u2022\u25e6\u2043\u2013]|\(?(?:\d{1,3}|[a-zA-Z]|[ivxIVX]{1,4})[.)])\s+\S")
+_HEADING = re.compile(r" {0,3}#{1,6}\s|\s*[=\-~^*]{3,}\s*$")
+_TABLE_ROW = re.compile(r"\s*\|.*\|\s*$")
+_CODE_LINE = re.compile(r"(?: {4}|\t)\s*\S")
+_STARTS_LOWER = re.compile(r"\s*[a-z(\u00df-\u00f6\u00f8-\u00ff]")
+_ENDS_SENTENCE = re.compile(r"[.!?:;\u3002\uff01\uff1f\u2026][\"'\u201d\u2019)\]\u300d\u300f]*\s*$")
+_LIST_MARK_ONLY = re.compile(r"\s*(?:\(?(?:\d{1,3}|[a-zA-Z]|[ivxIVX]{1,4})[.)]|[-*+\u2022])\s*$")
+_CLAUSE_END = re.compile(r"[,;:\u3001\uff0c\uff1b]\s*|\s+")
+
+# A line this long that does not end a sentence was wrapped by its author's editor, not ended.
+_WRAPPED = 50
+_JAPANESE = re.compile("[\u3040-\u30ff]")
+_CHINESE = re.compile("[\u4e00-\u9fff]")
+
+
+def language_of(text: str) -> str:
+    """Guess what sentence rules to use: Japanese, Chinese or (for all else) English abbreviations."""
+    sample = text[:2000]
+    if _JAPANESE.search(sample):
+        return "ja"
+    return "zh" if _CHINESE.search(sample) else "en"
+
+
+def _lines(text: str) -> list[tuple[int, int]]:
+    """Start and end of each line, line feed included."""
+    spans, at = [], 0
+    for line in text.split("\n"):
+        end = min(len(text), at + len(line) + 1)
+        if end > at:
+            spans.append((at, end))
+        at = end
+    return spans
+
+
+def _structure(text: str) -> tuple[set[int], list[tuple[int, int]], list[int]]:
+    """Read the lines of a text.
+
+    Returns:
+        forced: offsets where a unit must start.
+        solid: ranges inside which no sentence ends (code, table rows), ascending.
+        soft: offsets of line feeds that only wrap a line.
+    """
+    forced: set[int] = set()
+    solid: list[tuple[int, int]] = []
+    soft: list[int] = []
+    fence = ""
+    code_from = -1
+    previous = ""  # the line before
+    before = ""  # what kind of line it was: "", "blank", "text", "item", "code", "fence", "table"
+    for a, b in _lines(text):
+        line = text[a:b].rstrip("\n")
+        if fence:
+            if line.strip().startswith(fence) and not line.strip().strip(fence[0]):
+                solid.append((code_from, b))
+                forced.add(b)
+                fence, code_from, before = "", -1, "fence"
+            previous = line
+            continue
+        opened = _FENCE.match(line)
+        if opened:
+            fence, code_from = opened[1], a
+            forced.add(a)
+            previous = line
+            continue
+        stripped = line.strip()
+        if not stripped:
+            kind = "code" if before == "code" else "blank"
+        elif _CODE_LINE.match(line) and before in ("blank", "code", ""):
+            kind = "code"
+        elif _HEADING.match(line):
+            kind = "heading"
+        elif _TABLE_ROW.match(line):
+            kind = "table"
+        elif _LIST_ITEM.match(line):
+            kind = "item"
+        else:
+            kind = "text"
+        if kind == "table":
+            solid.append((a, b))
+        if kind == "code" and before != "code":
+            forced.add(a)
+            code_from = a
+        elif kind != "code" and before == "code":
+            solid.append((code_from, a))
+            forced.add(a)
+            code_from = -1
+        elif kind in ("heading", "table", "item") or (before in ("heading", "table") and kind != "blank"):
+            forced.add(a)
+        elif kind == "text" and before == "blank":
+            forced.add(a)
+        elif kind == "text" and before in ("text", "item") and a:
+            if _STARTS_LOWER.match(line) or (
+                len(previous.strip()) >= _WRAPPED and not _ENDS_SENTENCE.search(previous)
+            ):
+                soft.append(a - 1)
+            elif not _ENDS_SENTENCE.search(previous):
+                forced.add(a)
+        previous, before = line, kind
+    if code_from >= 0:
+        solid.append((code_from, len(text)))
+    return forced, solid, soft
+
+
+def sentence_starts(text: str, language: str | None = None) -> list[int]:
+    """Return where each sentence starts: ascending, from 0, so that the slices cover the text.
+
+    White space behind a sentence belongs to it. A fenced or indented code block, a list item, a heading and
+    a table row are units of their own; a wrapped line is not an end.
+
+    Args:
+        text: any text.
+        language: BCP-47 code for sentencex; None guesses.
+    """
+    if not text:
+        return []
+    safe = sanitize(text)
+    forced, solid, soft = _structure(safe)
+    if soft:
+        joined = list(safe)
+        for i in soft:
+            joined[i] = " "
+        safe = "".join(joined)
+    code = language or language_of(safe)
+    found = {int(b["start_index"]) for b in get_sentence_boundaries(code, safe)}
+    starts = sorted(found | forced | {0})
+    kept: list[int] = []
+    region = 0
+    for s in starts:
+        if s >= len(text):
+            break
+        while region < len(solid) and solid[region][1] <= s:
+            region += 1
+        if region < len(solid) and solid[region][0] < s:
+            continue
+        if kept:
+            last = safe[kept[-1] : s]
+            if not last.strip():
+                if kept[-1] == 0:
+                    continue  # leading white space goes with the first sentence
+                kept.pop()  # a blank stretch goes with the sentence before it
+                if kept and s not in forced and _LIST_MARK_ONLY.match(safe[kept[-1] : s]):
+                    continue
+            elif s not in forced and _LIST_MARK_ONLY.match(last):
+                continue  # "1. " is not a sentence
+        kept.append(s)
+    if len(kept) > 1 and not safe[kept[-1] :].strip():
+        kept.pop()
+    return kept
+
+
+def split_long(text: str, starts: list[int], max_characters: int) -> list[int]:
+    """Cut slices longer than ``max_characters`` at a line end, else a clause end or space, else anywhere."""
+    out: list[int] = []
+    for a, b in zip(starts, [*starts[1:], len(text)], strict=True):
+        out.append(a)
+        while b - a > max_characters:
+            low, high = a + max_characters // 2, a + max_characters
+            cut = text.rfind("\n", low, high) + 1
+            if cut <= low:
+                ends = [m.end() for m in _CLAUSE_END.finditer(text, low, high)]
+                cut = ends[-1] if ends else high
+            out.append(cut)
+            a = cut
+    return out
+
+
+@dataclass(frozen=True)
+class Sentences:
+    """Segmenter: one unit per sentence, list item, table row or code block.
+
+    Args:
+        max_characters: a longer sentence (or code block) is cut, so that no unit alone eats a budget.
+    """
+
+    max_characters: int = 1000
+
+    def segment(self, document: Document, counter: TokenCounter) -> Units:
+        """Cut a text into sentences; ``metadata["language"]`` names the language if it is known."""
+        language = document.metadata.get("language")
+        starts = sentence_starts(document.text, str(language) if language else None)
+        return Units.from_starts(document, split_long(document.text, starts, self.max_characters), counter)

@@ -1,0 +1,121 @@
+"""Fill one token budget, exact on the rendered output, across all documents.
+
+Greedy selection under a knapsack constraint on a tree: a unit costs its own tokens, the tags of the wrappers
+that are not open yet, and what leads it (headings, header rows) and is not kept yet. HtmlRAG (arXiv
+2411.02959, algorithm 1) removes the worst block and counts the whole page again after each; here costs are
+counted once and only the final text is counted again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from tokenprune.arrays import BoolArray, FloatArray
+from tokenprune.select.simple import ranking
+from tokenprune.units import Units
+
+_ROUNDS = 12  # corrections when the tokens of joined pieces are not the sum of their parts
+
+
+def fill(
+    documents: Sequence[Units],
+    scores: Sequence[FloatArray],
+    limit: int,
+    count: Callable[[int, BoolArray], int],
+) -> list[BoolArray]:
+    """Choose units from the best score down, so that the rendered documents hold at most ``limit`` tokens.
+
+    Args:
+        documents: segmented documents.
+        scores: float64 [n] per document, on one scale.
+        limit: tokens of all documents together.
+        count: exact tokens of document i rendered under a mask.
+
+    Returns:
+        bool [n] per document.
+    """
+    exact: dict[tuple[int, bytes], int] = {}
+
+    def total(masks: Sequence[BoolArray]) -> int:
+        tokens = 0
+        for i, mask in enumerate(masks):
+            if mask.any():
+                key = (i, np.packbits(mask).tobytes())
+                if key not in exact:
+                    exact[key] = count(i, mask)
+                tokens += exact[key]
+        return tokens
+
+    best = [np.zeros(len(u), dtype=bool) for u in documents]
+    best_tokens = 0
+    target, low, high = limit, 0, None
+    for _ in range(_ROUNDS):
+        masks = _greedy(documents, scores, target)
+        tokens = total(masks)
+        if tokens <= limit:
+            if tokens > best_tokens:
+                best, best_tokens = masks, tokens
+            low = target
+            if limit - tokens <= limit // 100 or all(m.all() for m in masks):
+                break
+            step = target + (limit - tokens)
+        else:
+            high = target
+            step = target - (tokens - limit)
+        if high is None:
+            target = step
+        else:
+            target = step if low < step < high else (low + high) // 2
+            if target <= low:
+                break
+    return best
+
+
+def _greedy(documents: Sequence[Units], scores: Sequence[FloatArray], limit: int) -> list[BoolArray]:
+    """One pass from the best unit down; a unit that does not fit is passed over."""
+    keep = [np.zeros(len(u), dtype=bool) for u in documents]
+    opened = [np.zeros(len(u.wrapper_parent), dtype=bool) for u in documents]
+    of = np.concatenate([np.full(len(u), i, dtype=np.int64) for i, u in enumerate(documents)] or [[]])
+    local = np.concatenate([np.arange(len(u), dtype=np.int64) for u in documents] or [[]])
+    order = ranking(np.concatenate(list(scores)) if scores else np.empty(0))
+    left = limit
+    smallest = min((int(u.cost.min()) for u in documents if len(u)), default=0)
+    for flat in order.tolist():
+        if left < smallest:
+            break
+        i, unit = int(of[flat]), int(local[flat])
+        if keep[i][unit]:
+            continue
+        units = documents[i]
+        with_leads = _needed(units, unit, keep[i], opened[i], leads=True)
+        if with_leads[0] > left:
+            with_leads = _needed(units, unit, keep[i], opened[i], leads=False)
+        tokens, members, wrappers = with_leads
+        if tokens <= left:
+            left -= tokens
+            keep[i][members] = True
+            opened[i][wrappers] = True
+    return keep
+
+
+def _needed(
+    units: Units, unit: int, keep: BoolArray, opened: BoolArray, *, leads: bool
+) -> tuple[int, list[int], list[int]]:
+    """Tokens, units and wrappers that keeping one unit adds."""
+    tokens = 0
+    members: list[int] = []
+    wrappers: list[int] = []
+    while unit >= 0 and not keep[unit]:
+        members.append(unit)
+        tokens += int(units.cost[unit])
+        w = int(units.wrapper[unit])
+        while w >= 0 and not opened[w] and w not in wrappers:
+            wrappers.append(w)
+            tokens += int(units.wrapper_cost[w])
+            w = int(units.wrapper_parent[w])
+        if not leads:
+            break
+        unit = int(units.lead[unit])
+    return tokens, members, wrappers

@@ -1,0 +1,109 @@
+"""Counting tokens with a named tokenizer, without torch or transformers."""
+
+from __future__ import annotations
+
+import lzma
+import re
+from collections.abc import Sequence
+from functools import lru_cache
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tokenprune.arrays import IntArray
+from tokenprune.errors import UnknownNameError
+
+if TYPE_CHECKING:
+    from tokenizers import Encoding, Tokenizer
+
+DEFAULT_TOKENIZER = "smollm2-135m"
+# Shipped so that counting works with the light core alone; derived from SmolLM2 (Apache-2.0).
+_SHIPPED = {DEFAULT_TOKENIZER: "smollm2-tokenizer.json.xz"}
+
+# Lone surrogates reach us from JSON escapes and cannot be encoded; NUL ends a C string in lxml.
+_UNSAFE = re.compile("[\ud800-\udfff\x00]")
+
+
+def sanitize(text: str) -> str:
+    """Replace lone surrogates and NUL by U+FFFD, one for one, so that offsets stay."""
+    return _UNSAFE.sub("\ufffd", text)
+
+
+class TokenCounter:
+    """Counts tokens as one Hugging Face tokenizer does, without special tokens added."""
+
+    def __init__(self, name: str, tokenizer: Tokenizer) -> None:
+        """Wrap a loaded tokenizer under the name it was asked for by."""
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        self.name = name
+        self._tokenizer = tokenizer
+
+    def _encode(self, text: str) -> Encoding:
+        return self._tokenizer.encode(sanitize(text), add_special_tokens=False)
+
+    def count(self, text: str) -> int:
+        """Return the number of tokens of ``text``."""
+        return len(self._encode(text)) if text else 0
+
+    def count_many(self, texts: Sequence[str]) -> IntArray:
+        """Return the number of tokens of each text, int64 [n]."""
+        encodings = self._tokenizer.encode_batch_fast([sanitize(t) for t in texts], add_special_tokens=False)
+        return np.fromiter((len(e) for e in encodings), dtype=np.int64, count=len(texts))
+
+    def starts(self, text: str) -> IntArray:
+        """Return the character offset at which each token of ``text`` starts, int64 [tokens], ascending."""
+        if not text:
+            return np.empty(0, dtype=np.int64)
+        offsets = self._encode(text).offsets
+        starts = np.fromiter((o[0] for o in offsets), dtype=np.int64, count=len(offsets))
+        # Byte-level tokenizers may trim a leading space from an offset; order is what counting needs.
+        return np.maximum.accumulate(starts)
+
+
+def counts_between(starts: IntArray, bounds: IntArray) -> IntArray:
+    """Count the tokens that start in each [bounds[i], bounds[i+1]), int64 [len(bounds) - 1].
+
+    Tokens before the first bound count to the first range and tokens after the last to the last, so that
+    the counts always add up to ``len(starts)``.
+    """
+    at = np.searchsorted(starts, bounds)
+    at[0], at[-1] = 0, len(starts)
+    return np.diff(at).astype(np.int64)
+
+
+def _load(name: str) -> Tokenizer:
+    from tokenizers import Tokenizer
+
+    if name in _SHIPPED:
+        packed = (resources.files("tokenprune") / "data" / _SHIPPED[name]).read_bytes()
+        return Tokenizer.from_buffer(lzma.decompress(packed))
+    path = Path(name).expanduser()
+    if path.is_dir():
+        path = path / "tokenizer.json"
+    if path.is_file():
+        return Tokenizer.from_file(str(path))
+
+    from tokenprune.models.catalog import CATALOG, model_path
+
+    if name in CATALOG:
+        return Tokenizer.from_file(str(model_path(name) / "tokenizer.json"))
+    if re.fullmatch(r"[\w.-]+/[\w.-]+", name):
+        return Tokenizer.from_pretrained(name)
+    raise UnknownNameError(
+        "tokenizer",
+        name,
+        [*_SHIPPED, *CATALOG, "a folder with tokenizer.json", "a hub name ORG/NAME"],
+    )
+
+
+@lru_cache(maxsize=16)
+def get_counter(name: str = DEFAULT_TOKENIZER) -> TokenCounter:
+    """Return the counter of a tokenizer: a shipped name, a named model, a folder or file, or a hub name.
+
+    Raises:
+        UnknownNameError: nothing of that name is found; the message lists what is known.
+    """
+    return TokenCounter(name, _load(name))
