@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from tokenprune.document import Document
     from tokenprune.errors import TokenPruneError
     from tokenprune.pipeline import Pipeline
-    from tokenprune.pruner import Pruner
+    from tokenprune.pruners.base import Pruner
     from tokenprune.receipt import PruneResult, Receipt, UnitRecord
     from tokenprune.registry import PrunerInfo, list_pruners, named, pruner
     from tokenprune.units import Units
@@ -25,7 +25,7 @@ _WHERE = {
     "Document": "document",
     "Pipeline": "pipeline",
     "PruneResult": "receipt",
-    "Pruner": "pruner",
+    "Pruner": "pruners.base",
     "PrunerInfo": "registry",
     "Receipt": "receipt",
     "TokenPruneError": "errors",

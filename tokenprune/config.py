@@ -68,10 +68,9 @@ class PipelineConfig(BaseModel):
 
 
 def default_pipeline() -> PipelineConfig:
-    """The pipeline used when none is configured: embeddings where torch is installed, else BM25."""
-    names = ["htmlrag-embed", "embed-sentences"] if find_spec("torch") else ["htmlrag-bm25", "bm25-sentences"]
-    kinds = [{"name": names[0]}, {"name": names[1], "kinds": ["text", "chat", "triples", "examples"]}]
-    return PipelineConfig.model_validate({"pruners": kinds})
+    """The pipeline used when none is configured: `hybrid` where its model can run, else BM25 alone."""
+    name = "hybrid" if find_spec("sentence_transformers") else "bm25-sentences"
+    return PipelineConfig.model_validate({"pruners": [name]})
 
 
 class Config(BaseSettings):

@@ -14,7 +14,7 @@ from tokenprune.arrays import BoolArray, FloatArray, IntArray
 from tokenprune.budget import Budget, comparable
 from tokenprune.document import Document
 from tokenprune.errors import ConfigError, DocumentError, QueryError
-from tokenprune.pruner import Pruner
+from tokenprune.pruners.base import Pruner
 from tokenprune.receipt import PruneResult, Receipt, UnitRecords, compose
 from tokenprune.registry import pruner as build_pruner
 from tokenprune.select.budget import fill
@@ -168,8 +168,8 @@ class Pipeline:
         for pruner in self.pruners:
             if pruner.uses_query and kinds & set(pruner.kinds):
                 raise QueryError(
-                    f"the query is empty, but {pruner.name!r} prunes for a question: give one, or use a method "
-                    "that needs none (clean-html, none, random)"
+                    f"the query is empty, but {pruner.name!r} prunes for a question: give one, or use a "
+                    "method that needs none (clean-html, none, random)"
                 )
 
     def _score(

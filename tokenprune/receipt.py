@@ -28,7 +28,7 @@ class UnitRecord(NamedTuple):
 
 @dataclass(frozen=True)
 class UnitRecords(Sequence[UnitRecord]):
-    """A sequence of `UnitRecord`, held as columns: start, end, tokens, kept int/bool [n], score float64 [n]."""
+    """A sequence of `UnitRecord`, held as columns of length n (integers int64, scores float64)."""
 
     start: IntArray
     end: IntArray

@@ -11,11 +11,19 @@ from importlib.metadata import entry_points
 from typing import Any, TypeVar
 
 from tokenprune.errors import ConfigError, UnknownNameError
-from tokenprune.pruner import Pruner
+from tokenprune.pruners.base import Pruner
 
 GROUP = "tokenprune.pruners"
 # Modules of the methods that ship; each registers what it defines when it is imported.
-_BUILTIN = ("baselines", "clean_html", "htmlrag_embed", "htmlrag_bm25", "bm25_sentences", "embed_sentences")
+_BUILTIN = (
+    "baselines",
+    "bm25_sentences",
+    "clean_html",
+    "embed_sentences",
+    "htmlrag_bm25",
+    "htmlrag_embed",
+    "hybrid",
+)
 
 
 @dataclass(frozen=True)

@@ -74,8 +74,9 @@ class Pieces:
 class Units:
     """The units of one document, as columns.
 
-    The ranges partition the document: range i is ``[range_start[i], range_start[i + 1])`` and the last ends
-    at the end of the text. A unit owns one range, or several when dropped ranges (a script, say) interrupt it.
+    The ranges partition the document: range i is ``[range_start[i], range_start[i + 1])`` and the last
+    ends at the end of the text. A unit owns one range, or several when dropped ranges (a script, say)
+    interrupt it.
 
     Attributes:
         document: what was segmented.

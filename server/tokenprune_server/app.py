@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from tokenprune.config import Config
 from tokenprune_server.admin import PATHS, PREFIXES, create_admin_app
+from tokenprune_server.errors import send_error
 from tokenprune_server.middleware import PruneMiddleware
 from tokenprune_server.paths import route_path
 from tokenprune_server.proxy import UpstreamApp
@@ -23,7 +24,8 @@ class ServerApp:
     """Sends admin paths to the admin app and everything else, lifespan included, to the middleware.
 
     Our own paths (``/metrics``, ``/healthz``, ...) hide those of the upstream, which stay reachable below
-    ``/upstream/``: ``/upstream/metrics`` are the upstream's metrics.
+    ``/upstream/``, where nothing is pruned: ``/upstream/metrics`` are the upstream's metrics. Paths that
+    control the upstream (``settings.blocked_paths``) are not forwarded at all.
     """
 
     def __init__(self, prune: PruneMiddleware, admin: ASGIApp) -> None:
@@ -44,6 +46,10 @@ class ServerApp:
                 app = self.admin
             elif path.startswith(_UPSTREAM_PREFIX):
                 scope, app = _below_upstream(scope, path), self.prune.app
+                path = scope["path"]
+            if path in self.runtime.settings.blocked_paths:
+                await send_error(send, 404, f"{path} is not forwarded (setting server.blocked_paths)")
+                return
         await app(scope, receive, send)
 
 

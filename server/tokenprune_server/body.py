@@ -3,7 +3,6 @@
 import asyncio
 import zlib
 from collections import deque
-from typing import Any
 
 from tokenprune_server.types import Headers, Message, Receive
 
@@ -98,8 +97,3 @@ def rewritten_headers(headers: Headers, length: int) -> Headers:
     dropped = (b"content-length", b"content-encoding", b"transfer-encoding")
     kept = [(name, value) for name, value in headers if name not in dropped]
     return [*kept, (b"content-length", str(length).encode())]
-
-
-def is_finished(task: "asyncio.Task[Any]") -> bool:
-    """Whether the task ended by itself, with a result."""
-    return task.done() and not task.cancelled() and task.exception() is None

@@ -167,7 +167,7 @@ class EmbeddedApp:
             )
         except (TemplateError, ValueError, TypeError, KeyError) as error:
             raise ApiError(400, f"The messages do not fit the chat template: {error}", "messages") from error
-        # The template writes the special tokens itself; `verbose` would warn of what is refused with a 400 later.
+        # The template writes the special tokens itself; `verbose` would warn of what is refused later.
         ids: list[int] = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
         return ids
 

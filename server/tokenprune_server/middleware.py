@@ -4,7 +4,7 @@ import asyncio
 import json
 import logging
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tokenprune.config import Config
@@ -14,7 +14,6 @@ from tokenprune_server.body import (
     body_message,
     decoded,
     header,
-    is_finished,
     read_body,
     rewritten_headers,
 )
@@ -50,6 +49,16 @@ class _Result:
     outcome: Outcome
     body: bytes | None
     tried: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """A parsed body without our options, the options, whether the body held any, and its plain size."""
+
+    body: dict[str, Any]
+    options: Options
+    has_options: bool
+    size: int
 
 
 class RequestFailed(RequestError):
@@ -154,36 +163,37 @@ class PruneMiddleware:
         self, protocol: Protocol, headers: Headers, raw: bytes, receive: Receive
     ) -> tuple[_Result, Replay]:
         """Decide and prune; the result with a ``receive`` that gives the body to send on."""
-        body, options, has_options = self._read(headers, raw)
-        if body is None:
-            reason = "unauthorized" if not self.runtime.authorized(headers) else "encoding"
+        read = self._read(headers, raw)
+        if read is None:
+            reason = "encoding" if self.runtime.authorized(headers) else "unauthorized"
             return _Result(Outcome(skipped(reason)), None, False), Replay([body_message(raw)], receive)
-        reason_now = skip_reason(
-            Facts(
-                enabled=self._settings.enabled if options.enabled is None else options.enabled,
-                body_bytes=len(raw),
-                min_body_bytes=None if options.contexts or options.name else self._min_body,
-                waiting=self.runtime.pool.waiting,
-                max_waiting=self.runtime.pool.max_waiting,
-            )
+        options, pool = read.options, self.runtime.pool
+        request = Request(protocol, read.body, options, read.size, None)
+        facts = Facts(
+            enabled=self._settings.enabled if options.enabled is None else options.enabled,
+            body_bytes=read.size,
+            min_body_bytes=None if options.contexts or options.name else self._min_body,
         )
-        request = Request(protocol, body, options, len(raw), None)
+        reason_now = skip_reason(facts)
+        if reason_now is None:
+            authorization = [(name, value) for name, value in headers if name == b"authorization"]
+            model_len = await self._lengths.get(read.body.get("model"), authorization)
+            request = replace(request, model_len=model_len)
+            # Asked last, with no await between it and the submission, so that the limit holds.
+            reason_now = skip_reason(replace(facts, waiting=pool.waiting, max_waiting=pool.max_waiting))
         if reason_now is not None:
-            new = serialise(plain_body(request)) if has_options else None
-            return _Result(Outcome(skipped(reason_now)), new, False), Replay(
-                [body_message(new or raw)], receive
-            )
-        authorization = [(name, value) for name, value in headers if name == b"authorization"]
-        model_len = await self._lengths.get(body.get("model"), authorization)
-        request = Request(protocol, body, options, len(raw), model_len)
+            new = serialise(plain_body(request)) if read.has_options else None
+            message = body_message(raw if new is None else new)
+            return _Result(Outcome(skipped(reason_now)), new, False), Replay([message], receive)
         outcome, pending = await self._prune(request, receive)
         try:
-            new = self._rewritten(request, outcome, has_options)
+            new = self._rewritten(request, outcome, read.has_options)
         except RequestError:
             pending.cancel()
             raise
         tried = not outcome.decision.startswith("skipped:")
-        return _Result(outcome, new, tried), Replay([body_message(new or raw)], receive, pending)
+        message = body_message(raw if new is None else new)
+        return _Result(outcome, new, tried), Replay([message], receive, pending)
 
     def _rewritten(self, request: Request, outcome: Outcome, has_options: bool) -> bytes | None:
         """The body to send on, None for the original; raises RequestFailed when there is none."""
@@ -193,14 +203,14 @@ class PruneMiddleware:
             self._refuse_if_needed(request, outcome)
         return serialise(plain_body(request)) if has_options else None
 
-    def _read(self, headers: Headers, raw: bytes) -> tuple[dict[str, Any] | None, Options, bool]:
-        """The body without our options (None: not ours to read), the options, whether the body had any."""
+    def _read(self, headers: Headers, raw: bytes) -> _Read | None:
+        """The parsed request, or None when it is not ours to read."""
         if not self.runtime.authorized(headers):
-            return None, NO_OPTIONS, False
+            return None
         encoding = header(headers, b"content-encoding")
         plain = decoded(raw, encoding, self._settings.max_body_bytes) if encoding else raw
         if plain is None or header(headers, b"content-type").startswith(b"multipart/"):
-            return None, NO_OPTIONS, False
+            return None
         try:
             body = json.loads(plain)
         except (ValueError, RecursionError) as error:
@@ -209,20 +219,28 @@ class PruneMiddleware:
         if not isinstance(body, dict):
             raise RequestError("the request body must be a JSON object")
         has_options = "tokenprune" in body
-        if not has_options and not has_option_headers(headers):
-            return body, NO_OPTIONS, False
-        return body, read_options(body.pop("tokenprune", None), headers), has_options
+        options = NO_OPTIONS
+        if has_options or has_option_headers(headers):
+            options = read_options(body.pop("tokenprune", None), headers)
+        return _Read(body, options, has_options, len(plain))
 
     async def _prune(self, request: Request, receive: Receive) -> "tuple[Outcome, asyncio.Task[Message]]":
         """Prune in a thread while watching the client and the clock."""
         work = self.runtime.pool.submit(lambda: self.runtime.rewriter(request))
         watching = asyncio.ensure_future(receive())
         keep_watching = False
+        deadline = time.monotonic() + self._settings.timeout_s
+        waiting_for: set[asyncio.Future[Any]] = {work, watching}
         try:
-            events: set[asyncio.Future[Any]] = {work, watching}
-            await asyncio.wait(events, timeout=self._settings.timeout_s, return_when=asyncio.FIRST_COMPLETED)
-            if is_finished(watching) and watching.result()["type"] == "http.disconnect":
-                raise ClientGone
+            while waiting_for and not work.done():
+                left = max(0.0, deadline - time.monotonic())
+                done, waiting_for = await asyncio.wait(
+                    waiting_for, timeout=left, return_when=asyncio.FIRST_COMPLETED
+                )
+                if watching in done and _is_gone(watching):
+                    raise ClientGone
+                if not done:
+                    break
             if not work.done():
                 outcome = await self._late(request)
             else:
@@ -285,3 +303,10 @@ class PruneMiddleware:
             await send(message)
 
         return answer
+
+
+def _is_gone(watching: "asyncio.Task[Message]") -> bool:
+    """Whether the next message says that the client left, or cannot be had."""
+    if watching.cancelled() or watching.exception() is not None:
+        return True
+    return bool(watching.result()["type"] == "http.disconnect")

@@ -34,7 +34,7 @@ class Request:
         protocol: the adapter of its route.
         body: the parsed body without our options; never changed in place.
         options: what the request asks of us.
-        raw_bytes: size of the body, an upper bound of its tokens.
+        raw_bytes: size of the (decoded) body, an upper bound of its tokens.
         model_len: context of the model in tokens; None when nobody knows.
     """
 

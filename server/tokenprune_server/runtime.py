@@ -1,7 +1,5 @@
 """What the middleware and the admin app share."""
 
-import os
-
 from tokenprune.config import Config, load_config
 from tokenprune_server.metrics import Metrics
 from tokenprune_server.pool import PrunePool
@@ -26,7 +24,7 @@ class Runtime:
     @classmethod
     def from_env(cls) -> "Runtime":
         """Runtime of the file that ``TOKENPRUNE_CONFIG`` names, or of the defaults."""
-        return cls(load_config(os.environ.get("TOKENPRUNE_CONFIG")))
+        return cls(load_config())
 
     def authorized(self, headers: Headers) -> bool:
         """Whether a request carries one of our API keys; true when there are none."""

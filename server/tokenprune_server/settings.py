@@ -8,6 +8,34 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from tokenprune.errors import ConfigError
 
+# Routes by which vLLM (in development mode, and for reinforcement learning) lets itself be put to sleep,
+# emptied or given other weights: an open proxy in front must not hand them on.
+CONTROL_PATHS = (
+    "/abort_requests",
+    "/collective_rpc",
+    "/finish_weight_update",
+    "/init_weight_transfer_engine",
+    "/pause",
+    "/release_kv_cache_memory",
+    "/reset_encoder_cache",
+    "/reset_mm_cache",
+    "/reset_prefix_cache",
+    "/resume",
+    "/server_info",
+    "/shutdown_weight_transfer_engine",
+    "/sleep",
+    "/start_draft_weight_update",
+    "/start_profile",
+    "/start_weight_update",
+    "/stop_profile",
+    "/update_weight_version",
+    "/update_weights",
+    "/v1/load_lora_adapter",
+    "/v1/unload_lora_adapter",
+    "/wake_up",
+    "/weight_checker",
+)
+
 
 class ServerSettings(BaseSettings):
     """How the proxy behaves. Environment variables ``TOKENPRUNE_SERVER_<FIELD>`` win over the file."""
@@ -52,6 +80,9 @@ class ServerSettings(BaseSettings):
         (),
         description="Bearer tokens. When set, the admin routes need one, and requests without one are "
         "forwarded unpruned for the upstream to refuse.",
+    )
+    blocked_paths: frozenset[str] = Field(
+        frozenset(CONTROL_PATHS), description="Paths that are answered with 404 instead of being forwarded."
     )
     connect_timeout_s: float = Field(10.0, gt=0, description="Seconds to wait for an upstream connection.")
     read_timeout_s: float | None = Field(

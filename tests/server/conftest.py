@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import importlib.util
+import json
 import os
 import socket
 import subprocess
@@ -18,7 +19,7 @@ import uvicorn
 from tokenprune.errors import UnknownNameError
 from tokenprune.receipt import PruneResult, Receipt, UnitRecords
 from tokenprune.tokens import get_counter
-from tokenprune_server.app import listen, uvicorn_config
+from tokenprune_server.app import create_app, listen, uvicorn_config
 
 
 @dataclass
@@ -274,6 +275,22 @@ def serve():
 
 
 @pytest.fixture
+def post(stub, serve, stand_in):
+    """Post a chat request through a server with the given settings."""
+    servers = {}
+
+    def send(body, path="/v1/chat/completions", headers=None, **settings):
+        key = json.dumps(settings, sort_keys=True)
+        if key not in servers:
+            servers[key] = serve(create_app(stand_in(**settings), stub.url))
+        content = body if isinstance(body, bytes) else json.dumps(body).encode()
+        headers = {"content-type": "application/json"} | (headers or {})
+        return httpx.post(servers[key] + path, content=content, headers=headers, timeout=20)
+
+    return send
+
+
+@pytest.fixture
 def closed_port() -> int:
     return free_port()
 
@@ -339,7 +356,9 @@ def vllm_server(tmp_path_factory):
     """One real vLLM server for the whole run."""
     require_vllm()
     log_path = tmp_path_factory.mktemp("vllm") / "server.log"
-    process, url = start_vllm(log_path, "--enable-auto-tool-choice", "--tool-call-parser", "hermes")
+    # A short context makes an over-long prompt, and its prefill after the rescue, cheap.
+    options = ("--max-model-len", "2048", "--enable-auto-tool-choice", "--tool-call-parser", "hermes")
+    process, url = start_vllm(log_path, *options)
     yield VllmServer(url, "smollm2-135m")
     stop_process(process)
 

@@ -99,6 +99,14 @@ class TestHealth:
         assert stub.last.target == b"/metrics?a=b"
 
 
+@pytest.mark.parametrize("path", ["/sleep", "/%73leep", "/upstream/sleep", "/v1/load_lora_adapter?x=1"])
+def test_control_routes_are_not_forwarded(url, stub, path):
+    response = httpx.post(url + path, json={})
+    assert (response.status_code, response.json()["error"]["code"]) == (404, 404)
+    assert not stub.requests
+    assert httpx.post(f"{url}/sleep2", json={}).status_code == 200
+
+
 class TestKeys:
     @pytest.fixture
     def url(self, stub, serve, stand_in):

@@ -74,7 +74,7 @@ def test_port_in_use():
 
 @pytest.fixture
 def start():
-    processes = []
+    processes, readers = [], []
 
     def launch(*arguments) -> tuple[subprocess.Popen, str]:
         command = [sys.executable, "-m", "tokenprune", "serve", "--port", "0", *arguments]
@@ -84,7 +84,8 @@ def start():
         for line in process.stderr:
             if found := READY.search(line):
                 # Nobody reads on: a full pipe would stop the server.
-                threading.Thread(target=process.stderr.read, daemon=True).start()
+                readers.append(threading.Thread(target=process.stderr.read, daemon=True))
+                readers[-1].start()
                 return process, found.group(1)
         raise AssertionError("the server ended before it was ready")
 
@@ -92,6 +93,10 @@ def start():
     for process in processes:
         process.send_signal(signal.SIGINT)
         process.wait(15)
+    for reader in readers:
+        reader.join(5)
+    for process in processes:
+        process.stderr.close()
 
 
 def test_proxy_of_a_real_process(start, stub, tmp_path):

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import json
 import sys
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 
-class OutputFormat(str, Enum):
+class OutputFormat(StrEnum):
     """What is written to standard output."""
 
     text = "text"
     json = "json"
 
 
-class DocumentKind(str, Enum):
+class DocumentKind(StrEnum):
     """What the input is; see `tokenprune.document.KINDS`."""
 
     html = "html"

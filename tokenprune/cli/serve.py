@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import uvicorn
 
 _DEFAULT_MODEL = "smollm2-135m"
+_SERVER_MODULES = ("aiohttp", "fastapi", "prometheus_client", "starlette", "uvicorn", "yarl")
 _LOG_LEVELS = ("critical", "error", "warning", "info", "debug")
 
 
@@ -59,11 +60,12 @@ def serve(
 
     try:
         # The address first: a taken port should not cost the time to load a model.
-        sock = _listen(host, port)
-        app = _create(upstream, model or _DEFAULT_MODEL, config, served_model_name)
-        _run(app, sock, host, log_level)
+        with _listen(host, port) as sock:
+            app = _create(upstream, model or _DEFAULT_MODEL, config, served_model_name)
+            _run(app, sock, host, log_level)
     except ModuleNotFoundError as error:
-        raise _failure(str(MissingExtraError("tokenprune serve", "server", error.name or ""))) from error
+        extra = "server" if (error.name or "").split(".")[0] in _SERVER_MODULES else "models"
+        raise _failure(str(MissingExtraError("tokenprune serve", extra, error.name or ""))) from error
     except (TokenPruneError, OSError) as error:
         raise _failure(" ".join(str(error).split())) from error
 

@@ -28,9 +28,9 @@ class EngineRunner:
     async def generate(
         self, prompt_ids: Sequence[int], params: SamplingParams, cancel: threading.Event
     ) -> AsyncIterator[Step]:
-        """Yield the steps of one generation; ends early, without an error, when ``cancel`` is set or
-        the runner is closed.
+        """Yield the steps of one generation.
 
+        It ends early, without an error, when ``cancel`` is set or the runner is closed.
         Leaving the iterator, by ``aclose`` or by cancellation of the task, frees the engine too.
 
         Raises:

@@ -1,7 +1,7 @@
 """What every method is measured against: doing nothing, and chance."""
 
 from tokenprune.document import KINDS
-from tokenprune.pruner import Pruner
+from tokenprune.pruners.base import Pruner
 from tokenprune.registry import named
 from tokenprune.score.constant import Position, Random
 from tokenprune.segment.by_kind import ByKind

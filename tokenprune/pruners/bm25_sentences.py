@@ -1,9 +1,10 @@
 """Sentences by BM25."""
 
 from tokenprune.document import KINDS
-from tokenprune.pruner import Pruner
+from tokenprune.pruners.base import Pruner
 from tokenprune.registry import named
 from tokenprune.score.bm25 import BM25
+from tokenprune.score.structure import Structured
 from tokenprune.segment.by_kind import ByKind
 from tokenprune.select.choice import choose
 from tokenprune.select.simple import ShareOfBest
@@ -19,4 +20,4 @@ def bm25_sentences(
     threshold: float | None = None, keep_ratio: float | None = None, top_k: int | None = None
 ) -> Pruner:
     """Compose the method; ``threshold`` is a BM25 sum."""
-    return Pruner(ByKind(), BM25(), choose(ShareOfBest(0.3), threshold, keep_ratio, top_k))
+    return Pruner(ByKind(), Structured(BM25()), choose(ShareOfBest(0.3), threshold, keep_ratio, top_k))

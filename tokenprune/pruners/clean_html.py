@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from tokenprune.pruner import Pruner
+from tokenprune.pruners.base import Pruner
 from tokenprune.registry import named
 from tokenprune.score.constant import Position
 from tokenprune.segment.html_blocks import HtmlBlocks

@@ -1,9 +1,10 @@
 """Sentences by embedding similarity."""
 
 from tokenprune.document import KINDS
-from tokenprune.pruner import Pruner
+from tokenprune.pruners.base import Pruner
 from tokenprune.registry import named
 from tokenprune.score.embedding import Embedding
+from tokenprune.score.structure import Structured
 from tokenprune.segment.by_kind import ByKind
 from tokenprune.select.choice import choose
 from tokenprune.select.simple import ShareOfBest
@@ -23,4 +24,4 @@ def embed_sentences(
     top_k: int | None = None,
 ) -> Pruner:
     """Compose the method; ``threshold`` is a cosine."""
-    return Pruner(ByKind(), Embedding(model), choose(ShareOfBest(0.6), threshold, keep_ratio, top_k))
+    return Pruner(ByKind(), Structured(Embedding(model)), choose(ShareOfBest(0.6), threshold, keep_ratio, top_k))

@@ -2,9 +2,10 @@
 
 from collections.abc import Sequence
 
-from tokenprune.pruner import Pruner
+from tokenprune.pruners.base import Pruner
 from tokenprune.registry import named
 from tokenprune.score.bm25 import BM25
+from tokenprune.score.structure import Structured
 from tokenprune.segment.html_blocks import HtmlBlocks
 from tokenprune.select.choice import choose
 from tokenprune.select.simple import ShareOfBest
@@ -25,4 +26,4 @@ def htmlrag_bm25(
 ) -> Pruner:
     """Compose the method; ``threshold`` is a BM25 sum."""
     selector = choose(ShareOfBest(0.5), threshold, keep_ratio, top_k)
-    return Pruner(HtmlBlocks(max_words, tuple(keep_attributes)), BM25(), selector)
+    return Pruner(HtmlBlocks(max_words, tuple(keep_attributes)), Structured(BM25()), selector)

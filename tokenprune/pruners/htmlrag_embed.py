@@ -2,9 +2,10 @@
 
 from collections.abc import Sequence
 
-from tokenprune.pruner import Pruner
+from tokenprune.pruners.base import Pruner
 from tokenprune.registry import named
 from tokenprune.score.embedding import Embedding
+from tokenprune.score.structure import Structured
 from tokenprune.segment.html_blocks import HtmlBlocks
 from tokenprune.select.choice import choose
 from tokenprune.select.simple import ShareOfBest
@@ -27,4 +28,4 @@ def htmlrag_embed(
 ) -> Pruner:
     """Compose the method; ``threshold`` is a cosine."""
     selector = choose(ShareOfBest(0.7), threshold, keep_ratio, top_k)
-    return Pruner(HtmlBlocks(max_words, tuple(keep_attributes)), Embedding(model), selector)
+    return Pruner(HtmlBlocks(max_words, tuple(keep_attributes)), Structured(Embedding(model)), selector)

@@ -20,10 +20,10 @@ _UNSPACED = re.compile("[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\u0e00-\u0e7f]")
 
 # Words of questions rather than of answers; a list this short cannot hide a topic.
 STOPWORDS = frozenset(
-    "a about an and any are as at be been being but by can could did do does doing for from get had has have how"
-    " i if in into is it its may me might my of on or our should so that the their them then there these they"
-    " this those to us was we were what when where which while who whom whose why will with would you your"
-    " please tell explain describe list give name".split()
+    "a about an and any are as at be been being but by can could did do does doing for from get had has "
+    "have how i if in into is it its may me might my of on or our should so that the their them then "
+    "there these they this those to us was we were what when where which while who whom whose why will "
+    "with would you your please tell explain describe list give name".split()
 )
 _SUFFIXES = ("ization", "ational", "fulness", "ousness", "iveness", "ingly", "ation", "ments", "ment", "ings",
              "edly", "ing", "ies", "ied", "ely", "ers", "ed", "es", "er", "ly", "s")  # fmt: skip
@@ -44,7 +44,7 @@ def stem(word: str) -> str:
 
 
 def terms(text: str) -> list[str]:
-    """Split a text into lower-case, stemmed terms; Chinese, Japanese, Korean and Thai into character pairs."""
+    """Split a text into lower-case, stemmed terms; Chinese, Japanese, Korean, Thai into character pairs."""
     out: list[str] = []
     for word in _TERM.findall(text.lower()):
         if _UNSPACED.match(word):
@@ -66,7 +66,7 @@ class BM25:
 
     k1: float = 1.2
     b: float = 0.75
-    context_weight: float = 0.5
+    context_weight: float = 1.0
 
     def score(self, query: str, documents: Sequence[Units]) -> list[FloatArray]:
         """Return BM25 sums, 0 where no query term occurs."""

@@ -8,18 +8,18 @@ paragraph or ``<pre>`` longer than that is cut between sentences or lines. Outpu
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from html import unescape
 
 import numpy as np
 
-from tokenprune.arrays import IntArray
 from tokenprune.document import Document
 from tokenprune.segment.html_clean import BREAK, CLOSE, OPEN, TEXT, CleanPage, clean, is_inline, word_count
+from tokenprune.segment.html_ranges import contexts, partition, source_offsets
 from tokenprune.segment.sentences import sentence_starts, split_long
 from tokenprune.tokens import TokenCounter, counts_between
-from tokenprune.units import GONE, Pieces, Units
+from tokenprune.units import Pieces, Units
 
 # Ranks of units that lead others: one with a smaller rank reaches further. Headings rank by level.
 _TITLE, _TERM, _LIST, _TABLE = 0, 10, 1_000_000, 2_000_000
@@ -27,8 +27,7 @@ _HEADINGS = {f"h{level}": level for level in range(1, 7)}
 _LISTS = frozenset(("ul", "ol", "dl"))
 # A row is read as a whole; its cells become blocks of their own only when it is much longer than a block.
 _ROW_FACTOR = 3
-_CONTEXT = 300  # characters of the headings above a block that scorers read
-_WORD = re.compile(r"[^ \t\n\r\f]+")
+_INLINE_TAG = re.compile(r"</?(?:code|kbd|samp|sub|sup|del|ins|q)\b")
 
 
 @dataclass(frozen=True)
@@ -131,7 +130,8 @@ class _Cutter:
             self._piece(i, owner)
         tag = self.page.tag[node]
         if tag in _LISTS or tag == "table":
-            mine = (_TERM + self.depth, _LIST + self.depth, _TABLE + 2 * self.depth, _TABLE + 2 * self.depth + 1)
+            table = _TABLE + 2 * self.depth
+            mine = (_TERM + self.depth, _LIST + self.depth, table, table + 1)
             while self.leads and self.leads[-1][0] in mine:
                 self.leads.pop()
         self.depth -= 1
@@ -143,7 +143,7 @@ class _Cutter:
         while j < n and page.kind[j] != CLOSE and (page.kind[j] != OPEN or self._in_line(page.node[j])):
             j = self.close_of[page.node[j]] + 1 if page.kind[j] == OPEN else j + 1
         if self.words[j] == self.words[i] and all(
-            k == BREAK or (k == TEXT and t.isspace()) for k, t in zip(page.kind[i:j], page.text[i:j], strict=True)
+            page.kind[k] == BREAK or page.text[k].isspace() for k in range(i, j)
         ):
             self.loose.extend(range(i, j))
         elif self.words[j] - self.words[i] <= self.max_words:
@@ -178,14 +178,14 @@ class _Cutter:
             at += length
             k = stop
 
-    def _split_text(self, k: int, at: int, cut: int, cuts: object, unit: int) -> tuple[int, int]:
+    def _split_text(self, k: int, at: int, cut: int, cuts: Iterator[int], unit: int) -> tuple[int, int]:
         page = self.page
         text = page.text[k]
         inside = [0]
         while cut < at + len(text):
             inside.append(cut - at)
-            cut = next(cuts)  # type: ignore[call-overload]
-        offsets = _source_offsets(self.document.text[page.begin[k] : page.after[k]], text, inside)
+            cut = next(cuts)
+        offsets = source_offsets(self.document.text[page.begin[k] : page.after[k]], text, inside)
         sources = [page.begin[k] + o for o in offsets]
         for n, (a, b) in enumerate(zip(inside, [*inside[1:], len(text)], strict=True)):
             if n:
@@ -259,15 +259,13 @@ class _Cutter:
             self.leads.append((_LIST + self.depth, last))
 
     def _unit_text(self, unit: int) -> str:
-        """Visible text of the unit written last (or of one already read)."""
+        """Visible text of one of the units written last."""
         if not self.unit_text[unit]:
-            parts: list[str] = []
-            for p in range(len(self.owner) - 1, -1, -1):
-                if self.owner[p] == unit:
-                    parts.append(" " if self.tag[p] else self.text[p])
-                elif 0 <= self.owner[p] < unit:
-                    break
-            self.unit_text[unit] = unescape(" ".join("".join(reversed(parts)).split()))
+            first = len(self.owner)
+            while first and not 0 <= self.owner[first - 1] < unit:
+                first -= 1
+            mine = [p for p in range(first, len(self.owner)) if self.owner[p] == unit]
+            self.unit_text[unit] = _visible(self.text, self.tag, mine)
         return self.unit_text[unit]
 
     def _flush_loose(self, owner: int | None) -> None:
@@ -309,7 +307,7 @@ class _Cutter:
         return Units(
             document=self.document,
             texts=texts,
-            context=_contexts(texts, self.lead),
+            context=contexts(texts, self.lead),
             cost=cost,
             wrapper=np.asarray(self.wrapper, dtype=np.int64),
             wrapper_parent=np.asarray(self.wrapper_parent, dtype=np.int64),
@@ -322,86 +320,14 @@ class _Cutter:
         )
 
     def _texts(self, n: int) -> list[str]:
-        parts: list[list[str]] = [[] for _ in range(n)]
-        for text, owner, tag in zip(self.text, self.owner, self.tag, strict=True):
+        mine: list[list[int]] = [[] for _ in range(n)]
+        for p, owner in enumerate(self.owner):
             if owner >= 0:
-                parts[owner].append(" " if tag and text[1:5] != "code" and text[2:6] != "code" else "" if tag else text)
-        return [unescape(" ".join("".join(p).split())) for p in parts]
+                mine[owner].append(p)
+        return [_visible(self.text, self.tag, pieces) for pieces in mine]
 
 
-def _contexts(texts: list[str], lead: list[int]) -> list[str]:
-    """Headings above each unit, cut to a bounded length from the left: the nearest ones matter most."""
-    context: list[str] = []
-    for up in lead:
-        if up < 0:
-            context.append("")
-        else:
-            joined = f"{context[up]} {texts[up]}" if context[up] else texts[up]
-            context.append(joined[-_CONTEXT:])
-    return context
-
-
-def _source_offsets(source: str, text: str, offsets: list[int]) -> list[int]:
-    """Map offsets in a folded, escaped text to its source: words stand in the same order in both."""
-    source_words = [m.start() for m in _WORD.finditer(source)]
-    text_words = [m.start() for m in _WORD.finditer(text)]
-    found = np.searchsorted(text_words, offsets, side="right") - 1
-    out: list[int] = []
-    for offset, word in zip(offsets, found.tolist(), strict=True):
-        if word < 0 or word >= len(source_words):
-            out.append(0 if word < 0 else len(source))
-            continue
-        limit = source_words[word + 1] if word + 1 < len(source_words) else len(source)
-        out.append(min(source_words[word] + offset - text_words[word], limit))
-    return out
-
-
-def partition(
-    unit_begin: list[int], dropped: list[tuple[int, int, str]], length: int
-) -> tuple[IntArray, IntArray, list[str]]:
-    """Lay units and dropped ranges out so that they cover ``length`` characters without overlap.
-
-    Args:
-        unit_begin: where each unit begins; it reaches to the next.
-        dropped: (start, end, reason), ascending and disjoint; they interrupt units.
-        length: of the source.
-
-    Returns:
-        Start, owner and reason of each range.
-    """
-    starts: list[int] = []
-    owners: list[int] = []
-    reasons: list[str] = []
-
-    def add(start: int, owner: int, reason: str) -> None:
-        if starts and start <= starts[-1]:
-            start = starts[-1]
-            starts.pop(), owners.pop(), reasons.pop()
-        if owners and owners[-1] == owner and reasons[-1] == reason and owner >= 0:
-            return
-        starts.append(start)
-        owners.append(owner)
-        reasons.append(reason)
-
-    begins = np.maximum.accumulate(np.asarray(unit_begin, dtype=np.int64)) if unit_begin else np.empty(0)
-    units = [(int(b), u, "") for u, b in enumerate(begins.tolist())]
-    if units:
-        units[0] = (0, 0, "")
-    elif length:
-        units = [(0, GONE, "empty")]
-    current, reason = GONE, "empty"
-    u = 0
-    for start, end, why in dropped:
-        while u < len(units) and units[u][0] <= start:
-            current, reason = units[u][1], units[u][2]
-            add(*units[u])
-            u += 1
-        add(start, GONE, why)
-        while u < len(units) and units[u][0] <= end:
-            current, reason = units[u][1], units[u][2]
-            u += 1
-        if end < length:
-            add(end, current, reason)
-    for unit in units[u:]:
-        add(*unit)
-    return np.asarray(starts, dtype=np.int64), np.asarray(owners, dtype=np.int64), reasons
+def _visible(text: list[str], tag: list[bool], pieces: list[int]) -> str:
+    """Words of some pieces: block tags set words apart, inline ones do not."""
+    parts = [" " if tag[p] and not _INLINE_TAG.match(text[p]) else "" if tag[p] else text[p] for p in pieces]
+    return unescape(" ".join("".join(parts).split()))

@@ -19,8 +19,8 @@ _GENERIC = frozenset(
     " dialog dir menu".split()
 )
 _STRUCTURAL = frozenset(
-    "title h1 h2 h3 h4 h5 h6 p pre textarea listing blockquote ul ol li dl dt dd table caption thead tbody tfoot"
-    " tr td th figcaption legend summary select optgroup option".split()
+    "title h1 h2 h3 h4 h5 h6 p pre textarea listing blockquote ul ol li dl dt dd table caption thead tbody"
+    " tfoot tr td th figcaption legend summary select optgroup option".split()
 )
 # The only inline tags that carry meaning; the others (a, span, b, ...) only say how the page looks.
 _INLINE = frozenset("code kbd samp sub sup del ins q".split())

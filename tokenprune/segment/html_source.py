@@ -13,16 +13,14 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from html import escape
-from typing import Protocol
+from typing import Any, Protocol, cast
 
 from lxml import etree
 
 from tokenprune.tokens import sanitize
 
 # One attribute list. Possessive throughout: a tag is matched in one pass or not at all.
-_ATTRIBUTES = (
-    r"(?:[\s/]++|=?+[^\s/>=]++(?:\s*+=\s*+(?:\"[^\"]*+\"|'[^']*+'|(?![\"'])[^\s>]++)?+)?+|=)*+"
-)
+_ATTRIBUTES = r"(?:[\s/]++|=?+[^\s/>=]++(?:\s*+=\s*+(?:\"[^\"]*+\"|'[^']*+'|(?![\"'])[^\s>]++)?+)?+|=)*+"
 _RAW = "script|style|xmp|iframe|noembed|noframes|title|textarea|template|plaintext"
 _TOKEN = re.compile(
     rf"<(?:(?P<comment>!--(?:-?>|.*?(?:--!?>|\Z)))"
@@ -141,7 +139,9 @@ def scan(source: str) -> Scan:
                     result.end[mark] = stop
                     tag = name if name in ("title", "textarea") else "pre"
                     body = source[position:stop]
-                    add(f"<{tag} {NUMBER}={mark}>{body if tag == name else escape(body, quote=False)}</{tag}>")
+                    if tag != name:
+                        body = escape(body, quote=False)
+                    add(f"<{tag} {NUMBER}={mark}>{body}</{tag}>")
                     if _hidden(match["rattr"]):
                         result.hidden.add(mark)
                 position = close.end() if close else length
@@ -190,6 +190,7 @@ def parse(source: str, target: Target) -> None:
     """Scan and parse a page into a target; any text is accepted."""
     target.scan = scanned = scan(sanitize(source))
     if scanned.marked.strip():
-        parser = etree.HTMLParser(target=target, huge_tree=True, encoding="utf-8")
+        # The stubs ask for methods that also take bytes; lxml sends str to a parser fed with markup.
+        parser = etree.HTMLParser(target=cast(Any, target), huge_tree=True, encoding="utf-8")
         parser.feed(scanned.marked.encode())
         parser.close()

@@ -12,14 +12,17 @@ from tokenprune.tokens import TokenCounter, sanitize
 from tokenprune.units import Units
 
 _FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
-_LIST_ITEM = re.compile(r"\s*(?:[-*+\u2022\u25e6\u2043\u2013]|\(?(?:\d{1,3}|[a-zA-Z]|[ivxIVX]{1,4})[.)])\s+\S")
+_NUMBERED = r"\(?(?:\d{1,3}|[a-zA-Z]|[ivxIVX]{1,4})[.)]"
+_LIST_ITEM = re.compile(rf"\s*(?:[-*+\u2022\u25e6\u2043\u2013]|{_NUMBERED})\s+\S")
 _HEADING = re.compile(r" {0,3}#{1,6}\s|\s*[=\-~^*]{3,}\s*$")
 _TABLE_ROW = re.compile(r"\s*\|.*\|\s*$")
 _CODE_LINE = re.compile(r"(?: {4}|\t)\s*\S")
 _STARTS_LOWER = re.compile(r"\s*[a-z(\u00df-\u00f6\u00f8-\u00ff]")
 _ENDS_SENTENCE = re.compile(r"[.!?:;\u3002\uff01\uff1f\u2026][\"'\u201d\u2019)\]\u300d\u300f]*\s*$")
-_LIST_MARK_ONLY = re.compile(r"\s*(?:\(?(?:\d{1,3}|[a-zA-Z]|[ivxIVX]{1,4})[.)]|[-*+\u2022])\s*$")
+_LIST_MARK_ONLY = re.compile(rf"\s*(?:{_NUMBERED}|[-*+\u2022])\s*$")
 _CLAUSE_END = re.compile(r"[,;:\u3001\uff0c\uff1b]\s*|\s+")
+
+_ENDS_BLOCK = ("blank", "heading", "table")  # kinds of lines after which text starts anew
 
 # A line this long that does not end a sentence was wrapped by its author's editor, not ended.
 _WRAPPED = 50
@@ -98,9 +101,7 @@ def _structure(text: str) -> tuple[set[int], list[tuple[int, int]], list[int]]:
             solid.append((code_from, a))
             forced.add(a)
             code_from = -1
-        elif kind in ("heading", "table", "item") or (before in ("heading", "table") and kind != "blank"):
-            forced.add(a)
-        elif kind == "text" and before == "blank":
+        elif kind in ("heading", "table", "item") or (kind == "text" and before in _ENDS_BLOCK):
             forced.add(a)
         elif kind == "text" and before in ("text", "item") and a:
             if _STARTS_LOWER.match(line) or (

@@ -77,9 +77,10 @@ def _greedy(documents: Sequence[Units], scores: Sequence[FloatArray], limit: int
     """One pass from the best unit down; a unit that does not fit is passed over."""
     keep = [np.zeros(len(u), dtype=bool) for u in documents]
     opened = [np.zeros(len(u.wrapper_parent), dtype=bool) for u in documents]
-    of = np.concatenate([np.full(len(u), i, dtype=np.int64) for i, u in enumerate(documents)] or [[]])
-    local = np.concatenate([np.arange(len(u), dtype=np.int64) for u in documents] or [[]])
-    order = ranking(np.concatenate(list(scores)) if scores else np.empty(0))
+    sizes = [len(u) for u in documents]
+    of = np.repeat(np.arange(len(sizes)), sizes)
+    local = np.arange(sum(sizes)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    order = ranking(np.concatenate([np.empty(0), *scores]))
     left = limit
     smallest = min((int(u.cost.min()) for u in documents if len(u)), default=0)
     for flat in order.tolist():

@@ -8,7 +8,10 @@ from tokenprune.select.simple import KeepRatio, Threshold, TopK
 
 
 def choose(
-    default: Selector, threshold: float | None = None, keep_ratio: float | None = None, top_k: int | None = None
+    default: Selector,
+    threshold: float | None = None,
+    keep_ratio: float | None = None,
+    top_k: int | None = None,
 ) -> Selector:
     """Return the selector that one of the options asks for, or the method's own.
 

@@ -1,0 +1,229 @@
+"""PruneMiddleware when pruning fails, is late, or must make a request fit the model's context."""
+
+import asyncio
+import gzip
+import json
+import socket
+import threading
+import time
+
+import httpx
+import pytest
+
+from tokenprune.tokens import get_counter
+from tokenprune_server.app import create_app
+from tokenprune_server.middleware import PruneMiddleware
+from tokenprune_server.model_lengths import ModelLengths
+from tokenprune_server.proxy import UpstreamApp
+
+NOISE = "The old market sells bells, ribbons and hats on every rainy day of the week, as it always has done."
+FACT = "The lighthouse was built in 1871 by the harbour board."
+Q = "When was the lighthouse built?"
+DOCUMENT = "\n".join([NOISE] * 10 + [FACT] + [NOISE] * 10)
+PROMPT = f"Context:\n{DOCUMENT}\n\nQuestion: {Q}"
+URL = "/v1/chat/completions"
+
+
+def chat(content=PROMPT, **more):
+    return {"model": "m", "messages": [{"role": "user", "content": content}], **more}
+
+
+def sent(stub):
+    return json.loads(stub.last.body)
+
+
+def said(stub):
+    return sent(stub)["messages"][-1]["content"]
+
+
+class TestFailure:
+    def test_a_broken_pruner_fails_open(self, post, stub):
+        body = json.dumps(chat()).encode()
+        response = post(body, headers={"x-tokenprune-method": "broken"})
+        assert (response.status_code, response.headers["x-tokenprune-decision"]) == (
+            200,
+            "failed:ZeroDivisionError",
+        )
+        assert stub.last.body == body
+        post(chat(tokenprune={"method": "broken"}))
+        assert sent(stub) == chat()
+
+    def test_fail_closed(self, post, stub):
+        response = post(chat(tokenprune={"method": "broken"}), fail="closed")
+        assert response.status_code == 503
+        assert "the pruner is broken" in response.json()["error"]["message"]
+        assert response.headers["x-tokenprune-decision"] == "failed:ZeroDivisionError"
+        assert not stub.requests
+
+    def test_a_broken_pruner_and_a_prompt_too_long_is_a_clear_4xx(self, post, stub):
+        response = post(chat(f"{DOCUMENT * 20}\n\n{Q}", tokenprune={"method": "broken"}))
+        assert response.status_code == 400
+        message = response.json()["error"]["message"]
+        prompt = get_counter().count(DOCUMENT * 20)
+        assert "4096" in message
+        assert any(str(tokens) in message for tokens in range(prompt, prompt + 100))
+        assert not stub.requests
+
+    def test_deadline(self, post, stub):
+        body = json.dumps(chat()).encode()
+        start = time.monotonic()
+        response = post(body, headers={"x-tokenprune-method": "slow"}, timeout_s=0.2)
+        assert time.monotonic() - start < 1.2
+        assert response.headers["x-tokenprune-decision"] == "failed:timeout"
+        assert stub.last.body == body
+
+    def test_deadline_with_a_prompt_too_long(self, post, stub):
+        response = post(chat(f"{DOCUMENT * 20}\n\n{Q}", tokenprune={"method": "slow"}), timeout_s=0.2)
+        assert response.status_code == 400
+        assert "longer than 0.2 s" in response.json()["error"]["message"]
+
+    def test_overload_skips(self, stub, serve, stand_in):
+        url = serve(create_app(stand_in(workers=1, queue=0), stub.url))
+        decisions = []
+
+        def send():
+            response = httpx.post(url + URL, json=chat(tokenprune={"method": "slow"}), timeout=20)
+            decisions.append(response.headers["x-tokenprune-decision"])
+
+        threads = [threading.Thread(target=send) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert sorted(decisions) == ["pruned", "skipped:overloaded", "skipped:overloaded"]
+
+    def test_client_that_leaves_while_we_prune(self, stub, serve, stand_in):
+        config = stand_in()
+        host, port = serve(create_app(config, stub.url)).removeprefix("http://").split(":")
+        calls = len(config.calls)
+        body = json.dumps(chat(tokenprune={"method": "slow"})).encode()
+        with socket.create_connection((host, int(port))) as sock:
+            sock.sendall(
+                b"POST "
+                + URL.encode()
+                + b" HTTP/1.1\r\nhost: h\r\ncontent-length: %d\r\n\r\n" % len(body)
+                + body
+            )
+            deadline = time.monotonic() + 5
+            while len(config.calls) == calls and time.monotonic() < deadline:
+                time.sleep(0.02)
+        time.sleep(2)
+        assert not stub.requests
+
+    @pytest.mark.parametrize("stream", [True, False])
+    @pytest.mark.parametrize("after_first_byte", [True, False])
+    @pytest.mark.parametrize("content", [PROMPT, "Hi"])
+    def test_client_that_leaves_later(self, stub, serve, stand_in, stream, after_first_byte, content):
+        async def script(request, writer):
+            if after_first_byte:
+                await stub.begin_chunked(writer, b"text/event-stream" if stream else b"application/json")
+                await stub.chunk(writer, b"data: 1\n\n")
+            await asyncio.sleep(30)
+
+        stub.script = script
+        host, port = serve(create_app(stand_in(), stub.url)).removeprefix("http://").split(":")
+        body = json.dumps(chat(content, stream=stream)).encode()
+        with socket.create_connection((host, int(port))) as sock:
+            sock.sendall(
+                b"POST "
+                + URL.encode()
+                + b" HTTP/1.1\r\nhost: h\r\ncontent-length: %d\r\n\r\n" % len(body)
+                + body
+            )
+            assert stub.arrived.wait(5)
+            if after_first_byte:
+                assert sock.recv(10)
+            time.sleep(0.05)
+            assert not stub.last.closed.is_set()
+        assert stub.last.closed.wait(1.5)
+
+
+class TestRescue:
+    LONG = f"{DOCUMENT}\n" * 20 + f"\n{Q}"
+
+    def budget(self, config):
+        return config.calls[-1][2]
+
+    def test_an_overlong_prompt_is_pruned_to_what_fits(self, stub, serve, stand_in):
+        config = stand_in()
+        url = serve(create_app(config, stub.url))
+        response = httpx.post(url + URL, json=chat(self.LONG, max_tokens=100))
+        assert response.headers["x-tokenprune-decision"] == "pruned"
+        assert 3700 < self.budget(config).max_tokens < 4096 - 100
+        assert Q in said(stub)
+
+    def test_the_unpacked_size_counts(self, stub, serve, stand_in):
+        config = stand_in()
+        body = gzip.compress(json.dumps(chat(self.LONG)).encode())
+        httpx.post(
+            serve(create_app(config, stub.url)) + URL, content=body, headers={"content-encoding": "gzip"}
+        )
+        assert len(body) < 1000
+        assert self.budget(config).max_tokens < 4096
+
+    @pytest.mark.parametrize(
+        ("options", "limit"),
+        [({"max_tokens": 50}, 50), ({"max_tokens": 99_999}, 3800), ({"keep_ratio": 0.9}, 3800)],
+    )
+    def test_a_budget_is_cut_to_what_fits(self, stub, serve, stand_in, options, limit):
+        config = stand_in()
+        httpx.post(serve(create_app(config, stub.url)) + URL, json=chat(self.LONG, tokenprune=options))
+        assert self.budget(config).max_tokens <= limit
+
+    def test_what_fits_has_no_budget(self, stub, serve, stand_in):
+        config = stand_in()
+        httpx.post(serve(create_app(config, stub.url)) + URL, json=chat())
+        assert self.budget(config) is None
+
+    def test_settings_win_over_the_upstream(self, stub, serve, stand_in):
+        config = stand_in(max_model_len=400)
+        httpx.post(serve(create_app(config, stub.url)) + URL, json=chat(max_completion_tokens=50))
+        assert self.budget(config).max_tokens < 350
+
+    def test_a_frame_that_does_not_fit_goes_to_the_upstream(self, stub, serve, stand_in):
+        url = serve(create_app(stand_in(max_model_len=300), stub.url))
+        body = chat()
+        body["messages"].insert(0, {"role": "system", "content": DOCUMENT})
+        response = httpx.post(url + URL, json=body)
+        assert response.headers["x-tokenprune-decision"] == "skipped:no-room"
+        assert sent(stub) == body
+
+    @pytest.mark.parametrize(
+        "models", [b"", b"[]", b'{"data":[{"id":"m"}]}', b'{"data":[1]}', b'{"data":null}']
+    )
+    def test_odd_models_answers_mean_no_limit(self, stub, serve, stand_in, models):
+        stub.models = models
+        config = stand_in()
+        response = httpx.post(serve(create_app(config, stub.url)) + URL, json=chat(self.LONG))
+        assert response.headers["x-tokenprune-decision"] == "pruned"
+        assert self.budget(config) is None
+
+    async def test_lengths_are_asked_once(self):
+        asked = []
+
+        async def app(scope, receive, send):
+            asked.append(scope)
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            body = b'{"data":[{"id":"a","max_model_len":10},{"id":"b","max_model_len":20}]}'
+            await send({"type": "http.response.body", "body": body})
+
+        lengths = ModelLengths(app, None, 60)
+        key = [(b"authorization", b"Bearer x")]
+        assert await asyncio.gather(*(lengths.get(name, key) for name in ("a", "b", "c", None))) == [
+            10,
+            20,
+            None,
+            None,
+        ]
+        assert len(asked) == 1
+        assert asked[0]["headers"] == key
+
+
+async def test_configuration_from_the_environment(monkeypatch, tmp_path):
+    path = tmp_path / "tokenprune.yaml"
+    path.write_text("server:\n  min_document_tokens: 77\n")
+    monkeypatch.setenv("TOKENPRUNE_CONFIG", str(path))
+    monkeypatch.setenv("TOKENPRUNE_SERVER_WORKERS", "3")
+    middleware = PruneMiddleware(UpstreamApp("http://127.0.0.1:1"))
+    assert middleware.runtime.settings.min_document_tokens == 77
+    assert middleware.runtime.settings.workers == 3

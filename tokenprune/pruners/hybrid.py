@@ -1,0 +1,34 @@
+"""The default: BM25 reads everything, embeddings read what it could not rule out."""
+
+from tokenprune.document import KINDS
+from tokenprune.pruners.base import Pruner
+from tokenprune.registry import named
+from tokenprune.score.bm25 import BM25
+from tokenprune.score.cascade import Cascade
+from tokenprune.score.embedding import Embedding
+from tokenprune.score.structure import Structured
+from tokenprune.segment.by_kind import ByKind
+from tokenprune.segment.html_blocks import HtmlBlocks
+from tokenprune.select.choice import choose
+from tokenprune.select.simple import ShareOfBest
+
+
+@named(
+    "hybrid",
+    kinds=KINDS,
+    models=("minilm-l6",),
+    paper="two-step scoring as in HtmlRAG (arXiv 2411.02959) and IDCM (arXiv 2105.09816)",
+    summary="BM25 over everything, embeddings over the best of it: the default, its cost bounded",
+)
+def hybrid(
+    model: str = "minilm-l6",
+    embed_tokens: int = 1024,
+    max_words: int = 64,
+    threshold: float | None = None,
+    keep_ratio: float | None = None,
+    top_k: int | None = None,
+) -> Pruner:
+    """Compose the method; ``embed_tokens`` bounds what the encoder reads per call."""
+    scorer = Structured(Cascade(BM25(), Embedding(model), embed_tokens, weight=0.5))
+    segmenter = ByKind(html=HtmlBlocks(max_words))
+    return Pruner(segmenter, scorer, choose(ShareOfBest(0.7), threshold, keep_ratio, top_k))

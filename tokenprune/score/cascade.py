@@ -1,0 +1,68 @@
+"""A cheap scorer for all units, an expensive one for the best of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from tokenprune.arrays import FloatArray, IntArray
+from tokenprune.score import Scorer
+from tokenprune.select.simple import ranking
+from tokenprune.units import Units
+
+
+@dataclass(frozen=True)
+class Cascade:
+    """Score everything cheaply, the most promising units again with a better scorer.
+
+    The idea of IDCM (arXiv 2105.09816): the expensive model reads what the cheap one could not rule out.
+    A unit that was read by both scores ``weight * cheap / best cheap + expensive``; the others keep their
+    cheap order below all of those.
+
+    Args:
+        cheap: reads all units.
+        expensive: reads the chosen ones; its scores should lie roughly within [0, 1].
+        max_tokens: how many tokens of units the expensive scorer may read in one call.
+        weight: of the cheap score, as a share of the best one, in the sum.
+    """
+
+    cheap: Scorer
+    expensive: Scorer
+    max_tokens: int = 2048
+    weight: float = 0.3
+
+    def score(self, query: str, documents: Sequence[Units]) -> list[FloatArray]:
+        """Return the sums described above."""
+        first = self.cheap.score(query, documents)
+        flat = np.concatenate(first) if first else np.empty(0)
+        if not len(flat):
+            return first
+        cost = np.concatenate([u.cost for u in documents])
+        order = ranking(flat)
+        chosen = np.zeros(len(flat), dtype=bool)
+        within = np.cumsum(np.maximum(cost[order], 1)) <= self.max_tokens
+        within[0] = True
+        chosen[order[within]] = True
+        bounds = np.cumsum([len(u) for u in documents])[:-1]
+        masks = np.split(chosen, bounds)
+        parts = [_subset(u, np.flatnonzero(m)) for u, m in zip(documents, masks, strict=True)]
+        second = np.concatenate(self.expensive.score(query, parts))
+        share = self.weight * flat / max(float(np.abs(flat).max()), 1e-9)
+        total = np.where(chosen, 0.0, share)
+        total[chosen] = share[chosen] + second
+        rest = ~chosen
+        if rest.any():
+            total[rest] += total[chosen].min() - share[rest].max() - 1e-6
+        return np.split(total, bounds)
+
+
+def _subset(units: Units, index: IntArray) -> Units:
+    """The columns that scorers read, of some units."""
+    return replace(
+        units,
+        texts=[units.texts[i] for i in index.tolist()],
+        context=[units.context[i] for i in index.tolist()],
+        cost=units.cost[index],
+    )
