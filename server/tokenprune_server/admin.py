@@ -115,6 +115,8 @@ def create_admin_app(runtime: Runtime, inner: ASGIApp) -> FastAPI:
 
     @app.get("/readyz")
     async def readyz(request: Request) -> Response:
+        if runtime.warming_up:
+            return JSONResponse({"status": "not ready", "reason": "loading the pruning models"}, 503)
         authorization = [(k, v) for k, v in request.scope["headers"] if k == b"authorization"]
         try:
             status, _ = await asgi_get(inner, "/v1/models", authorization, _READY_TIMEOUT_S)

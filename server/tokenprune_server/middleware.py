@@ -114,6 +114,7 @@ class PruneMiddleware:
         await self.app(scope, receive, send)
 
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.runtime.warming_up = True
         self.runtime.pool.submit(self._warm_up)
         try:
             await self.app(scope, receive, send)
@@ -126,6 +127,8 @@ class PruneMiddleware:
         except Exception:
             # The server is still a proxy; each request will say and count that pruning failed.
             log.exception("pipeline %r cannot be made ready", self._settings.pipeline)
+        finally:
+            self.runtime.warming_up = False
 
     async def _serve(self, protocol: Protocol, scope: Scope, receive: Receive, send: Send) -> None:
         arrived = time.perf_counter()

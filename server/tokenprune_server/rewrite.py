@@ -85,14 +85,14 @@ class Rewriter:
 
     def warm_up(self) -> None:
         """Load what the default pipeline needs, so that the first request does not wait for it."""
-        text = "The proxy prunes the context. It keeps what answers the question. " * 4
-        documents = [
-            Document(text, kind="text"),
-            Document(f"<div><p>{text}</p><p>{text}</p></div>", kind="html"),
+        # Enough sentences of different length that models meet the batch shapes of real requests.
+        sentences = [
+            f"Sentence {n} says {'that the proxy keeps what answers ' * (n % 9)}." for n in range(90)
         ]
-        self._config.build(self._settings.pipeline).prune(
-            "What does it keep?", documents, Budget(keep_ratio=0.5)
-        )
+        text = "".join(f"<p>{sentence}</p>\n" for sentence in sentences)
+        documents = [Document(text, kind="html"), Document("\n".join(sentences), kind="text")]
+        pipeline = self._config.build(self._settings.pipeline)
+        pipeline.prune("What does the proxy keep?", documents, Budget(keep_ratio=0.5))
 
     def room(self, request: Request) -> int | None:
         """Tokens of the prompt if the original does not fit the model's context, else None."""

@@ -19,6 +19,7 @@ class Runtime:
         self.metrics = Metrics()
         self.pool = PrunePool(self.settings.workers, self.settings.queue)
         self.rewriter = Rewriter(config, self.settings, self.receipts)
+        self.warming_up = False
         self._keys = frozenset(key.get_secret_value() for key in self.settings.api_keys)
 
     @classmethod

@@ -24,4 +24,6 @@ def embed_sentences(
     top_k: int | None = None,
 ) -> Pruner:
     """Compose the method; ``threshold`` is a cosine."""
-    return Pruner(ByKind(), Structured(Embedding(model)), choose(ShareOfBest(0.6), threshold, keep_ratio, top_k))
+    return Pruner(
+        ByKind(), Structured(Embedding(model)), choose(ShareOfBest(0.6), threshold, keep_ratio, top_k)
+    )

@@ -31,6 +31,10 @@ _VOID = frozenset(
 )
 _PRE = frozenset(("pre", "textarea", "listing"))
 
+# Elements nested deeper lose their tags (not their words), as browsers flatten them too: every block would
+# have to pay for all the elements around it.
+_MAX_DEPTH = 200
+
 _SPACES = re.compile(r"[ \t\n\r\f]+")
 _AMPERSAND = re.compile(r"&(?=[a-zA-Z0-9#]|\Z)")
 _LESS = re.compile(r"<(?=[a-zA-Z/!?]|\Z)")
@@ -105,6 +109,7 @@ class _Cleaner(Target):
         self._only: list[int] = []  # the last of them
         self._own: list[bool] = []  # whether an element holds text of its own
         self._inside = -1
+        self._depth = 0  # of elements in the output
         self._pre = 0
         self._hidden = 0  # depth below a hidden element
         self._hidden_from = -1
@@ -138,6 +143,9 @@ class _Cleaner(Target):
                 self._mark_own()
             return
         block = tag in _GENERIC or tag in _STRUCTURAL
+        if self._depth >= _MAX_DEPTH:
+            self._stack.append(-1)
+            return
         if block:
             if self._pending:
                 self._emit(TEXT, self._inside, "\n", begin, begin)
@@ -159,6 +167,7 @@ class _Cleaner(Target):
         self._emit(OPEN, node, f"<{tag}{kept}>", begin, self._cursor)
         self._stack.append(node)
         self._inside = node
+        self._depth += 1
         self._pre += tag in _PRE
 
     def end(self, tag: str) -> None:
@@ -172,6 +181,7 @@ class _Cleaner(Target):
         if node < 0:
             return
         self._inside = self.page.parent[node]
+        self._depth -= 1
         self._pre -= tag in _PRE
         if self._own[node] or self._kids[node] or tag in _CELLS:
             self._emit(CLOSE, node, f"</{tag}>", self._text_end, self._text_end)

@@ -1,0 +1,363 @@
+"""What the tests of the core share: hypothesis profiles, strategies, an independent reading of HTML, invariants.
+
+Test modules cannot import one another (import mode "importlib"), so all of this is handed out as fixtures.
+"""
+
+import json
+import os
+from html import unescape
+from types import SimpleNamespace
+
+import pytest
+from bs4 import BeautifulSoup, NavigableString, Tag
+from bs4.element import CData
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+
+from tokenprune.tokens import get_counter, sanitize
+
+_QUIET = [HealthCheck.too_slow, HealthCheck.data_too_large]
+settings.register_profile("default", deadline=None, max_examples=40, suppress_health_check=_QUIET)
+settings.register_profile("ci", settings.get_profile("default"), derandomize=True)
+settings.load_profile("ci" if os.environ.get("CI") else "default")
+
+# -- strategies ---------------------------------------------------------------------------------------
+
+_ODD = [
+    "\x00",
+    "\ud800",
+    "\udfff",
+    "\ufeff",
+    "\u200d",
+    "e\u0301",
+    "👩‍👩‍👧",
+    "🇩🇪",
+    "𝔘",
+    "\u00a0",
+    "\x0b",
+    "\u2028",
+    "\r",
+]
+_WORDS = (
+    "needle budget pruning tokens the a Dr. e.g. 3.14 v1.2 don't HTML running U.S. naïve Größe file.py".split()
+    + [
+        "日本語の文です。",
+        "中文句子。",
+        "한국어",
+        "ไทย",
+        "«quoted»",
+        "(see",
+        "below)",
+        "end.",
+        "really?",
+        "no!",
+        "so:",
+    ]
+)
+_SPACE = [" ", " ", " ", "\n", "\n\n", "\t", "  "]
+
+words = st.sampled_from(_WORDS)
+odd = st.sampled_from(_ODD)
+spaces = st.sampled_from(_SPACE)
+prose = st.lists(st.one_of(words, words, spaces, spaces), max_size=60).map("".join)
+any_text = st.one_of(
+    prose,
+    st.text(st.characters(exclude_categories=()), max_size=80),
+    st.lists(st.one_of(words, spaces, odd), max_size=60).map("".join),
+)
+
+_MARKDOWN = [
+    "# Heading one\n", "## Needle\n", "Title\n=====\n", "\n", "\n", "- item about a needle\n", "* other item\n",
+    "1. first step\n", "2. second step\n", "   continued line\n", "```\ncode = 1. + 2.\n\nprint('x. Y')\n```\n",
+    "```python\nunclosed fence. Needle.\n", "~~~\ntilde\n~~~\n", "    indented code. Two.\n", "| a | b |\n",
+    "|---|---|\n", "| 1. Needle | 2. |\n", "> quoted text.\n", "A sentence ends here. Another one follows.\n",
+    "A line that was wrapped by an editor at some seventy characters or\nso, and goes on.\n", "---\n", "no end",
+]  # fmt: skip
+markdown = st.lists(st.one_of(st.sampled_from(_MARKDOWN), prose), max_size=25).map("".join)
+text = st.one_of(any_text, markdown)
+
+_TAGS = (
+    "div p span b i a ul ol li dl dt dd table tr td th thead tbody caption h1 h2 h3 pre code section article main "
+    "header footer nav aside figure figcaption blockquote form label button select option em strong sub sup del ins "
+    "q kbd center font details summary address body html head noscript svg object textarea title"
+).split()
+_ATTRS = [
+    "", "", "", " class=x", ' class="a b"', " id='it\"s'", ' title="a > b"', " data-x", " tp-n=1", ' href="/a?b=1&c=2"',
+    " style='color:red'", "\n  class = 'y'\n", " x=1 x=2", " / ", ' alt="<b>"', ' onclick="if (a<b && c>d) f()"',
+]  # fmt: skip
+_VOID = [
+    "<br>",
+    "<br/>",
+    "<hr>",
+    "<img src=x alt='not shown'>",
+    "<input value=v>",
+    "<wbr>",
+    "<meta charset=utf-8>",
+]
+_GONE = [
+    "<!-- comment -->", "<!---->", "<!-- a --!>", "<!doctype html>", "<script>var a = '<p>gone</p>';</script>",
+    "<style>p > a { color: red }</style>", "<?php gone ?>", "<template><p>gone</p></template>",
+    "<iframe>gone</iframe>", "<noframes>gone</noframes>", "<SCRIPT type='x'>gone</SCRIPT >",
+]  # fmt: skip
+_ENTITIES = [
+    "&amp;",
+    "&lt;b&gt;",
+    "&quot;",
+    "&nbsp;",
+    "&eacute;",
+    "&#39;",
+    "&#x41;",
+    "&amp;lt;",
+    " & ",
+    " < ",
+    "a<3",
+    ">",
+]
+html_words = st.one_of(words, st.sampled_from(["alpha", "beta", "gamma", "x", "y1"]))
+tags = st.sampled_from(_TAGS)
+start_tags = st.builds(lambda t, a: f"<{t}{a}>", tags, st.sampled_from(_ATTRS))
+end_tags = tags.map(lambda t: f"</{t}>")
+html_text = st.lists(st.one_of(html_words, spaces, st.sampled_from(_ENTITIES)), min_size=1, max_size=12).map(
+    "".join
+)
+
+
+def _element(children):
+    return st.builds(
+        lambda t, a, c: f"<{t}{a}>{''.join(c)}</{t}>",
+        tags,
+        st.sampled_from(_ATTRS),
+        st.lists(children, max_size=5),
+    )
+
+
+_leaves = st.one_of(html_text, html_text, st.sampled_from(_VOID), st.sampled_from(_GONE))
+nested_html = st.recursive(_leaves, _element, max_leaves=25)
+# Start and end tags in any order: what libxml2 has to repair.
+tag_soup = st.lists(
+    st.one_of(start_tags, start_tags, end_tags, html_text, html_text, _leaves), max_size=30
+).map("".join)
+_BROKEN = ["<", "</", "<a href='", "<div class=\"x", "<!--", "<!-- never closed", "<script>", "<p", "]]>",
+           "<![CDATA[x]]>", "</p x=1>", "<plaintext>", "<title>", "<textarea>", "<123>", "<a/b>", "&#0;", "&bogus;"]  # fmt: skip
+broken_html = st.lists(
+    st.one_of(start_tags, end_tags, html_text, _leaves, st.sampled_from(_BROKEN), odd), max_size=25
+).map("".join)
+html = st.one_of(nested_html, tag_soup, broken_html)
+
+
+class _Strategies(SimpleNamespace):
+    def __repr__(self):  # hypothesis prints the arguments of a failing test
+        return "strategies"
+
+
+@pytest.fixture(scope="session")
+def strategies():
+    """``any_text``, ``markdown``, ``text``, ``nested_html``, ``tag_soup``, ``broken_html``, ``html``, ``words``."""
+    return _Strategies(
+        any_text=any_text,
+        markdown=markdown,
+        text=text,
+        prose=prose,
+        nested_html=nested_html,
+        tag_soup=tag_soup,
+        broken_html=broken_html,
+        html=html,
+        words=words,
+    )
+
+
+# -- an independent reading of HTML -------------------------------------------------------------------
+
+_UNSEEN = ["script", "style", "template", "iframe", "noframes", "noembed"]
+_BLOCKS = frozenset(
+    "title h1 h2 h3 h4 h5 h6 p pre textarea listing blockquote ul ol li dl dt dd table caption thead tbody tfoot tr td"
+    " th figcaption legend summary select optgroup option div section article main header footer nav aside figure form"
+    " fieldset address hgroup search details dialog center hr br body head html noscript".split()
+)
+
+
+def soup_of(source):
+    """BeautifulSoup on lxml, told to read text and not to guess an encoding."""
+    return BeautifulSoup(sanitize(source), "lxml")
+
+
+def _walk(node, out):
+    for child in node.children:
+        if isinstance(child, Tag):
+            if child.name in _UNSEEN:
+                continue
+            gap = "\n" if child.name in _BLOCKS else ""
+            out.append(gap)
+            _walk(child, out)
+            out.append(gap)
+        elif type(child) in (NavigableString, CData):
+            out.append(str(child))
+
+
+def visible_text(source):
+    """All visible text with white space folded; nothing is put between elements."""
+    soup = soup_of(source)
+    for gone in soup.find_all(_UNSEEN):
+        gone.decompose()
+    return " ".join(soup.get_text().split())
+
+
+def visible_words(source):
+    """Words as a reader sees them: the edge of a block and a line break end a word."""
+    out = []
+    _walk(soup_of(source), out)
+    return "".join(out).split()
+
+
+def is_subsequence(part, whole):
+    rest = iter(whole)
+    return all(any(x == y for y in rest) for x in part)
+
+
+def tree(source):
+    """Tags and folded texts, nested; text that is only white space is left out."""
+
+    def read(node):
+        out = []
+        for child in node.children:
+            if isinstance(child, Tag):
+                out.append((child.name, sorted(child.attrs.items()), read(child)))
+            elif (
+                folded := str(child) if node.name in ("pre", "textarea") else " ".join(str(child).split())
+            ).strip():
+                out.append(folded)
+        return out
+
+    return read(soup_of(source))
+
+
+@pytest.fixture(scope="session")
+def read_html():
+    return SimpleNamespace(
+        soup=soup_of,
+        text=visible_text,
+        words=visible_words,
+        tree=tree,
+        is_subsequence=is_subsequence,
+        blocks=_BLOCKS,
+    )
+
+
+# -- invariants of every result -----------------------------------------------------------------------
+
+
+def check_result(result, documents, tokenizer_limit=None):
+    """Assert what must hold of every result, whatever the method; ``tokenizer_limit`` is the budget in tokens."""
+    counter = get_counter()
+    assert [d.id for d in result.documents] == [d.id or f"doc{n}" for n, d in enumerate(documents)]
+    assert [r.document_id for r in result.receipts] == [d.id for d in result.documents]
+    before = [counter.count(d.text) for d in documents]
+    after = [counter.count(d.text) for d in result.documents]
+    assert [r.tokens_before for r in result.receipts] == before
+    assert [r.tokens_after for r in result.receipts] == after
+    assert (result.tokens_before, result.tokens_after) == (sum(before), sum(after))
+    json.dumps(result.to_dict(), allow_nan=False)
+    for given, out, receipt, n_before, n_after in zip(
+        documents, result.documents, result.receipts, before, after, strict=True
+    ):
+        assert (out.kind, out.title, out.metadata) == (given.kind, given.title, given.metadata)
+        assert result.restore(out.id) == given.text
+        assert n_after <= n_before, "output longer than input"
+        units = list(receipt.units)
+        edges = [u.start for u in units] + [len(given.text)]
+        if given.text:
+            assert edges[0] == 0
+        assert [u.end for u in units] == edges[1:], "units overlap or leave gaps"
+        assert all(u.start < u.end for u in units)
+        assert sum(u.tokens for u in units) == n_before
+        assert all(u.stage and u.reason for u in units), "a unit without a stage or a reason"
+        kept = [given.text[u.start : u.end] for u in units if u.kept]
+        if given.kind != "html":
+            assert out.text == "".join(kept)
+        elif out.text != given.text:
+            seen = "".join(visible_text(out.text).split())
+            assert is_subsequence(seen, "".join(visible_text(given.text).split())), "a word was added"
+            sources = unescape(sanitize("".join(kept)))
+            assert is_subsequence(seen, sources), "kept words stand outside the kept ranges"
+    if tokenizer_limit is not None:
+        assert sum(after) <= tokenizer_limit, "over the budget"
+        if sum(before) <= tokenizer_limit:
+            assert [d.text for d in result.documents] == [d.text for d in documents]
+
+
+@pytest.fixture(scope="session")
+def check():
+    return check_result
+
+
+# -- realistic inputs ---------------------------------------------------------------------------------
+
+_TOPICS = {
+    "Opening files": (
+        "open() returns a file object and is most commonly used with two arguments, the path and the mode.",
+        "The mode is 'r' when the file will only be read, 'w' for writing, and 'a' opens the file for appending.",
+        "It is good practice to use the with keyword, because the file is closed when its block is left.",
+    ),
+    "Sorting rows": (
+        "Lists have a sort method that changes the list in place, and sorted builds a new list from any iterable.",
+        "Both take a key function, called once on each element before the comparisons are made.",
+        "Sorts are guaranteed to be stable: elements that compare equal keep their original order.",
+    ),
+    "Keeping a cache": (
+        "A least recently used cache works best when the most recent calls predict the calls to come.",
+        "If maxsize is None the cache can grow without bound, so a long running server should set a size.",
+        "Call cache_clear to empty it, and cache_info to see hits, misses and the current size.",
+    ),
+    "Sending mail": (
+        "An SMTP session is opened with the name of the host, and starttls must be called before login.",
+        "The message is built from parts: plain text first, then the HTML version, then the attachments.",
+        "A refused recipient raises an error that lists the refused addresses and the server's answers.",
+    ),
+    "Measuring time": (
+        "perf_counter is the clock with the highest resolution and it includes the time spent sleeping.",
+        "Only the difference between two calls means anything, since the zero of the clock is undefined.",
+        "Use time_ns to avoid the loss of precision that a float brings for long periods.",
+    ),
+}
+
+
+def build_page(copies=4, extra=""):
+    """A page of documentation with the furniture pages have; about 450 tokens of text per copy."""
+    body = []
+    for n in range(copies):
+        for topic, (first, second, third) in _TOPICS.items():
+            body.append(
+                f'<section id="s{n}"><h2 class="t">{topic}, part {n + 1}</h2>\n'
+                f'<p class="lead">{first}</p>\n<p>{second} <a href="/x?{n}&amp;y=1">{third}</a></p>\n'
+                f"<ul><li>Option <b>{n}</b>: the default.</li>\n<li>Option {n + 10}: asks first.</li></ul></section>"
+            )
+    return (
+        "<!DOCTYPE html>\n<html lang=en><head><meta charset=utf-8><title>Library notes</title>"
+        "<style>p { margin: 0 }</style><script>var tracker = {\"a\": '<p>no</p>'};</script></head>\n<body>"
+        '<nav><ul><li><a href="/">Home</a><li><a href="/index">Index</a></ul></nav><!-- generated -->\n'
+        '<main><div class="wrap"><div class="inner"><h1>Library notes</h1>\n'
+        "<table border=1><tr><th>Name<th>Since<th>Notes</tr><tr><td>open<td>1.0<td></td></tr>"
+        "<tr><td>sorted<td>2.4<td>stable</tr></table>\n"
+        "<pre>with open(path) as f:\n    for line in f:\n        print(line,  end='')\n</pre>\n"
+        + "\n".join(body)
+        + extra
+        + "</div></div></main><footer>Last updated &copy; 2024</footer></body></html>"
+    )
+
+
+def build_prose(copies=4):
+    """Plain text on the same topics, with headings and lists."""
+    parts = []
+    for n in range(copies):
+        for topic, sentences in _TOPICS.items():
+            parts.append(
+                f"## {topic}, part {n + 1}\n\n"
+                + " ".join(sentences)
+                + f"\n\n- option {n}\n- option {n + 10}\n"
+            )
+    return "\n".join(parts)
+
+
+@pytest.fixture(scope="session")
+def samples():
+    return SimpleNamespace(page=build_page, prose=build_prose, topics=_TOPICS)

@@ -1,0 +1,114 @@
+"""What must hold of every method that needs no model, on any input."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tokenprune.budget import Budget
+from tokenprune.document import Document
+from tokenprune.pipeline import Pipeline
+from tokenprune.registry import pruner
+from tokenprune.tokens import get_counter
+
+METHODS = ["none", "random", "clean-html", "htmlrag-bm25", "bm25-sentences"]
+CHAINS = [["clean-html", "htmlrag-bm25"], ["random", "bm25-sentences"], ["clean-html", "bm25-sentences"]]
+TEXT_KINDS = ("text", "triples", "examples", "chat")
+QUERY = "Where is the needle of the pruning budget? 日本語"
+
+budgets = st.one_of(
+    st.none(),
+    st.sampled_from([Budget(max_tokens=0), Budget(max_tokens=1), Budget(keep_ratio=0), Budget(keep_ratio=1)]),
+    st.integers(0, 80).map(lambda n: Budget(max_tokens=n)),
+    st.floats(0, 1).map(lambda r: Budget(keep_ratio=r)),
+    st.just(Budget(max_tokens=10**9)),
+)
+
+
+def draw_documents(data, strategies, kinds, most=3):
+    documents = []
+    for n in range(data.draw(st.integers(1, most), "documents")):
+        kind = data.draw(st.sampled_from(kinds), "kind")
+        text = data.draw(strategies.html if kind == "html" else strategies.text, "text")
+        documents.append(
+            Document(text, kind=kind, id=f"d{n}" if n % 2 else None, title="A title", metadata={"n": n})
+        )
+    return documents
+
+
+def limit_of(budget, documents):
+    if budget is None:
+        return None
+    before = sum(get_counter().count(d.text) for d in documents)
+    return budget.max_tokens if budget.max_tokens is not None else int(budget.keep_ratio * before + 1e-9)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@given(data=st.data())
+def test_invariants(method, data, strategies, check):
+    documents = draw_documents(data, strategies, ("html", *TEXT_KINDS))
+    budget = data.draw(budgets, "budget")
+    result = Pipeline([method]).prune(QUERY, documents, budget)
+    check(result, documents, limit_of(budget, documents))
+
+
+@pytest.mark.parametrize("chain", CHAINS, ids="+".join)
+@given(data=st.data())
+def test_invariants_of_two_stages(chain, data, strategies, check):
+    documents = draw_documents(data, strategies, ("html", "text"), most=2)
+    budget = data.draw(budgets, "budget")
+    result = Pipeline(chain).prune(QUERY, documents, budget)
+    check(result, documents, limit_of(budget, documents))
+
+
+@pytest.mark.parametrize("stages", [METHODS[1:2], ["htmlrag-bm25", "bm25-sentences"]], ids="+".join)
+@given(data=st.data())
+@settings(max_examples=20)
+def test_own_selectors(stages, data, strategies, check):
+    """threshold, keep_ratio and top_k of the methods themselves, in adaptive mode."""
+    options = data.draw(
+        st.one_of(
+            st.floats(-1, 5).map(lambda v: {"threshold": v}),
+            st.floats(0, 1).map(lambda v: {"keep_ratio": v}),
+            st.integers(0, 6).map(lambda v: {"top_k": v}),
+        )
+    )
+    documents = draw_documents(data, strategies, ("html", "text"))
+    result = Pipeline([pruner(name, **options) for name in stages]).prune(QUERY, documents)
+    check(result, documents)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@given(data=st.data())
+@settings(max_examples=15)
+def test_deterministic(method, data, strategies):
+    documents = draw_documents(data, strategies, ("html", "text"))
+    budget = data.draw(budgets, "budget")
+    first, second = (Pipeline([method]).prune(QUERY, documents, budget).to_dict() for _ in range(2))
+    for result in (first, second):
+        del result["seconds"], result["stages"]
+    assert first == second
+
+
+@pytest.mark.parametrize("method", METHODS)
+@given(data=st.data())
+@settings(max_examples=15)
+def test_what_fits_is_left_alone(method, data, strategies):
+    documents = draw_documents(data, strategies, ("html", "text"))
+    before = sum(get_counter().count(d.text) for d in documents)
+    extra = data.draw(st.integers(0, 3))
+    result = Pipeline([method]).prune(QUERY, documents, Budget(max_tokens=before + extra))
+    assert [d.text for d in result.documents] == [d.text for d in documents]
+    for document, receipt in zip(documents, result.receipts, strict=True):
+        assert [(u.start, u.end, u.kept, u.reason) for u in receipt.units] == (
+            [(0, len(document.text), True, "fits-budget")] if document.text else []
+        )
+
+
+@pytest.mark.parametrize("method", ["clean-html", "htmlrag-bm25", "bm25-sentences"])
+@given(data=st.data())
+def test_well_formed_words_survive_whole(method, data, strategies, read_html):
+    """Of well-formed pages whole words stay: none is cut, and no two are joined across a block's edge."""
+    page = data.draw(strategies.nested_html)
+    budget = data.draw(budgets)
+    out = Pipeline([method]).prune(QUERY, [Document(page, kind="html")], budget).documents[0].text
+    assert read_html.is_subsequence(read_html.words(out), read_html.words(page))

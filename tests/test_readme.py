@@ -1,0 +1,115 @@
+"""The README's snippets are run as a reader would run them."""
+
+import os
+import re
+import shlex
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+SNIPPETS = re.findall(r"<!-- test: (\w+) -->\n```\w+\n(.*?)```", README, re.S)
+BIN = Path(sys.executable).parent
+
+pytestmark = pytest.mark.models
+
+
+def snippets(kind: str) -> list[str]:
+    found = [code for name, code in SNIPPETS if name == kind]
+    assert found, f"the README has no snippet marked {kind}"
+    return found
+
+
+def run(command: list[str]) -> str:
+    path = f"{BIN}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=240, env={**os.environ, "PATH": path}
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("code", snippets("python"))
+def test_python_snippet_runs(code: str) -> None:
+    assert run([sys.executable, "-c", code]).strip()
+
+
+def test_rag_snippet_keeps_the_answer() -> None:
+    code = next(c for c in snippets("python") if "Eiffel" in c)
+    out = run([sys.executable, "-c", code])
+    assert "It was finished in 1889." in out.splitlines()[0]
+    assert "repainted" not in out.splitlines()[0]
+
+
+def test_measuring_snippet_shows_what_pruning_keeps() -> None:
+    code = next(c for c in snippets("python") if "answer kept" in c)
+    rows = {line.split()[0]: line for line in run([sys.executable, "-c", code]).splitlines()}
+    assert rows["hybrid"].endswith("True")
+    assert rows["none"].endswith("False")
+
+
+def test_own_method_snippet() -> None:
+    code = next(c for c in snippets("python") if "class Longest" in c)
+    assert run([sys.executable, "-c", code]).strip() == "This one is longer."
+
+
+@pytest.mark.parametrize("line", [line for code in snippets("bash") for line in code.strip().splitlines()])
+def test_command_line_runs(line: str) -> None:
+    assert run([str(BIN / shlex.split(line)[0]), *shlex.split(line)[1:]]).strip()
+
+
+def test_configuration_is_valid(tmp_path: Path) -> None:
+    from tokenprune.config import load_config
+
+    (code,) = snippets("yaml")
+    file = tmp_path / "tokenprune.yaml"
+    file.write_text(code)
+    config = load_config(str(file))
+    assert set(config.pipelines) == set(yaml.safe_load(code)["pipelines"])
+    assert config.build("lexical").pruners[1].kinds == ("text", "chat")
+
+
+def test_serve_and_client_snippets() -> None:
+    (serve,), (client,) = snippets("serve"), snippets("client")
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port = str(sock.getsockname()[1])
+    command = shlex.split(serve.replace("8080", port))
+    process = subprocess.Popen([str(BIN / command[0]), *command[1:]], cwd=ROOT, stderr=subprocess.DEVNULL)
+    try:
+        wait_until_ready(f"http://127.0.0.1:{port}/readyz", process)
+        out = run([sys.executable, "-c", client.replace("localhost:8080", f"127.0.0.1:{port}")])
+    finally:
+        process.terminate()
+        process.wait(30)
+    assert "uuid4" in out
+    before, after = map(int, re.search(r"(\d+) -> (\d+)", out).groups())
+    assert after <= 350 < before
+    assert "pruned" in out
+
+
+def wait_until_ready(url: str, process: subprocess.Popen) -> None:
+    for _ in range(600):
+        assert process.poll() is None, "the server stopped"
+        try:
+            with urllib.request.urlopen(url, timeout=2):
+                return
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.2)
+    raise AssertionError("the server did not become ready")
+
+
+def test_every_method_of_the_table_exists() -> None:
+    import tokenprune as tp
+
+    table = README.split("## Methods")[1].split("A method is four parts")[0]
+    named = set(re.findall(r"`([a-z][\w-]+)`", table)) - {"tokenprune"}
+    assert named == {info.name for info in tp.list_pruners()}
