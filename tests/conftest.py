@@ -145,15 +145,15 @@ broken_html = st.lists(
 html = st.one_of(nested_html, tag_soup, broken_html)
 
 
-class _Strategies(SimpleNamespace):
-    def __repr__(self):  # hypothesis prints the arguments of a failing test
-        return "strategies"
+class _Namespace(SimpleNamespace):
+    def __repr__(self):  # hypothesis prints the arguments of a failing test: keep it short
+        return "..."
 
 
 @pytest.fixture(scope="session")
 def strategies():
     """``any_text``, ``markdown``, ``text``, ``nested_html``, ``tag_soup``, ``broken_html``, ``html``, ``words``."""
-    return _Strategies(
+    return _Namespace(
         any_text=any_text,
         markdown=markdown,
         text=text,
@@ -233,7 +233,7 @@ def tree(source):
 
 @pytest.fixture(scope="session")
 def read_html():
-    return SimpleNamespace(
+    return _Namespace(
         soup=soup_of,
         text=visible_text,
         words=visible_words,
@@ -360,4 +360,4 @@ def build_prose(copies=4):
 
 @pytest.fixture(scope="session")
 def samples():
-    return SimpleNamespace(page=build_page, prose=build_prose, topics=_TOPICS)
+    return _Namespace(page=build_page, prose=build_prose, topics=_TOPICS)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from tokenprune.pruners.base import Pruner
 from tokenprune.registry import named
+from tokenprune.render import renderer
 from tokenprune.score.constant import Position
 from tokenprune.segment.html_blocks import HtmlBlocks
 from tokenprune.select.simple import Everything
@@ -15,6 +16,8 @@ from tokenprune.select.simple import Everything
     paper="HtmlRAG, arXiv 2411.02959, section 3.1",
     summary="markup that carries no words goes; every visible word stays",
 )
-def clean_html(keep_attributes: Sequence[str] = ()) -> Pruner:
+def clean_html(keep_attributes: Sequence[str] = (), output: str = "same") -> Pruner:
     """Clean a page; a budget keeps its beginning."""
-    return Pruner(HtmlBlocks(128, tuple(keep_attributes)), Position(), Everything(), uses_query=False)
+    return Pruner(
+        HtmlBlocks(128, tuple(keep_attributes)), Position(), Everything(), renderer(output), uses_query=False
+    )

@@ -22,6 +22,7 @@ def embed_sentences(
     threshold: float | None = None,
     keep_ratio: float | None = None,
     top_k: int | None = None,
+    output: str = "same",
 ) -> Pruner:
     """Compose the method; ``threshold`` is a cosine."""
     return Pruner(

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from tokenprune.pruners.base import Pruner
 from tokenprune.registry import named
+from tokenprune.render import renderer
 from tokenprune.score.bm25 import BM25
 from tokenprune.score.structure import Structured
 from tokenprune.segment.html_blocks import HtmlBlocks
@@ -23,7 +24,10 @@ def htmlrag_bm25(
     keep_ratio: float | None = None,
     top_k: int | None = None,
     keep_attributes: Sequence[str] = (),
+    output: str = "same",
 ) -> Pruner:
     """Compose the method; ``threshold`` is a BM25 sum."""
     selector = choose(ShareOfBest(0.5), threshold, keep_ratio, top_k)
-    return Pruner(HtmlBlocks(max_words, tuple(keep_attributes)), Structured(BM25()), selector)
+    return Pruner(
+        HtmlBlocks(max_words, tuple(keep_attributes)), Structured(BM25()), selector, renderer(output)
+    )

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from tokenprune.pruners.base import Pruner
 from tokenprune.registry import named
+from tokenprune.render import renderer
 from tokenprune.score.embedding import Embedding
 from tokenprune.score.structure import Structured
 from tokenprune.segment.html_blocks import HtmlBlocks
@@ -25,7 +26,13 @@ def htmlrag_embed(
     keep_ratio: float | None = None,
     top_k: int | None = None,
     keep_attributes: Sequence[str] = (),
+    output: str = "same",
 ) -> Pruner:
     """Compose the method; ``threshold`` is a cosine."""
     selector = choose(ShareOfBest(0.7), threshold, keep_ratio, top_k)
-    return Pruner(HtmlBlocks(max_words, tuple(keep_attributes)), Structured(Embedding(model)), selector)
+    return Pruner(
+        HtmlBlocks(max_words, tuple(keep_attributes)),
+        Structured(Embedding(model)),
+        selector,
+        renderer(output),
+    )

@@ -3,6 +3,7 @@
 from tokenprune.document import KINDS
 from tokenprune.pruners.base import Pruner
 from tokenprune.registry import named
+from tokenprune.render import renderer
 from tokenprune.score.bm25 import BM25
 from tokenprune.score.cascade import Cascade
 from tokenprune.score.embedding import Embedding
@@ -27,8 +28,9 @@ def hybrid(
     threshold: float | None = None,
     keep_ratio: float | None = None,
     top_k: int | None = None,
+    output: str = "same",
 ) -> Pruner:
     """Compose the method; ``embed_tokens`` bounds what the encoder reads per call."""
     scorer = Structured(Cascade(BM25(), Embedding(model), embed_tokens, weight=0.5))
     segmenter = ByKind(html=HtmlBlocks(max_words))
-    return Pruner(segmenter, scorer, choose(ShareOfBest(0.7), threshold, keep_ratio, top_k))
+    return Pruner(segmenter, scorer, choose(ShareOfBest(0.7), threshold, keep_ratio, top_k), renderer(output))

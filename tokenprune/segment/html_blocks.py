@@ -11,6 +11,7 @@ import re
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from html import unescape
+from itertools import pairwise
 
 import numpy as np
 
@@ -205,7 +206,7 @@ class _Cutter:
         starts = split_long(text, starts, 10 * self.max_words)
         cuts: list[int] = []
         full = 0
-        for a, b in zip(starts, [*starts[1:], len(text)], strict=True):
+        for a, b in pairwise([*starts, len(text)]):
             words = word_count(text[a:b])
             if full and full + words > self.max_words:
                 cuts.append(a)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from itertools import pairwise
 
 from sentencex import get_sentence_boundaries
 
@@ -166,7 +167,7 @@ def sentence_starts(text: str, language: str | None = None) -> list[int]:
 def split_long(text: str, starts: list[int], max_characters: int) -> list[int]:
     """Cut slices longer than ``max_characters`` at a line end, else a clause end or space, else anywhere."""
     out: list[int] = []
-    for a, b in zip(starts, [*starts[1:], len(text)], strict=True):
+    for a, b in pairwise([*starts, len(text)]):
         out.append(a)
         while b - a > max_characters:
             low, high = a + max_characters // 2, a + max_characters
