@@ -16,7 +16,7 @@ _LINE = re.compile(
     r"|blockquote|caption|figure|form|fieldset|option|textarea)\b",
     re.I,
 )
-_CELL = re.compile(r"</t[dh]>", re.I)
+_CELL = re.compile(r"<t[dh]\b", re.I)
 
 
 @dataclass(frozen=True)
