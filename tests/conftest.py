@@ -1,15 +1,17 @@
-"""What the tests of the core share: hypothesis profiles, strategies, an independent reading of HTML, invariants.
+"""What the tests of the core share: profiles, strategies, an independent reading of HTML, invariants.
 
 Test modules cannot import one another (import mode "importlib"), so all of this is handed out as fixtures.
 """
 
 import json
 import os
+import warnings
 from html import unescape
 from types import SimpleNamespace
 
 import pytest
 from bs4 import BeautifulSoup, NavigableString, Tag
+from bs4._warnings import UnusualUsageWarning
 from bs4.element import CData
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -38,22 +40,11 @@ _ODD = [
     "\u2028",
     "\r",
 ]
-_WORDS = (
-    "needle budget pruning tokens the a Dr. e.g. 3.14 v1.2 don't HTML running U.S. naïve Größe file.py".split()
-    + [
-        "日本語の文です。",
-        "中文句子。",
-        "한국어",
-        "ไทย",
-        "«quoted»",
-        "(see",
-        "below)",
-        "end.",
-        "really?",
-        "no!",
-        "so:",
-    ]
-)
+_WORDS = [
+    *"needle budget pruning tokens the a Dr. e.g. 3.14 v1.2 don't HTML running U.S.".split(),
+    *"naïve Größe file.py 日本語の文です。 中文句子。 한국어 ไทย «quoted» (see".split(),
+    *"below) end. really? no! so:".split(),
+]
 _SPACE = [" ", " ", " ", "\n", "\n\n", "\t", "  "]
 
 words = st.sampled_from(_WORDS)
@@ -67,23 +58,30 @@ any_text = st.one_of(
 )
 
 _MARKDOWN = [
-    "# Heading one\n", "## Needle\n", "Title\n=====\n", "\n", "\n", "- item about a needle\n", "* other item\n",
-    "1. first step\n", "2. second step\n", "   continued line\n", "```\ncode = 1. + 2.\n\nprint('x. Y')\n```\n",
+    "# Heading one\n", "## Needle\n", "Title\n=====\n",
+    "\n", "\n", "- item about a needle\n", "* other item\n",
+    "1. first step\n", "2. second step\n", "   continued line\n", "```\ncode = 1. + "
+    "2.\n\nprint('x. Y')\n```\n",
     "```python\nunclosed fence. Needle.\n", "~~~\ntilde\n~~~\n", "    indented code. Two.\n", "| a | b |\n",
     "|---|---|\n", "| 1. Needle | 2. |\n", "> quoted text.\n", "A sentence ends here. Another one follows.\n",
-    "A line that was wrapped by an editor at some seventy characters or\nso, and goes on.\n", "---\n", "no end",
+    "A line that was wrapped by an editor at some "
+    "seventy characters or\nso, and goes on.\n", "---\n", "no end",
 ]  # fmt: skip
 markdown = st.lists(st.one_of(st.sampled_from(_MARKDOWN), prose), max_size=25).map("".join)
 text = st.one_of(any_text, markdown)
 
 _TAGS = (
-    "div p span b i a ul ol li dl dt dd table tr td th thead tbody caption h1 h2 h3 pre code section article main "
-    "header footer nav aside figure figcaption blockquote form label button select option em strong sub sup del ins "
+    "div p span b i a ul ol li dl dt dd table tr td th thead "
+    "tbody caption h1 h2 h3 pre code section article main "
+    "header footer nav aside figure figcaption blockquote "
+    "form label button select option em strong sub sup del ins "
     "q kbd center font details summary address body html head noscript svg object textarea title"
 ).split()
 _ATTRS = [
-    "", "", "", " class=x", ' class="a b"', " id='it\"s'", ' title="a > b"', " data-x", " tp-n=1", ' href="/a?b=1&c=2"',
-    " style='color:red'", "\n  class = 'y'\n", " x=1 x=2", " / ", ' alt="<b>"', ' onclick="if (a<b && c>d) f()"',
+    "", "", "", " class=x", ' class="a b"',
+    " id='it\"s'", ' title="a > b"', " data-x", " tp-n=1", ' href="/a?b=1&c=2"',
+    " style='color:red'", "\n  class = 'y'\n", " x=1 x=2",
+    " / ", ' alt="<b>"', ' onclick="if (a<b && c>d) f()"',
 ]  # fmt: skip
 _VOID = [
     "<br>",
@@ -95,7 +93,8 @@ _VOID = [
     "<meta charset=utf-8>",
 ]
 _GONE = [
-    "<!-- comment -->", "<!---->", "<!-- a --!>", "<!doctype html>", "<script>var a = '<p>gone</p>';</script>",
+    "<!-- comment -->", "<!---->",
+    "<!-- a --!>", "<!doctype html>", "<script>var a = '<p>gone</p>';</script>",
     "<style>p > a { color: red }</style>", "<?php gone ?>", "<template><p>gone</p></template>",
     "<iframe>gone</iframe>", "<noframes>gone</noframes>", "<SCRIPT type='x'>gone</SCRIPT >",
 ]  # fmt: skip
@@ -138,7 +137,8 @@ tag_soup = st.lists(
     st.one_of(start_tags, start_tags, end_tags, html_text, html_text, _leaves), max_size=30
 ).map("".join)
 _BROKEN = ["<", "</", "<a href='", "<div class=\"x", "<!--", "<!-- never closed", "<script>", "<p", "]]>",
-           "<![CDATA[x]]>", "</p x=1>", "<plaintext>", "<title>", "<textarea>", "<123>", "<a/b>", "&#0;", "&bogus;"]  # fmt: skip
+           "<![CDATA[x]]>", "</p x=1>", "<plaintext>", "<title>",
+           "<textarea>", "<123>", "<a/b>", "&#0;", "&bogus;"]  # fmt: skip
 broken_html = st.lists(
     st.one_of(start_tags, end_tags, html_text, _leaves, st.sampled_from(_BROKEN), odd), max_size=25
 ).map("".join)
@@ -152,7 +152,7 @@ class _Namespace(SimpleNamespace):
 
 @pytest.fixture(scope="session")
 def strategies():
-    """``any_text``, ``markdown``, ``text``, ``nested_html``, ``tag_soup``, ``broken_html``, ``html``, ``words``."""
+    """The strategies above by name."""
     return _Namespace(
         any_text=any_text,
         markdown=markdown,
@@ -170,15 +170,21 @@ def strategies():
 
 _UNSEEN = ["script", "style", "template", "iframe", "noframes", "noembed"]
 _BLOCKS = frozenset(
-    "title h1 h2 h3 h4 h5 h6 p pre textarea listing blockquote ul ol li dl dt dd table caption thead tbody tfoot tr td"
-    " th figcaption legend summary select optgroup option div section article main header footer nav aside figure form"
+    "title h1 h2 h3 h4 h5 h6 p pre textarea listing blockquote "
+    "ul ol li dl dt dd table caption thead tbody tfoot tr td"
+    " th figcaption legend summary select optgroup option div "
+    "section article main header footer nav aside figure form"
     " fieldset address hgroup search details dialog center hr br body head html noscript".split()
 )
 
 
 def soup_of(source):
     """BeautifulSoup on lxml, told to read text and not to guess an encoding."""
-    return BeautifulSoup(sanitize(source), "lxml")
+    with (
+        warnings.catch_warnings()
+    ):  # BeautifulSoup's advice about texts that look like XML or like a file name
+        warnings.simplefilter("ignore", UnusualUsageWarning)
+        return BeautifulSoup(sanitize(source), "lxml")
 
 
 def _walk(node, out):
@@ -246,8 +252,8 @@ def read_html():
 # -- invariants of every result -----------------------------------------------------------------------
 
 
-def check_result(result, documents, tokenizer_limit=None):
-    """Assert what must hold of every result, whatever the method; ``tokenizer_limit`` is the budget in tokens."""
+def check_result(result, documents, limit=None):
+    """Assert what must hold of every result, whatever the method; ``limit`` is the budget in tokens."""
     counter = get_counter()
     assert [d.id for d in result.documents] == [d.id or f"doc{n}" for n, d in enumerate(documents)]
     assert [r.document_id for r in result.receipts] == [d.id for d in result.documents]
@@ -279,9 +285,9 @@ def check_result(result, documents, tokenizer_limit=None):
             assert is_subsequence(seen, "".join(visible_text(given.text).split())), "a word was added"
             sources = unescape(sanitize("".join(kept)))
             assert is_subsequence(seen, sources), "kept words stand outside the kept ranges"
-    if tokenizer_limit is not None:
-        assert sum(after) <= tokenizer_limit, "over the budget"
-        if sum(before) <= tokenizer_limit:
+    if limit is not None:
+        assert sum(after) <= limit, "over the budget"
+        if sum(before) <= limit:
             assert [d.text for d in result.documents] == [d.text for d in documents]
 
 
@@ -295,11 +301,13 @@ def check():
 _TOPICS = {
     "Opening files": (
         "open() returns a file object and is most commonly used with two arguments, the path and the mode.",
-        "The mode is 'r' when the file will only be read, 'w' for writing, and 'a' opens the file for appending.",
+        "The mode is 'r' when the file will only be read, "
+        "'w' for writing, and 'a' opens the file for appending.",
         "It is good practice to use the with keyword, because the file is closed when its block is left.",
     ),
     "Sorting rows": (
-        "Lists have a sort method that changes the list in place, and sorted builds a new list from any iterable.",
+        "Lists have a sort method that changes the list in "
+        "place, and sorted builds a new list from any iterable.",
         "Both take a key function, called once on each element before the comparisons are made.",
         "Sorts are guaranteed to be stable: elements that compare equal keep their original order.",
     ),
@@ -329,7 +337,8 @@ def build_page(copies=4, extra=""):
             body.append(
                 f'<section id="s{n}"><h2 class="t">{topic}, part {n + 1}</h2>\n'
                 f'<p class="lead">{first}</p>\n<p>{second} <a href="/x?{n}&amp;y=1">{third}</a></p>\n'
-                f"<ul><li>Option <b>{n}</b>: the default.</li>\n<li>Option {n + 10}: asks first.</li></ul></section>"
+                f"<ul><li>Option <b>{n}</b>: the default.</li>\n<li>"
+                f"Option {n + 10}: asks first.</li></ul></section>"
             )
     return (
         "<!DOCTYPE html>\n<html lang=en><head><meta charset=utf-8><title>Library notes</title>"

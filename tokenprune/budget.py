@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Integral, Real
 
 import numpy as np
 
@@ -31,10 +32,15 @@ class Budget:
     def __post_init__(self) -> None:
         if self.max_tokens is not None and self.keep_ratio is not None:
             raise BudgetError("give max_tokens or keep_ratio, not both")
-        if self.max_tokens is not None and (isinstance(self.max_tokens, bool) or self.max_tokens < 0):
-            raise BudgetError(f"max_tokens must be 0 or more, not {self.max_tokens}")
-        if self.keep_ratio is not None and not 0 <= self.keep_ratio <= 1:
-            raise BudgetError(f"keep_ratio must lie between 0 and 1, not {self.keep_ratio}")
+        tokens, ratio = self.max_tokens, self.keep_ratio
+        if tokens is not None and (
+            isinstance(tokens, bool) or not isinstance(tokens, Integral) or tokens < 0
+        ):
+            raise BudgetError(f"max_tokens must be a whole number, 0 or more, not {tokens!r}")
+        if ratio is not None and (
+            isinstance(ratio, bool) or not isinstance(ratio, Real) or not 0 <= ratio <= 1
+        ):
+            raise BudgetError(f"keep_ratio must be a number between 0 and 1, not {ratio!r}")
 
     @property
     def adaptive(self) -> bool:

@@ -24,7 +24,7 @@ from typing import Any
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from tokenprune.budget import Budget
 from tokenprune.errors import ConfigError, UnknownNameError
@@ -135,16 +135,21 @@ def load_config(path: str | None = None, tokenizer: str | None = None) -> Config
             loaded = yaml.safe_load(Path(path).expanduser().read_text(encoding="utf-8"))
         except OSError as error:
             raise ConfigError(f"cannot read the configuration {path}: {error.strerror}") from None
+        except UnicodeDecodeError:
+            raise ConfigError(f"{path} is not a text file in UTF-8") from None
         except yaml.YAMLError as error:
             raise ConfigError(f"{path} is not valid YAML: {error}") from None
         if loaded is not None and not isinstance(loaded, dict):
             raise ConfigError(f"{path} must hold a mapping, such as 'pipelines: ...'")
-        content = loaded or {}
+        # A section whose entries are all commented out reads as null.
+        content = {key: value for key, value in (loaded or {}).items() if value is not None}
     if "pruners" in content:
         keys = ("pruners", "budget")
         single = {k: content.pop(k) for k in keys if k in content}
-        content.setdefault("pipelines", {}).setdefault("default", single)
-    unknown = sorted(set(content) - set(Config.model_fields))
+        pipelines = content.setdefault("pipelines", {})
+        if isinstance(pipelines, dict):  # anything else is refused below, with its place
+            pipelines.setdefault("default", single)
+    unknown = sorted(str(key) for key in content if key not in Config.model_fields)
     if unknown:
         known = ", ".join(Config.model_fields)
         raise ConfigError(f"{path}: unknown key {', '.join(unknown)}; known keys: {known}, pruners, budget")
@@ -157,4 +162,6 @@ def load_config(path: str | None = None, tokenizer: str | None = None) -> Config
     except ValidationError as error:
         where = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
         raise ConfigError(f"{path or 'environment'}: {where}") from None
+    except SettingsError as error:
+        raise ConfigError(f"environment: {error}; it must be JSON") from None
     return config

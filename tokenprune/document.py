@@ -62,6 +62,8 @@ class Document:
                 f"Document.text must be str, not {type(self.text).__name__}; "
                 "use Document.from_bytes for raw bytes"
             )
+        if self.id is not None and not isinstance(self.id, str):
+            raise DocumentError(f"Document.id must be str, not {type(self.id).__name__}")
         if self.kind is None:
             object.__setattr__(self, "kind", detect_kind(self.text))
         elif self.kind not in KINDS:
@@ -88,17 +90,22 @@ class Document:
 
 
 def decode(data: bytes) -> str:
-    """Decode bytes to text: BOM, then a declared encoding, then UTF-8, then Windows-1252; never fails."""
-    try:
-        if not data.startswith((b"\xff\xfe", b"\xfe\xff", b"\xef\xbb\xbf")):
-            return data.decode("utf-8")
-    except UnicodeDecodeError:
-        pass
+    """Decode bytes to text; never fails.
+
+    A byte order mark decides; then UTF-8 if the bytes are valid as such (many pages declare something else);
+    then what an XML or HTML declaration says; then Windows-1252, as browsers do.
+    """
     from bs4.dammit import EncodingDetector
 
-    for name in EncodingDetector(data, is_html=True).encodings:
+    stripped, marked = EncodingDetector.strip_byte_order_mark(data)
+    declared = EncodingDetector.find_declared_encoding(stripped, is_html=True) or ""
+    # Only in these does ASCII not mean itself, so that valid UTF-8 proves nothing.
+    shifting = declared.lower().startswith(("iso-2022", "hz"))
+    names = (marked, declared if shifting else "", "utf-8", declared)
+    for name in names:
         try:
-            return data.decode(name).lstrip("\ufeff")
-        except (UnicodeDecodeError, LookupError):
+            if name:
+                return stripped.decode(name)
+        except (ValueError, LookupError):
             continue
-    return data.decode("utf-8", errors="replace")
+    return stripped.decode("windows-1252", errors="replace")

@@ -14,7 +14,7 @@ class UnknownNameError(TokenPruneError):
 
     def __init__(self, what: str, name: str, known: list[str]) -> None:
         """Build the message: ``what`` is the kind of thing, ``known`` the names that exist."""
-        self.what, self.name, self.known = what, name, sorted(known)
+        self.what, self.name, self.known = what, name, sorted(set(known))
         super().__init__(f"unknown {what} {name!r}; known names: {', '.join(self.known) or '(none)'}")
 
 

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +14,12 @@ import numpy as np
 from tokenprune.arrays import BoolArray, FloatArray, IntArray
 from tokenprune.budget import Budget, comparable
 from tokenprune.document import Document
-from tokenprune.errors import ConfigError, DocumentError, QueryError
+from tokenprune.errors import BudgetError, ConfigError, DocumentError, QueryError
 from tokenprune.pruners.base import Pruner
 from tokenprune.receipt import PruneResult, Receipt, UnitRecords, compose
 from tokenprune.registry import pruner as build_pruner
 from tokenprune.select.budget import fill
+from tokenprune.select.simple import KeepRatio
 from tokenprune.tokens import DEFAULT_TOKENIZER, TokenCounter, counts_between, get_counter
 from tokenprune.units import GONE, OffsetMap, Units
 
@@ -72,7 +74,7 @@ class Pipeline:
 
     def __init__(
         self,
-        pruners: Sequence[Pruner | str],
+        pruners: Sequence[Pruner | str] | Pruner | str,
         *,
         budget: Budget | None = None,
         tokenizer: str = DEFAULT_TOKENIZER,
@@ -88,7 +90,11 @@ class Pipeline:
             ConfigError: no pruner is given.
             UnknownNameError: a name is unknown.
         """
-        self.pruners = [build_pruner(p) if isinstance(p, str) else p for p in pruners]
+        given = [pruners] if isinstance(pruners, str | Pruner) else list(pruners)
+        self.pruners = [build_pruner(p) if isinstance(p, str) else p for p in given]
+        for p in self.pruners:
+            if not isinstance(p, Pruner):
+                raise ConfigError(f"a pipeline is made of pruners or their names, not {type(p).__name__}")
         if not self.pruners:
             raise ConfigError("a pipeline needs at least one pruner; use 'none' to prune nothing")
         self.budget = budget or Budget()
@@ -123,11 +129,16 @@ class Pipeline:
 
         Raises:
             QueryError: the query is empty and a pruner that applies needs one.
-            DocumentError: two documents have the same id.
+            DocumentError: two documents have the same id, or something is not a document.
+            BudgetError: the budget is not a `Budget`.
         """
         begin = time.perf_counter()
         clock = _Clock()
-        budget = budget or self.budget
+        budget = self.budget if budget is None else budget
+        if not isinstance(budget, Budget):
+            raise BudgetError(f"budget must be a Budget, not {type(budget).__name__}: Budget(max_tokens=...)")
+        if not isinstance(query, str):
+            raise QueryError(f"the query must be str, not {type(query).__name__}")
         counter = self.counter
         with clock.time("count"):
             jobs = _jobs(documents, counter)
@@ -138,19 +149,19 @@ class Pipeline:
                 _leave(job, "none", "fits-budget")
         else:
             self._require_query(query, jobs)
-            scored, untouched = self._score(query, jobs, counter, clock)
+            scored, untouched = self._score(query, jobs, limit, counter, clock)
             if limit is not None and sum(j.tokens_before for j in untouched) > 0:
-                scored += self._cut(untouched, counter)
+                scored += self._cut(untouched, limit, counter)
             else:
                 for job in untouched:
                     _leave(job, "none", "no-pruner-for-kind")
             with clock.time("select"):
-                masks = _adaptive(scored) if limit is None else _within(scored, limit, counter)
+                masks = _adaptive(scored, counter) if limit is None else _within(scored, limit, counter)
             with clock.time("render"):
                 for item, mask in zip(scored, masks, strict=True):
                     _finish(item, mask, counter, "low-score" if limit is None else "over-budget")
         return PruneResult(
-            documents=[j.current for j in jobs],
+            documents=[j.original.with_text(j.current.text) for j in jobs],
             receipts=[
                 Receipt(str(j.original.id), j.records, j.tokens_before, j.tokens_after, j.notes) for j in jobs
             ],
@@ -173,7 +184,7 @@ class Pipeline:
                 )
 
     def _score(
-        self, query: str, jobs: Sequence[_Job], counter: TokenCounter, clock: _Clock
+        self, query: str, jobs: Sequence[_Job], limit: int | None, counter: TokenCounter, clock: _Clock
     ) -> tuple[list[_Scored], list[_Job]]:
         """Run all stages but the last selection; return what waits for it, and jobs no pruner accepted."""
         last = {
@@ -188,31 +199,48 @@ class Pipeline:
             if not mine:
                 continue
             with clock.time(f"segment:{pruner.name}"):
-                units = [pruner.segmenter.segment(j.current, counter) for j in mine]
+                units = [
+                    _segment(pruner, j.current, limit if last[id(j)] == n else None, counter) for j in mine
+                ]
             with clock.time(f"score:{pruner.name}"):
                 scores = pruner.scorer.score(query, units)
             items = [_Scored(*row) for row in zip(mine, [pruner] * len(mine), units, scores, strict=True)]
             scored += [item for item in items if last[id(item.job)] == n]
             early = [item for item in items if last[id(item.job)] != n]
-            for item, mask in zip(early, _adaptive(early), strict=True):
+            for item, mask in zip(early, _adaptive(early, counter), strict=True):
                 _finish(item, mask, counter, "low-score")
         return scored, [j for j in jobs if id(j) not in last]
 
-    def _cut(self, jobs: Sequence[_Job], counter: TokenCounter) -> list[_Scored]:
+    def _cut(self, jobs: Sequence[_Job], limit: int, counter: TokenCounter) -> list[_Scored]:
         """Make documents that no pruner accepts take part in the budget, from the beginning on."""
         cutter = build_pruner("none")
-        units = [cutter.segmenter.segment(j.current, counter) for j in jobs]
+        units = [_segment(cutter, j.current, limit, counter) for j in jobs]
         scores = cutter.scorer.score("", units)
         return [_Scored(j, cutter, u, s) for j, u, s in zip(jobs, units, scores, strict=True)]
 
 
+def _segment(pruner: Pruner, document: Document, limit: int | None, counter: TokenCounter) -> Units:
+    """Cut a document; finer when a single unit would not fit the budget, so that its best part can stay."""
+    units = pruner.segmenter.segment(document, counter)
+    finer = getattr(pruner.segmenter, "finer", None)
+    if limit and finer is not None and len(units) and int(units.cost.max()) > limit:
+        units = finer(limit).segment(document, counter)
+    return units
+
+
 def _jobs(documents: Sequence[Document | str], counter: TokenCounter) -> list[_Job]:
+    if isinstance(documents, str | Document):
+        raise DocumentError("documents must be a list of documents; put a single one in brackets")
     jobs: list[_Job] = []
+    taken = {d.id for d in documents if isinstance(d, Document)}
     seen: set[str] = set()
     for n, given in enumerate(documents):
         document = Document(given) if isinstance(given, str) else given
+        if not isinstance(document, Document):
+            raise DocumentError(f"documents must be Document or str, not {type(given).__name__}")
         if document.id is None:
-            document = replace(document, id=f"doc{n}")
+            free = (f"doc{n}-{k}" if k else f"doc{n}" for k in count())
+            document = replace(document, id=next(i for i in free if i not in taken and i not in seen))
         if document.id in seen:
             raise DocumentError(f"two documents have the id {document.id!r}; ids must differ")
         seen.add(str(document.id))
@@ -241,14 +269,21 @@ def _join(arrays: Sequence[FloatArray]) -> FloatArray:
     return np.concatenate(arrays) if arrays else np.empty(0)
 
 
-def _adaptive(scored: Sequence[_Scored]) -> list[BoolArray]:
+def _adaptive(scored: Sequence[_Scored], counter: TokenCounter) -> list[BoolArray]:
     """Let each pruner's own selector decide; what leads a kept unit stays too."""
     masks: list[BoolArray] = [np.empty(0, dtype=bool)] * len(scored)
     for group in _groups(scored):
         items = [scored[n] for n in group]
+        selector = items[0].pruner.selector
+        if isinstance(selector, KeepRatio):  # a budget like any other: exact, with all that units bring along
+            total = sum(int(i.units.cost.sum() + i.units.wrapper_cost.sum()) for i in items)
+            chosen_masks = _within(items, Budget(keep_ratio=selector.ratio).limit(total) or 0, counter)
+            for n, mask in zip(group, chosen_masks, strict=True):
+                masks[n] = mask
+            continue
         scores = _join([i.scores for i in items])
         cost = np.concatenate([i.units.cost for i in items])
-        chosen = items[0].pruner.selector.select(scores, cost)
+        chosen = selector.select(scores, cost)
         bounds = np.cumsum([len(i.units) for i in items])[:-1]
         for n, item, mask in zip(group, items, np.split(chosen, bounds), strict=True):
             lead = item.units.lead
@@ -270,10 +305,11 @@ def _within(scored: Sequence[_Scored], limit: int, counter: TokenCounter) -> lis
         for n, part in zip(group, np.split(values, bounds), strict=True):
             scores[n] = part
 
-    def count(n: int, mask: BoolArray) -> int:
+    def tokens(n: int, mask: BoolArray) -> int:
         return counter.count(scored[n].pruner.renderer.render(scored[n].units, mask).text)
 
-    return fill([s.units for s in scored], scores, limit, count)
+    in_order = [item.pruner.in_order for item in scored]
+    return fill([s.units for s in scored], scores, limit, tokens, in_order)
 
 
 def _finish(item: _Scored, keep: BoolArray, counter: TokenCounter, reason: str) -> None:
@@ -285,11 +321,13 @@ def _finish(item: _Scored, keep: BoolArray, counter: TokenCounter, reason: str) 
         _leave(job, stage, "already-short")
         return
     owner = units.range_owner
-    lost = owner == GONE
+    own, between = owner >= 0, owner < GONE
     score = np.full(len(owner), np.nan)
-    score[~lost] = item.scores[owner[~lost]]
+    score[own] = item.scores[owner[own]]
     kept = np.zeros(len(owner), dtype=bool)
-    kept[~lost] = keep[owner[~lost]]
+    kept[own] = keep[owner[own]]
+    if between.any():
+        kept[between] = units.open_wrappers(keep)[GONE - 1 - owner[between]]
     bounds = np.append(units.range_start, len(units.document.text))
     reasons = tuple(
         why or ("kept" if k else reason) for why, k in zip(units.range_reason, kept.tolist(), strict=True)
@@ -315,5 +353,6 @@ def _finish(item: _Scored, keep: BoolArray, counter: TokenCounter, reason: str) 
             offsets.out_start, before.to_source(offsets.src_start), before.to_source(offsets.src_end)
         )
     job.offsets = offsets
-    job.current = job.original.with_text(rendered.text)
+    # A later stage must not read plain text as markup again.
+    job.current = replace(job.original, text=rendered.text, kind=rendered.kind or job.current.kind)
     job.tokens_after = tokens

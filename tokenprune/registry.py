@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import inspect
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any, TypeVar
+
+from pydantic import ValidationError, validate_call
 
 from tokenprune.errors import ConfigError, UnknownNameError
 from tokenprune.pruners.base import Pruner
@@ -47,6 +50,7 @@ class PrunerInfo:
     options: tuple[str, ...] = ()
 
 
+log = logging.getLogger("tokenprune")
 Factory = Callable[..., Pruner]
 F = TypeVar("F", bound=Factory)
 _factories: dict[str, tuple[PrunerInfo, Factory]] = {}
@@ -75,7 +79,10 @@ def _load_all() -> None:
     for module in _BUILTIN:
         import_module(f"tokenprune.pruners.{module}")
     for point in entry_points(group=GROUP):
-        point.load()
+        try:
+            point.load()
+        except (ImportError, AttributeError) as error:
+            log.warning("the methods of entry point %r cannot be loaded: %s", point.value, error)
 
 
 def list_pruners() -> list[PrunerInfo]:
@@ -100,12 +107,22 @@ def pruner(name: str, *, kinds: Sequence[str] | None = None, **options: Any) -> 
     if name not in _factories:
         raise UnknownNameError("method", name, list(_factories))
     info, factory = _factories[name]
+    accepted = info.kinds if kinds is None else _kinds(info, kinds)
     try:
-        inspect.signature(factory).bind(**options)
-    except TypeError as error:
+        built: Pruner = validate_call(factory)(**options)
+    except ValidationError as error:
+        faults = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
         known = ", ".join(info.options) or "(none)"
-        raise ConfigError(f"method {name!r}: {error}; its options: {known}") from None
-    wrong = sorted(set(kinds or ()) - set(info.kinds))
+        raise ConfigError(f"method {name!r}: {faults}; its options: {known}") from None
+    return replace(built, name=name, kinds=accepted)
+
+
+def _kinds(info: PrunerInfo, kinds: Sequence[str]) -> tuple[str, ...]:
+    if isinstance(kinds, str) or not isinstance(kinds, Sequence):
+        raise ConfigError(f"method {info.name!r}: kinds must be a list of {', '.join(info.kinds)}")
+    wrong = sorted(set(map(str, kinds)) - set(info.kinds))
     if wrong:
-        raise ConfigError(f"method {name!r} cannot take {', '.join(wrong)}; it takes {', '.join(info.kinds)}")
-    return replace(factory(**options), name=name, kinds=info.kinds if kinds is None else tuple(kinds))
+        raise ConfigError(
+            f"method {info.name!r} cannot take {', '.join(wrong)}; it takes {', '.join(info.kinds)}"
+        )
+    return tuple(kinds)

@@ -99,11 +99,15 @@ def _load(name: str) -> Tokenizer:
     )
 
 
-@lru_cache(maxsize=16)
 def get_counter(name: str = DEFAULT_TOKENIZER) -> TokenCounter:
     """Return the counter of a tokenizer: a shipped name, a named model, a folder or file, or a hub name.
 
     Raises:
         UnknownNameError: nothing of that name is found; the message lists what is known.
     """
+    return _cached_counter(name)
+
+
+@lru_cache(maxsize=16)
+def _cached_counter(name: str) -> TokenCounter:
     return TokenCounter(name, _load(name))

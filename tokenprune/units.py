@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from itertools import compress
+from itertools import compress, pairwise
 
 import numpy as np
 
 from tokenprune.arrays import BoolArray, IntArray
-from tokenprune.document import Document
+from tokenprune.document import Document, Kind
 from tokenprune.tokens import TokenCounter, counts_between
 
-GONE = -1  # owner of a range that the segmenter dropped
+GONE = -1  # owner of a range that the segmenter dropped; -2 - w is a range that stays with wrapper w
+_CONTEXT = 300  # characters of the headings above a unit that scorers read
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,7 @@ class OffsetMap:
     out_start: IntArray
     src_start: IntArray
     src_end: IntArray
+    resolve: Callable[[int, int], int] | None = None  # (piece, offset inside) -> source, where lengths differ
 
     def to_source(self, offsets: IntArray) -> IntArray:
         """Map output offsets to source offsets; ascending offsets stay ascending."""
@@ -33,6 +35,9 @@ class OffsetMap:
         piece = np.maximum(np.searchsorted(self.out_start, offsets, side="right") - 1, 0)
         inside = np.maximum(offsets - self.out_start[piece], 0)
         mapped = np.minimum(self.src_start[piece] + inside, self.src_end[piece])
+        if self.resolve is not None:
+            for i in np.flatnonzero(inside > 0).tolist():
+                mapped[i] = min(self.resolve(int(piece[i]), int(inside[i])), int(self.src_end[piece[i]]))
         return np.maximum.accumulate(mapped) if len(mapped) else mapped
 
 
@@ -42,6 +47,7 @@ class Rendered:
 
     text: str
     offsets: OffsetMap
+    kind: Kind | None = None  # of the output, where it differs from the document's
 
 
 @dataclass(frozen=True)
@@ -61,13 +67,29 @@ class Pieces:
     src_start: IntArray
     src_end: IntArray
     tag: BoolArray | None = None
+    source: str = ""
 
     def join(self, keep: BoolArray) -> Rendered:
         """Join the pieces under a mask, bool [p]."""
         texts = list(compress(self.text, keep.tolist()))
+        if self.tag is not None and len(texts) > 1:
+            # Where markup between two texts is dropped, their words must not run together.
+            at = np.flatnonzero(keep)
+            apart = (at[1:] > at[:-1] + 1) & ~self.tag[at[1:]] & ~self.tag[at[:-1]]
+            for i in np.flatnonzero(apart).tolist():
+                if not texts[i][-1:].isspace() and not texts[i + 1][:1].isspace():
+                    texts[i] += "\n"
         lengths = np.fromiter(map(len, texts), dtype=np.int64, count=len(texts))
-        offsets = OffsetMap(np.cumsum(lengths) - lengths, self.src_start[keep], self.src_end[keep])
-        return Rendered("".join(texts), offsets)
+        begin, end = self.src_start[keep], self.src_end[keep]
+
+        def resolve(piece: int, inside: int) -> int:
+            from tokenprune.segment.html_ranges import source_offsets
+
+            a, b = int(begin[piece]), int(end[piece])
+            return a + source_offsets(self.source[a:b], texts[piece], [inside])[0]
+
+        exact = resolve if self.tag is not None else None
+        return Rendered("".join(texts), OffsetMap(np.cumsum(lengths) - lengths, begin, end, exact))
 
 
 @dataclass
@@ -91,8 +113,10 @@ class Units:
             table, the sentence that introduces its list), -1 for none.
         pieces: what the output is made of.
         range_start: int64 [r].
-        range_owner: int64 [r], the unit, or GONE.
+        range_owner: int64 [r], the unit, GONE, or -2 - w for white space that stays with wrapper w.
         range_reason: why a range is GONE, else "".
+        separates: int64 [w], for wrappers that only part paragraphs: the last unit before the gap. Such a
+            wrapper is rendered when units on both sides are. None: there are no such wrappers.
     """
 
     document: Document
@@ -107,29 +131,72 @@ class Units:
     range_start: IntArray
     range_owner: IntArray
     range_reason: list[str] = field(repr=False)
+    separates: IntArray | None = None
 
     @classmethod
-    def from_starts(cls, document: Document, starts: Sequence[int], counter: TokenCounter) -> Units:
-        """Units that are plain slices of the text; ``starts`` ascending, from 0, without repeats."""
-        bounds = np.asarray([*starts, len(document.text)], dtype=np.int64)
-        texts = [document.text[a:b] for a, b in zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True)]
-        n = len(texts)
-        owner = np.arange(n, dtype=np.int64)
-        none = np.full(n, -1, dtype=np.int64)
-        empty = np.empty(0, dtype=np.int64)
+    def from_starts(
+        cls,
+        document: Document,
+        starts: Sequence[int],
+        counter: TokenCounter,
+        leads: Callable[[list[str]], list[int]] | None = None,
+    ) -> Units:
+        """Units that are plain slices of the text.
+
+        White space that ends a paragraph of several units is rendered when any of them is kept: paragraphs
+        stay apart whatever goes.
+
+        Args:
+            document: what is cut.
+            starts: where the slices start; ascending, from 0, without repeats.
+            counter: of tokens.
+            leads: slices -> the unit that leads each one, -1 for none.
+        """
+        text = document.text
+        bounds = np.asarray([*starts, len(text)], dtype=np.int64)
+        slices = [text[a:b] for a, b in pairwise(bounds.tolist())]
+        n = len(slices)
+        lead = leads(slices) if leads else [-1] * n
+        pieces: list[str] = []
+        owners: list[int] = []
+        wrapper = np.full(n, -1, dtype=np.int64)
+        last: list[int] = []  # unit of each paragraph
+        paragraphs, first = 0, 0
+        for unit, piece in enumerate(slices):
+            body = piece.rstrip()
+            if not piece.endswith("\n") or first == unit or not body:
+                pieces.append(piece)
+                owners.append(unit)
+            else:
+                wrapper[first : unit + 1] = paragraphs
+                pieces += [body, piece[len(body) :]]
+                owners += [unit, -1 - paragraphs]
+                paragraphs += 1
+                last.append(unit)
+            if piece.endswith("\n"):
+                first = unit + 1
+        owner = np.asarray(owners, dtype=np.int64)
+        lengths = np.fromiter(map(len, pieces), dtype=np.int64, count=len(pieces))
+        edges = np.concatenate(([0], np.cumsum(lengths)))
+        tokens = counts_between(counter.starts(text), edges)
+        own = owner >= 0
+        cost, wrapper_cost = np.zeros(n, dtype=np.int64), np.zeros(paragraphs, dtype=np.int64)
+        np.add.at(cost, owner[own], tokens[own])
+        np.add.at(wrapper_cost, -1 - owner[~own], tokens[~own])
         return cls(
             document=document,
-            texts=texts,
-            context=[""] * n,
-            cost=counts_between(counter.starts(document.text), bounds),
-            wrapper=none,
-            wrapper_parent=empty,
-            wrapper_cost=empty,
-            lead=none,
-            pieces=Pieces(texts, owner, bounds[:-1], bounds[1:]),
-            range_start=bounds[:-1],
-            range_owner=owner,
-            range_reason=[""] * n,
+            texts=slices,
+            context=contexts(slices, lead),
+            cost=cost,
+            wrapper=wrapper,
+            wrapper_parent=np.full(paragraphs, -1, dtype=np.int64),
+            wrapper_cost=wrapper_cost,
+            lead=np.asarray(lead, dtype=np.int64),
+            pieces=Pieces(pieces, owner, edges[:-1], edges[1:]),
+            range_start=edges[:-1],
+            range_owner=np.where(own, owner, owner - 1),
+            range_reason=[""] * len(pieces),
+            separates=np.asarray(last, dtype=np.int64),
         )
 
     def __len__(self) -> int:
@@ -143,6 +210,8 @@ class Units:
         for w in range(len(opened) - 1, -1, -1):  # parents come first, so children are settled before them
             if opened[w] and self.wrapper_parent[w] >= 0:
                 opened[self.wrapper_parent[w]] = True
+        if self.separates is not None and keep.any():
+            opened &= self.separates < np.flatnonzero(keep)[-1]
         return opened
 
     def piece_mask(self, keep: BoolArray) -> BoolArray:
@@ -154,3 +223,15 @@ class Units:
         if len(self.wrapper_parent):
             mask[~own] = self.open_wrappers(keep)[-1 - owner[~own]]
         return mask
+
+
+def contexts(texts: list[str], lead: list[int]) -> list[str]:
+    """Headings above each unit, cut to a bounded length from the left: the nearest ones matter most."""
+    context: list[str] = []
+    for up in lead:
+        if up < 0:
+            context.append("")
+        else:
+            joined = f"{context[up]} {texts[up]}" if context[up] else texts[up]
+            context.append(joined[-_CONTEXT:])
+    return context

@@ -19,7 +19,8 @@ from tokenprune.segment.html_clean import BREAK, CLOSE, OPEN, TEXT, clean, escap
 PAGES = {
     "plain": "<p>One</p><p>Two</p>",
     "no tags": "just words & a < b",
-    "entities": "<p>a &amp; b &lt;i&gt; &eacute;&nbsp;&copy; &#8364; &#x20AC; &amp;amp; R&D &unknown; &lt</p>",
+    "entities": "<p>a &amp; b &lt;i&gt; &eacute;&nbsp;&copy; "
+    "&#8364; &#x20AC; &amp;amp; R&D &unknown; &lt</p>",
     "unclosed": "<div><p>one<p>two<ul><li>a<li>b</ul>tail",
     "crossed": "<b>bold <i>both</b> italic</i> none",
     "inline words": "<p>un<b>believ</b>able <a href=x>li</a>nk <span>s</span><span>t</span></p>",
@@ -29,12 +30,15 @@ PAGES = {
     "script in text": "<p>a<script>gone</script>b<style>gone</style>c</p>",
     "attribute with >": "<p title='a > b' data-x=\"<p>\">a</p><a href=x?a=1&b=2>b</a><p =x a= b>c</p>",
     "doctype": '<!DOCTYPE html PUBLIC "-//W3C//DTD XHTML 1.0 Strict//EN" "http://www.w3.org/x.dtd"><p>a</p>',
-    "xhtml": '<?xml version="1.0" encoding="utf-8"?>\n<html xmlns="http://www.w3.org/1999/xhtml"><head><title>T</title>'
+    "xhtml": '<?xml version="1.0" encoding="utf-8"?>\n<html '
+    'xmlns="http://www.w3.org/1999/xhtml"><head><title>T</title>'
     "</head><body><p>a<br />b</p><hr /><div class='x' />c</body></html>",
     "cdata": "<p>a <![CDATA[ b ]]> c</p>",
-    "frameset": "<html><head><title>T</title></head><frameset cols='1,2'><frame src=a><noframes><p>gone</p></noframes>"
+    "frameset": "<html><head><title>T</title></head><frameset "
+    "cols='1,2'><frame src=a><noframes><p>gone</p></noframes>"
     "</frameset></html>",
-    "textarea": "<form><textarea name=x>\n a <b>not bold</b> &amp; c\n</textarea><label>L<input value=gone></label></form>",
+    "textarea": "<form><textarea name=x>\n a <b>not bold</b> &amp; "
+    "c\n</textarea><label>L<input value=gone></label></form>",
     "title": "<title>A &amp; <b>B</b></title><p>c</p>",
     "noscript": "<p>a</p><noscript><p>no script</p></noscript><p>b</p>",
     "select": "<select><optgroup label=gone><option>a<option selected>b</optgroup></select>",
@@ -42,10 +46,12 @@ PAGES = {
     "table": "<table><caption>C</caption><thead><tr><th>A<th>B</thead><tbody><tr><td>1<td></tbody></table>",
     "nested table": "<table><tr><td>a<table><tr><td>b</td></tr></table>c</td></tr></table>",
     "text in table": "<table>stray<tr>stray2<td>cell</td></tr></table>",
-    "svg and math": "<svg><title>t</title><text>shown</text><path d='M0'/></svg><math><mi>x</mi><mo>=</mo></math>",
+    "svg and math": "<svg><title>t</title><text>shown</text><path "
+    "d='M0'/></svg><math><mi>x</mi><mo>=</mo></math>",
     "pre": "<p>x</p><pre>\n  a\n\n    b &lt;c&gt;\t<b>d</b>\n</pre><p>y</p>",
     "pre with blocks": "<pre>a<div> b </div>  <!-- gone -->c<span></span> d</pre>",
-    "video": "<video><p>fallback</p></video><object>other</object><canvas>drawing</canvas><audio>sound</audio>",
+    "video": "<video><p>fallback</p></video><object>other</object>"
+    "<canvas>drawing</canvas><audio>sound</audio>",
     "late head": "<p>a</p><head><title>late</title></head><p>b</p><body class=x>c",
     "end tags only": "</p></div>a</span></body></html>b",
     "after the end": "<html><body>a</body></html>b<p>c</p>",
@@ -184,7 +190,9 @@ def test_output(page, expected):
     """Exact outputs; None: the page comes back as it is, up to escaping of what would read as markup."""
     if expected is None:
         expected = page.replace("&D", "&amp;D").replace("a<b", "a&lt;b")
-        if "a&lt;b" in expected:  # "a<b..." opens a tag in the source, so there is nothing behind it to compare
+        if (
+            "a&lt;b" in expected
+        ):  # "a<b..." opens a tag in the source, so there is nothing behind it to compare
             page, expected = page.replace(", a<b", ""), expected.replace(", a&lt;b", "")
     assert cleaned(page) == expected
 
@@ -194,7 +202,10 @@ def test_tables_keep_rows_and_empty_cells(read_html):
         "<table><tr><th>A</th><th></th><th>C</th></tr><tr><td></td><td><span></span></td><td>3</td></tr>"
         "<tr><td>4<td> <td>6</table>"
     )
-    rows = [[c.get_text().strip() for c in row.find_all(["td", "th"])] for row in read_html.soup(cleaned(page)).find_all("tr")]
+    rows = [
+        [c.get_text().strip() for c in row.find_all(["td", "th"])]
+        for row in read_html.soup(cleaned(page)).find_all("tr")
+    ]
     assert rows == [["A", "", "C"], ["", "", "3"], ["4", "", "6"]]
 
 
@@ -268,7 +279,10 @@ def test_dropped_ranges_name_their_reason(part, reason):
 
 
 def test_keep_attributes(read_html):
-    page = '<p class=x id=y>See <a HREF="/a?b=1&amp;c=&quot;2&quot;" rel=z>this</a> <a name=n>that</a><img alt="A <b>" src=s></p>'
+    page = (
+        '<p class=x id=y>See <a HREF="/a?b=1&amp;c=&quot;2&quot;" '
+        'rel=z>this</a> <a name=n>that</a><img alt="A <b>" src=s></p>'
+    )
     out = cleaned(page, keep_attributes=("href", "Alt"))
     soup = read_html.soup(out)
     assert [dict(e.attrs) for e in soup.find_all(True) if e.attrs] == [
@@ -310,7 +324,8 @@ def test_text_events_come_from_where_they_say(data, strategies):
         if kind == TEXT and text.strip():
             assert unescape(source[begin:after]).split()[:1] == unescape(text).split()[:1]
         elif kind == BREAK:
-            assert source[begin:after].lower().startswith("<br")
+            # One that parts the words around a block that is gone stands nowhere.
+            assert begin == after or source[begin:after].lower().startswith("<br")
 
 
 def test_realistic_page(samples, read_html):
@@ -328,7 +343,15 @@ def test_escape_text_reads_back(text):
 
 @pytest.mark.parametrize(
     ("text", "expected"),
-    [("a & b", "a & b"), ("R&D", "R&amp;D"), ("a < b", "a < b"), ("a<b", "a&lt;b"), ("&", "&amp;"), ("<", "&lt;"), ("<3", "<3")],
+    [
+        ("a & b", "a & b"),
+        ("R&D", "R&amp;D"),
+        ("a < b", "a < b"),
+        ("a<b", "a&lt;b"),
+        ("&", "&amp;"),
+        ("<", "&lt;"),
+        ("<3", "<3"),
+    ],
 )
 def test_escape_text(text, expected):
     assert escape_text(text) == expected
@@ -361,7 +384,9 @@ def _all_pages():
 
 @pytest.mark.slow
 @pytest.mark.timeout(3000)
-@pytest.mark.skipif(not os.environ.get("TOKENPRUNE_DATA"), reason="TOKENPRUNE_DATA names no folder with pages")
+@pytest.mark.skipif(
+    not os.environ.get("TOKENPRUNE_DATA"), reason="TOKENPRUNE_DATA names no folder with pages"
+)
 def test_all_pages_of_the_data_folder(read_html):
     """Real pages: text, words apart from one another, and a second cleaning; every failing page is named."""
     failed, pages = {}, 0
@@ -387,7 +412,9 @@ def _without_hidden(page, read_html):
         re.I,
     )
     soup = read_html.soup(page)
-    for element in soup.find_all(lambda e: e.get("hidden", "until-found") != "until-found" or style.search(e.get("style", ""))):
+    for element in soup.find_all(
+        lambda e: e.get("hidden", "until-found") != "until-found" or style.search(e.get("style", ""))
+    ):
         if not element.decomposed:
             element.decompose()
     return str(soup)

@@ -39,15 +39,13 @@ def serve(
 ) -> None:
     """Prune the context of requests on their way to an OpenAI-compatible server.
 
+    \b
     Examples:
       tokenprune serve --upstream http://localhost:8000
-
       tokenprune serve --upstream http://localhost:8000/v1 --config tokenprune.yaml --port 9000
-
       tokenprune serve --embedded
-
       tokenprune serve --embedded smollm2-135m --port 8081
-    """
+    """  # noqa: D301 - \b is meant: it keeps the lines of the examples apart
     if (upstream is None) == (not embedded):
         raise typer.BadParameter("give either --upstream URL or --embedded [MODEL]")
     if not embedded and (model is not None or served_model_name is not None):

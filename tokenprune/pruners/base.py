@@ -24,6 +24,7 @@ class Pruner:
         name: shown in receipts.
         kinds: document kinds it accepts.
         uses_query: whether it needs a question; one that does not gives the same output for every question.
+        in_order: under a budget, whether a document ends at the first unit that does not fit.
     """
 
     segmenter: Segmenter
@@ -33,3 +34,4 @@ class Pruner:
     name: str = "custom"
     kinds: tuple[str, ...] = KINDS
     uses_query: bool = True
+    in_order: bool = False

@@ -17,7 +17,7 @@ from tokenprune.select.simple import Everything, KeepRatio
 )
 def none() -> Pruner:
     """Keep everything; a budget keeps the beginning."""
-    return Pruner(ByKind(), Position(), Everything(), uses_query=False)
+    return Pruner(ByKind(), Position(), Everything(), uses_query=False, in_order=True)
 
 
 @named("random", kinds=KINDS, paper="baseline", summary="units drawn by chance, the same for the same input")

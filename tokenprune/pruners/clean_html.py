@@ -19,5 +19,10 @@ from tokenprune.select.simple import Everything
 def clean_html(keep_attributes: Sequence[str] = (), output: str = "same") -> Pruner:
     """Clean a page; a budget keeps its beginning."""
     return Pruner(
-        HtmlBlocks(128, tuple(keep_attributes)), Position(), Everything(), renderer(output), uses_query=False
+        HtmlBlocks(128, tuple(keep_attributes)),
+        Position(),
+        Everything(),
+        renderer(output),
+        uses_query=False,
+        in_order=True,
     )

@@ -3,6 +3,7 @@
 from tokenprune.document import KINDS
 from tokenprune.pruners.base import Pruner
 from tokenprune.registry import named
+from tokenprune.render import renderer
 from tokenprune.score.embedding import Embedding
 from tokenprune.score.structure import Structured
 from tokenprune.segment.by_kind import ByKind
@@ -25,6 +26,5 @@ def embed_sentences(
     output: str = "same",
 ) -> Pruner:
     """Compose the method; ``threshold`` is a cosine."""
-    return Pruner(
-        ByKind(), Structured(Embedding(model)), choose(ShareOfBest(0.6), threshold, keep_ratio, top_k)
-    )
+    selector = choose(ShareOfBest(0.6), threshold, keep_ratio, top_k)
+    return Pruner(ByKind(), Structured(Embedding(model)), selector, renderer(output))

@@ -45,4 +45,4 @@ class PlainText:
             end = piece[-1] if piece else end
         plain: Pieces = replace(pieces, text=texts)
         rendered = plain.join(mask)
-        return Rendered(rendered.text.rstrip("\n\t"), rendered.offsets)
+        return Rendered(rendered.text.rstrip("\n\t"), replace(rendered.offsets, resolve=None), "text")

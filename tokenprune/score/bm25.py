@@ -15,8 +15,9 @@ from tokenprune.score import scorer_texts
 from tokenprune.units import Units
 
 # Scripts written without spaces are matched by character pairs; all else by words.
-_TERM = re.compile("[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\u0e00-\u0e7f]+|[^\\W_]+(?:['\u2019][^\\W_]+)?")
-_UNSPACED = re.compile("[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\u0e00-\u0e7f]")
+_SCRIPTS = "\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\u0e00-\u0e7f"
+_TERM = re.compile(rf"[{_SCRIPTS}]+|[^\W_{_SCRIPTS}]+(?:['\u2019][^\W_{_SCRIPTS}]+)?")
+_UNSPACED = re.compile(f"[{_SCRIPTS}]")
 
 # Words of questions rather than of answers; a list this short cannot hide a topic.
 STOPWORDS = frozenset(

@@ -18,8 +18,8 @@ class Cascade:
     """Score everything cheaply, the most promising units again with a better scorer.
 
     The idea of IDCM (arXiv 2105.09816): the expensive model reads what the cheap one could not rule out.
-    A unit that was read by both scores ``weight * cheap / best cheap + expensive``; the others keep their
-    cheap order below all of those.
+    A unit that was read by both scores ``weight * cheap / best cheap + expensive``; the others keep
+    their cheap part, shifted down as far as it takes to stand below all of those.
 
     Args:
         cheap: reads all units.
@@ -54,7 +54,7 @@ class Cascade:
         total[chosen] = share[chosen] + second
         rest = ~chosen
         if rest.any():
-            total[rest] += total[chosen].min() - share[rest].max() - 1e-6
+            total[rest] += min(0.0, total[chosen].min() - share[rest].max() - 1e-6)
         return np.split(total, bounds)
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from tokenprune.arrays import FloatArray
 from tokenprune.score import scorer_texts
+from tokenprune.tokens import sanitize
 from tokenprune.units import Units
 
 
@@ -34,6 +35,7 @@ class Embedding:
         if not sum(sizes):
             return [np.zeros(n) for n in sizes]
         texts = [t for u in documents for t in (scorer_texts(u) if self.context else u.texts)]
-        vectors = Encoder.load(self.model).encode([query, *texts], max_length=self.max_length)
+        safe = [sanitize(text) for text in (query, *texts)]
+        vectors = Encoder.load(self.model).encode(safe, max_length=self.max_length)
         scores = (vectors[1:] @ vectors[0]).astype(np.float64)
         return np.split(scores, np.cumsum(sizes)[:-1])

@@ -22,3 +22,7 @@ class ByKind:
         """Choose by ``document.kind``."""
         part = self.html if document.kind == "html" else self.text
         return part.segment(document, counter)
+
+    def finer(self, max_tokens: int) -> ByKind:
+        """Return a segmenter whose units are small enough for a budget."""
+        return ByKind(self.html.finer(max_tokens), self.text.finer(max_tokens))

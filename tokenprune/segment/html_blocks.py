@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import unescape
 from itertools import pairwise
 
@@ -17,10 +17,10 @@ import numpy as np
 
 from tokenprune.document import Document
 from tokenprune.segment.html_clean import BREAK, CLOSE, OPEN, TEXT, CleanPage, clean, is_inline, word_count
-from tokenprune.segment.html_ranges import contexts, partition, source_offsets
+from tokenprune.segment.html_ranges import partition, source_offsets, whole_entities
 from tokenprune.segment.sentences import sentence_starts, split_long
 from tokenprune.tokens import TokenCounter, counts_between
-from tokenprune.units import Pieces, Units
+from tokenprune.units import Pieces, Units, contexts
 
 # Ranks of units that lead others: one with a smaller rank reaches further. Headings rank by level.
 _TITLE, _TERM, _LIST, _TABLE = 0, 10, 1_000_000, 2_000_000
@@ -47,6 +47,10 @@ class HtmlBlocks:
         """Clean a page and cut it into blocks; any text is accepted, well formed or not."""
         page = clean(document.text, self.keep_attributes)
         return _Cutter(page, document, max(1, self.max_words)).units(counter)
+
+    def finer(self, max_tokens: int) -> HtmlBlocks:
+        """Return a segmenter whose blocks are small enough for a budget of ``max_tokens``."""
+        return replace(self, max_words=max(4, min(self.max_words, max_tokens // 4)))
 
 
 class _Cutter:
@@ -203,7 +207,7 @@ class _Cutter:
             starts = [0, *(m.end() for m in re.finditer(r"\n", text) if m.end() < len(text))]
         else:
             starts = sentence_starts(text)
-        starts = split_long(text, starts, 10 * self.max_words)
+        starts = [whole_entities(text, s) for s in split_long(text, starts, 10 * self.max_words)]
         cuts: list[int] = []
         full = 0
         for a, b in pairwise([*starts, len(text)]):
@@ -314,7 +318,9 @@ class _Cutter:
             wrapper_parent=np.asarray(self.wrapper_parent, dtype=np.int64),
             wrapper_cost=wrapper_cost,
             lead=np.asarray(self.lead, dtype=np.int64),
-            pieces=Pieces(self.text, owner, begin, after, np.asarray(self.tag, dtype=bool)),
+            pieces=Pieces(
+                self.text, owner, begin, after, np.asarray(self.tag, dtype=bool), self.document.text
+            ),
             range_start=starts,
             range_owner=owners,
             range_reason=reasons,

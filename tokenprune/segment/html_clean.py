@@ -24,6 +24,8 @@ _STRUCTURAL = frozenset(
 )
 # The only inline tags that carry meaning; the others (a, span, b, ...) only say how the page looks.
 _INLINE = frozenset("code kbd samp sub sup del ins q".split())
+# Blocks that say only how the page looks: their tags go, but words on both sides must not run together.
+_UNWRAPPED_BLOCKS = frozenset(("center", "noscript", "body"))
 # Cells stay when empty: the columns of a table depend on them.
 _CELLS = frozenset(("td", "th"))
 _VOID = frozenset(
@@ -118,6 +120,7 @@ class _Cleaner(Target):
         self._text: list[str] = []
         self._space = True  # whether the output so far ends in white space, or is empty
         self._pending = False  # white space met and not written yet
+        self._edge = False  # a block edge met that is not written: what follows starts a line
 
     # -- events from libxml2 --------------------------------------------------------------------------
 
@@ -141,10 +144,12 @@ class _Cleaner(Target):
                 self._emit(BREAK, self._inside, f"<img{kept}>", begin, self._cursor)
                 self._space = False
                 self._mark_own()
+            self._edge = self._edge or tag == "hr"
             return
         block = tag in _GENERIC or tag in _STRUCTURAL
         if self._depth >= _MAX_DEPTH:
             self._stack.append(-1)
+            self._edge = self._edge or block
             return
         if block:
             if self._pending:
@@ -154,6 +159,7 @@ class _Cleaner(Target):
             self._write_space()
         else:
             self._stack.append(-1)
+            self._edge = self._edge or tag in _UNWRAPPED_BLOCKS
             return
         page = self.page
         node = len(page.tag)
@@ -179,6 +185,7 @@ class _Cleaner(Target):
             return
         node = self._stack.pop()
         if node < 0:
+            self._edge = self._edge or tag in _UNWRAPPED_BLOCKS
             return
         self._inside = self.page.parent[node]
         self._depth -= 1
@@ -255,10 +262,16 @@ class _Cleaner(Target):
         if self._pending:
             page = self.page
             line = bool(page.kind) and page.kind[-1] == CLOSE and page.tag[page.node[-1]] not in _INLINE
-            self._emit(TEXT, self._inside, "\n" if line else " ", self._cursor, self._cursor)
-            self._pending = False
+            at = page.after[-1] if page.after else 0
+            self._emit(TEXT, self._inside, "\n" if line else " ", at, at)
+            self._pending = self._edge = False
 
     def _write(self, text: str) -> None:
+        if self._edge:
+            # Words on both sides of something that is gone stood on lines of their own.
+            if self.page.kind and self.page.kind[-1] == TEXT and not self._space:
+                self._emit(BREAK, self._inside, "<br>", self._cursor, self._cursor)
+            self._edge = False
         self._emit(TEXT, self._inside, text, self._cursor, self._text_end)
         self._space = False
         self._mark_own()
@@ -285,6 +298,7 @@ class _Cleaner(Target):
         if white:
             self._space, self._pending = False, True
         page.truncate(at)
+        self._edge = self._edge or page.tag[node] not in _INLINE
 
     def _collapse(self, node: int) -> None:
         """Settle a closed element: of a wrapper and the only element in it, one is enough."""

@@ -1,43 +1,65 @@
-"""Where HTML units stand in their source, and what stands above them."""
+"""Where HTML units stand in their source."""
 
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
+from collections.abc import Sequence
+from html import unescape
 
 import numpy as np
 
 from tokenprune.arrays import IntArray
 from tokenprune.units import GONE
 
-_CONTEXT = 300  # characters of the headings above a block that scorers read
 _WORD = re.compile(r"[^ \t\n\r\f]+")
-
-
-def contexts(texts: list[str], lead: list[int]) -> list[str]:
-    """Headings above each unit, cut to a bounded length from the left: the nearest ones matter most."""
-    context: list[str] = []
-    for up in lead:
-        if up < 0:
-            context.append("")
-        else:
-            joined = f"{context[up]} {texts[up]}" if context[up] else texts[up]
-            context.append(joined[-_CONTEXT:])
-    return context
+_CHARACTER = re.compile(r"&(?:#\d+|#x[0-9a-f]+|[a-z][a-z0-9]*);?|.", re.I | re.S)
 
 
 def source_offsets(source: str, text: str, offsets: list[int]) -> list[int]:
-    """Map offsets in a folded, escaped text to its source: words stand in the same order in both."""
-    source_words = [m.start() for m in _WORD.finditer(source)]
-    text_words = [m.start() for m in _WORD.finditer(text)]
-    found = np.searchsorted(text_words, offsets, side="right") - 1
+    """Map offsets in a folded, escaped text to its source.
+
+    The words stand in the same order in both; inside a word characters are counted, an entity as what it
+    stands for.
+    """
+    source_words = [m.span() for m in _WORD.finditer(source)]
+    text_words = [m.span() for m in _WORD.finditer(text)]
+    found = np.searchsorted([a for a, _ in text_words], offsets, side="right") - 1
     out: list[int] = []
+    current = -1
+    source_ends: Sequence[int] = [0]
+    text_ends: Sequence[int] = [0]
     for offset, word in zip(offsets, found.tolist(), strict=True):
         if word < 0 or word >= len(source_words):
             out.append(0 if word < 0 else len(source))
             continue
-        limit = source_words[word + 1] if word + 1 < len(source_words) else len(source)
-        out.append(min(source_words[word] + offset - text_words[word], limit))
+        (a, b), (c, d) = source_words[word], text_words[word]
+        if word != current:
+            current = word
+            source_ends, text_ends = _character_ends(source[a:b]), _character_ends(text[c:d])
+        inside = bisect_right(text_ends, min(offset, d) - c) - 1
+        begin = a + source_ends[min(inside, len(source_ends) - 1)]
+        if offset > d and word + 1 < len(source_words):  # behind the word, in the white space
+            begin = max(begin, source_words[word + 1][0] - 1)
+        out.append(begin)
     return out
+
+
+def _character_ends(word: str) -> Sequence[int]:
+    """Where in a word, as it is written, the first 0, 1, 2, ... characters that it stands for end."""
+    if "&" not in word:
+        return range(len(word) + 1)
+    ends = [0]
+    for m in _CHARACTER.finditer(word):
+        ends += [m.end()] * len(unescape(m[0]))
+    return ends
+
+
+def whole_entities(text: str, cut: int) -> int:
+    """Move a cut out of an entity, to its start."""
+    start = text.rfind("&", max(0, cut - 8), cut)
+    m = _CHARACTER.match(text, start) if start >= 0 else None
+    return start if m is not None and m.end() > cut else cut
 
 
 def partition(

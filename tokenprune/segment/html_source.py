@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from html import escape
+from html import escape, unescape
 from typing import Any, Protocol, cast
 
 from lxml import etree
@@ -20,16 +20,25 @@ from lxml import etree
 from tokenprune.tokens import sanitize
 
 # One attribute list. Possessive throughout: a tag is matched in one pass or not at all.
-_ATTRIBUTES = r"(?:[\s/]++|=?+[^\s/>=]++(?:\s*+=\s*+(?:\"[^\"]*+\"|'[^']*+'|(?![\"'])[^\s>]++)?+)?+|=)*+"
+_VALUE = r"(?:\"[^\"]*+(?:\"|\Z)|'[^']*+(?:'|\Z)|(?![\"'])[^\s>]++)"
+_ATTRIBUTES = rf"(?:[\s/]++|=?+[^\s/>=]++(?:\s*+=\s*+{_VALUE}?+)?+|=)*+"
 _RAW = "script|style|xmp|iframe|noembed|noframes|title|textarea|template|plaintext"
 _TOKEN = re.compile(
     rf"<(?:(?P<comment>!--(?:-?>|.*?(?:--!?>|\Z)))"
     rf"|(?P<raw>{_RAW})(?=[\s/>])(?P<rattr>{_ATTRIBUTES})>"
     rf"|(?P<start>[a-z][^\s/>]*+)(?P<attr>{_ATTRIBUTES})>"
-    rf"|(?P<unclosed>[a-z][^\s/>]*+{_ATTRIBUTES})\Z"
+    rf"|(?P<unclosed>[a-z][^\s/>]*+){_ATTRIBUTES}\Z"
     rf"|/(?P<end>[a-z][^\s/>]*+){_ATTRIBUTES}>"
     rf"|(?P<bogus>[!?/][^>]*+>?))",
     re.S | re.I,
+)
+_MISPLACED = frozenset(("html", "head", "body", "frameset"))
+_TAGS = frozenset(
+    "a abbr address article aside audio b blockquote body br button caption center cite code col colgroup dd"
+    " div dl dt em fieldset figcaption figure font footer form h1 h2 h3 h4 h5 h6 head header hr html i iframe"
+    " img input label legend li link main meta nav noscript object ol option p picture pre q s samp script"
+    " section select small source span strong style sub summary sup svg table tbody td template textarea"
+    " tfoot th thead time title tr tt u ul video".split()
 )
 _CLOSE = {name: re.compile(rf"</{name}(?=[\s/>])[^>]*+>?", re.I) for name in _RAW.split("|")}
 _SHOWN_RAW = frozenset({"title", "textarea", "xmp", "plaintext"})
@@ -37,8 +46,8 @@ _ATTRIBUTE = re.compile(r"([^\s/>=]++)(?:\s*+=\s*+(?:\"([^\"]*+)\"|'([^']*+)'|([
 
 # Text hidden from people by inline style is a known way to inject prompts.
 _HIDDEN_STYLE = re.compile(
-    r"display\s*:\s*none|visibility\s*:\s*(?:hidden|collapse)|font-size\s*:\s*0(?![.\d]*[1-9])"
-    r"|opacity\s*:\s*0(?![.\d]*[1-9])",
+    r"(?<![\w-])(?:display\s*:\s*none|visibility\s*:\s*(?:hidden|collapse)|font-size\s*:\s*0(?![.\d]*[1-9])"
+    r"|opacity\s*:\s*0(?![.\d]*[1-9]))",
     re.I,
 )
 
@@ -59,7 +68,7 @@ def _hidden(source: str) -> bool:
         return False
     found = attributes(source)
     return found.get("hidden", "no").lower() not in ("no", "until-found") or bool(
-        _HIDDEN_STYLE.search(found.get("style", ""))
+        _HIDDEN_STYLE.search(unescape(found.get("style", "")))
     )
 
 
@@ -113,16 +122,21 @@ def scan(source: str) -> Scan:
         kind, at = match.lastgroup, match.start()
         if at > position:
             write_text(at)
-        if kind == "unclosed":  # not a tag but the rest of the text: a browser drops it, we lose nothing
-            position = at
-            break
         position = match.end()
+        if kind == "unclosed":
+            # The page was cut inside a tag; what only resembles one ("a <b and ...") is text, and stays.
+            if match["unclosed"].lower() in _TAGS:
+                result.dropped.append((at, length, "unclosed-tag"))
+            else:
+                position = at
+            break
         after_tag = False
         if kind == "attr":
             attrs = match["attr"]
             mark = number(at, position)
             add(f"<{match['start']} {NUMBER}={mark} {'/' if attrs.endswith('/') else ''}>")
-            after_tag = True
+            # libxml2 ignores a misplaced one of these, and then the text behind it needs its own number.
+            after_tag = match["start"].lower() not in _MISPLACED
             if attrs and not attrs.isspace():
                 result.attrs[mark] = attrs
                 if _hidden(attrs):

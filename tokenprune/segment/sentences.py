@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from sentencex import get_sentence_boundaries
 
 from tokenprune.document import Document
+from tokenprune.segment.text_structure import text_leads
 from tokenprune.tokens import TokenCounter, sanitize
 from tokenprune.units import Units
 
@@ -105,11 +106,16 @@ def _structure(text: str) -> tuple[set[int], list[tuple[int, int]], list[int]]:
         elif kind in ("heading", "table", "item") or (kind == "text" and before in _ENDS_BLOCK):
             forced.add(a)
         elif kind == "text" and before in ("text", "item") and a:
-            if _STARTS_LOWER.match(line) or (
-                len(previous.strip()) >= _WRAPPED and not _ENDS_SENTENCE.search(previous)
-            ):
-                soft.append(a - 1)
-            elif not _ENDS_SENTENCE.search(previous):
+            wide = len(previous.strip())
+            ended = _ENDS_SENTENCE.search(previous) is not None
+            indented = line[:1] in " \t"
+            if not ended and not (indented and before == "text"):
+                wrapped = wide >= (_WRAPPED // 2 if _STARTS_LOWER.match(line) else _WRAPPED)
+                if wrapped or (before == "item" and indented):
+                    soft.append(a - 1)
+                else:
+                    forced.add(a)
+            elif indented and before == "text":
                 forced.add(a)
         previous, before = line, kind
     if code_from >= 0:
@@ -186,12 +192,22 @@ class Sentences:
 
     Args:
         max_characters: a longer sentence (or code block) is cut, so that no unit alone eats a budget.
+        max_tokens: likewise in tokens, as far as they can be told from the average of the text.
     """
 
     max_characters: int = 1000
+    max_tokens: int | None = None
 
     def segment(self, document: Document, counter: TokenCounter) -> Units:
         """Cut a text into sentences; ``metadata["language"]`` names the language if it is known."""
         language = document.metadata.get("language")
-        starts = sentence_starts(document.text, str(language) if language else None)
-        return Units.from_starts(document, split_long(document.text, starts, self.max_characters), counter)
+        text = document.text
+        starts = sentence_starts(text, str(language) if language else None)
+        size = self.max_characters
+        if self.max_tokens is not None and text:
+            size = min(size, max(4, self.max_tokens * len(text) // max(1, counter.count(text))))
+        return Units.from_starts(document, split_long(text, starts, size), counter, text_leads)
+
+    def finer(self, max_tokens: int) -> Sentences:
+        """Return a segmenter whose units are small enough for a budget of ``max_tokens``."""
+        return replace(self, max_tokens=max(1, max_tokens // 2))

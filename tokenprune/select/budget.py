@@ -24,6 +24,7 @@ def fill(
     scores: Sequence[FloatArray],
     limit: int,
     count: Callable[[int, BoolArray], int],
+    in_order: Sequence[bool] = (),
 ) -> list[BoolArray]:
     """Choose units from the best score down, so that the rendered documents hold at most ``limit`` tokens.
 
@@ -32,6 +33,7 @@ def fill(
         scores: float64 [n] per document, on one scale.
         limit: tokens of all documents together.
         count: exact tokens of document i rendered under a mask.
+        in_order: per document, whether it ends at the first unit that does not fit; default no.
 
     Returns:
         bool [n] per document.
@@ -52,7 +54,7 @@ def fill(
     best_tokens = 0
     target, low, high = limit, 0, None
     for _ in range(_ROUNDS):
-        masks = _greedy(documents, scores, target)
+        masks = _greedy(documents, scores, target, in_order)
         tokens = total(masks)
         if tokens <= limit:
             if tokens > best_tokens:
@@ -73,7 +75,9 @@ def fill(
     return best
 
 
-def _greedy(documents: Sequence[Units], scores: Sequence[FloatArray], limit: int) -> list[BoolArray]:
+def _greedy(
+    documents: Sequence[Units], scores: Sequence[FloatArray], limit: int, in_order: Sequence[bool]
+) -> list[BoolArray]:
     """One pass from the best unit down; a unit that does not fit is passed over."""
     keep = [np.zeros(len(u), dtype=bool) for u in documents]
     opened = [np.zeros(len(u.wrapper_parent), dtype=bool) for u in documents]
@@ -82,12 +86,13 @@ def _greedy(documents: Sequence[Units], scores: Sequence[FloatArray], limit: int
     local = np.arange(sum(sizes)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
     order = ranking(np.concatenate([np.empty(0), *scores]))
     left = limit
+    ended: set[int] = set()
     smallest = min((int(u.cost.min()) for u in documents if len(u)), default=0)
     for flat in order.tolist():
         if left < smallest:
             break
         i, unit = int(of[flat]), int(local[flat])
-        if keep[i][unit]:
+        if keep[i][unit] or i in ended:
             continue
         units = documents[i]
         with_leads = _needed(units, unit, keep[i], opened[i], leads=True)
@@ -98,6 +103,8 @@ def _greedy(documents: Sequence[Units], scores: Sequence[FloatArray], limit: int
             left -= tokens
             keep[i][members] = True
             opened[i][wrappers] = True
+        elif in_order and in_order[i]:
+            ended.add(i)
     return keep
 
 

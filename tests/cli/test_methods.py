@@ -1,0 +1,52 @@
+"""``tokenprune methods`` as a person runs it."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import tokenprune as tp
+
+COMMAND = str(Path(sys.executable).with_name("tokenprune"))
+
+
+def run(*args):
+    return subprocess.run([COMMAND, *args], capture_output=True, text=True, timeout=60)
+
+
+def test_one_line_each_with_its_paper():
+    done = run("methods")
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    infos = tp.list_pruners()
+    assert [line.split()[0] for line in lines] == [i.name for i in infos]
+    for line, info in zip(lines, infos, strict=True):
+        assert info.summary in line
+        assert re.search(r"\[.*" + re.escape(info.paper), line)
+        assert line.endswith(f"; needs {', '.join(info.models)}]") == bool(info.models)
+
+
+def test_help_has_an_example():
+    done = run("methods", "--help")
+    assert done.returncode == 0
+    assert "tokenprune methods" in done.stdout
+    assert "Example" in done.stdout
+
+
+def test_usage_errors():
+    for arguments in (["methods", "extra"], ["nonesuch"], ["--nonesuch"]):
+        done = run(*arguments)
+        assert done.returncode == 2
+        assert "Traceback" not in done.stderr
+        assert arguments[-1] in done.stderr
+        assert done.stdout == ""
+
+
+def test_help_lists_the_commands():
+    done = run("--help")
+    assert done.returncode == 0
+    assert all(re.search(rf"^\s*{c}\b", done.stdout, re.M) for c in ("prune", "serve", "models", "methods"))
+
+
+def test_version():
+    assert run("--version").stdout.strip() == tp.__version__

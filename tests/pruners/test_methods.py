@@ -1,0 +1,221 @@
+"""What each named method does, and that size and shape of a page do not matter."""
+
+import pytest
+
+import tokenprune as tp
+from tokenprune.tokens import get_counter
+
+QUERY = "How is a file opened for appending?"
+
+
+def prune(method, document, budget=None, query=QUERY):
+    return tp.Pipeline([method]).prune(query, [document], budget)
+
+
+def test_none_keeps_everything(samples):
+    for document in (tp.Document(samples.prose(1)), tp.Document("One. Two.\x00", kind="chat")):
+        assert prune("none", document).documents[0].text == document.text
+
+
+@pytest.mark.parametrize("limit", [0, 1, 7, 40, 100, 300])
+def test_none_cuts_at_the_end(limit, samples):
+    """The text cut at the end, as its summary says: the output is a prefix."""
+    document = tp.Document(samples.prose(2))
+    out = prune("none", document, tp.Budget(limit)).documents[0].text
+    assert document.text.startswith(out)
+
+
+def test_clean_html_keeps_the_beginning(samples, read_html):
+    document = tp.Document(samples.page(3))
+    out = prune("clean-html", document, tp.Budget(500), query="").documents[0].text
+    words = read_html.words(document.text)
+    assert read_html.words(out)[:60] == words[:60]
+
+
+def test_random_keeps_a_quarter_and_depends_on_the_question(samples):
+    document = tp.Document(samples.prose(6))
+    first, second = prune("random", document), prune("random", document, query="Another question?")
+    for result in (first, second):
+        assert 0.2 <= result.tokens_after / result.tokens_before <= 0.26
+    assert first.documents[0].text != second.documents[0].text
+
+
+@pytest.mark.parametrize("method", ["htmlrag-bm25", "bm25-sentences"])
+@pytest.mark.parametrize(
+    ("query", "answer"),
+    [
+        ("How is a file opened for appending?", "'a' opens the file for appending"),
+        ("Do equal elements keep their original order?", "guaranteed to be stable"),
+        ("How do I empty the cache?", "cache_clear to empty it"),
+        ("What must be called before login?", "starttls must be called before login"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["html", "text"])
+def test_answer_survives(method, query, answer, kind, samples):
+    if (method, kind) == ("htmlrag-bm25", "text"):
+        method = "bm25-sentences"
+    document = tp.Document(samples.page(1) if kind == "html" else samples.prose(1))
+    for budget in (None, tp.Budget(200)):
+        result = prune(method, document, budget, query)
+        assert answer in result.documents[0].text
+        assert result.tokens_after < 0.6 * result.tokens_before
+
+
+def test_nothing_found_keeps_nothing(samples):
+    result = prune("bm25-sentences", tp.Document(samples.prose(1)), query="zebra quagga")
+    assert result.documents[0].text == ""
+    assert {u.reason for u in result.receipts[0].units} == {"low-score"}
+
+
+@pytest.mark.parametrize("method", ["htmlrag-bm25", "bm25-sentences"])
+def test_threshold_is_a_sum_of_bm25(method, samples):
+    document = tp.Document(samples.page(1))
+    tokens = [
+        tp.Pipeline([tp.pruner(method, threshold=t)]).prune(QUERY, [document]).tokens_after
+        for t in (0.0, 1.0, 3.0, 1e9)
+    ]
+    assert tokens == sorted(tokens, reverse=True)
+    assert tokens[0] > tokens[2] > tokens[3] == 0
+
+
+def test_output_is_readable_html(samples, read_html):
+    out = prune("htmlrag-bm25", tp.Document(samples.page(2)), tp.Budget(250)).documents[0].text
+    assert "class=" not in out
+    assert "<script" not in out
+    assert out.count("<ul>") == out.count("</ul>")
+    assert [c.name for c in read_html.soup(out).find_all(["h1", "h2"])].count(
+        "h1"
+    ) == 1  # the heading comes along
+
+
+# -- size and shape -----------------------------------------------------------------------------------
+
+
+def section(n):
+    return (
+        f'<div class="x{n}"><h2>Heading {n}</h2><p>Some words '
+        f"about topic number {n} that nobody asked for.</p>"
+        "<ul><li>one<li>two</ul></div>"
+    )
+
+
+def big_page(size):
+    body = "".join(section(n) for n in range(size // len(section(10_000))))
+    half = len(body) // 2
+    at = body.index("<div", half)
+    return f"<h1>T</h1>{body[:at]}<p>The needle lies exactly here.</p>{body[at:]}"
+
+
+def check_big(page, check, **fields):
+    document = tp.Document(page, **fields)
+    result = prune("htmlrag-bm25", document, tp.Budget(500), query="Where does the needle lie?")
+    receipt = result.receipts[0]
+    text = result.documents[0].text
+    assert "The needle lies exactly here." in text
+    assert get_counter().count(text) == result.tokens_after <= 500
+    ends = receipt.units.end.tolist()
+    assert receipt.units.start.tolist() == [0, *ends[:-1]]
+    assert ends[-1] == len(page)
+    assert int(receipt.units.tokens.sum()) == result.tokens_before
+    needle = page.index("The needle")
+    assert [u.kept for u in receipt.units if u.start <= needle < u.end] == [True]
+
+
+def test_page_of_two_megabytes(check):
+    check_big(big_page(2_000_000), check)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_page_of_twenty_megabytes(check):
+    check_big(big_page(20_000_000), check)
+
+
+DEEP = {
+    "closed": lambda n: "<div>" * n + "needle" + "</div>" * n,
+    "unclosed": lambda n: "<div>" * n + "needle",
+    "inline": lambda n: "<b>" * n + "needle" + "</b>" * n,
+    "kept inline": lambda n: "<code>" * n + "needle" + "</code>" * n,
+    "lists": lambda n: "<ul><li>" * (n // 2) + "needle",
+    "tables": lambda n: "<table><tr><td>" * (n // 3) + "needle",
+    "end tags": lambda n: "needle" + "</div>" * n,
+    "hidden": lambda n: "needle" + "<div hidden>" * n + "secret",
+}
+
+
+@pytest.mark.parametrize("shape", DEEP)
+@pytest.mark.parametrize("method", ["clean-html", "htmlrag-bm25"])
+def test_deep_nesting(shape, method, check):
+    page = DEEP[shape](100_000)
+    result = prune(method, tp.Document(page, kind="html"), query="needle")
+    text = result.documents[0].text
+    assert "needle" in text
+    assert "secret" not in text
+    assert len(text) < len(page)
+    units = list(result.receipts[0].units)
+    assert (units[0].start, units[-1].end) == (0, len(page))
+
+
+@pytest.mark.parametrize("opening", ["<div>word{n} ", "<ul><li>word{n}: ", "<span>word{n} ", "<q>word{n} "])
+def test_words_at_every_depth(opening, check, read_html):
+    page = "".join(opening.format(n=n) for n in range(10_000)) + "needle"
+    document = tp.Document(page, kind="html")
+    text = prune("clean-html", document).documents[0].text
+    assert read_html.is_subsequence(
+        [f"word{n}" for n in range(0, 10_000, 999)],
+        text.replace(":", "").replace("<", " <").replace(">", "> ").split(),
+    )
+    result = prune("htmlrag-bm25", document, tp.Budget(300), query="needle")
+    assert get_counter().count(result.documents[0].text) <= 300
+
+
+FLAT = {
+    "no spaces": "a" * 1_000_000,
+    "less than": "<" * 1_000_000,
+    "open tags": "<a " * 300_000,
+    "quotes": '<a b="' * 150_000,
+    "entities": "&amp;" * 200_000,
+    "end of comments": "<!-- " + "-" * 1_000_000,
+    "line ends": "\n" * 100_000,
+    "full stops": "a. " * 300_000,
+    "digits": "1. " * 300_000,
+    "fences": "```\n" * 25_000,
+    "table rows": "| a | b |\n" * 100_000,
+    "list items": "- a\n" * 200_000,
+    "han": "漢" * 300_000,
+    "scripts": "<script></script>" * 50_000,
+    "unclosed scripts": "<script>" * 100_000,
+    "surrogates": "\ud800" * 300_000,
+    "combining": "e" + "\u0301" * 300_000,
+}
+
+
+LONG = {
+    "line ends": "\n" * 1_000_000,
+    "fences": "```\n" * 250_000,
+    "lines": "a\n" * 500_000,
+    "dots": ".\n" * 500_000,
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shape", LONG)
+@pytest.mark.parametrize("kind", ["text", "html"])
+def test_a_megabyte_of_short_lines(shape, kind):
+    """Whatever is read again for each line makes these take minutes."""
+    check_flat(LONG[shape], kind)
+
+
+@pytest.mark.parametrize("shape", FLAT)
+@pytest.mark.parametrize("kind", ["text", "html"])
+def test_a_megabyte_of_one_thing(shape, kind):
+    check_flat(FLAT[shape], kind)
+
+
+def check_flat(text, kind):
+    result = prune("bm25-sentences", tp.Document(text, kind=kind), tp.Budget(400), query="needle")
+    assert result.tokens_after <= 400
+    assert get_counter().count(result.documents[0].text) == result.tokens_after
+    units = result.receipts[0].units
+    assert (int(units.start[0]), int(units.end[-1])) == (0, len(text))
+    assert int(units.tokens.sum()) == result.tokens_before

@@ -1,0 +1,102 @@
+"""Renderers: the same form, and plain text out of HTML."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tokenprune import Pruner
+from tokenprune.budget import Budget
+from tokenprune.document import Document
+from tokenprune.pipeline import Pipeline
+from tokenprune.render.source import SameForm
+from tokenprune.render.text import PlainText
+from tokenprune.score.bm25 import BM25
+from tokenprune.segment.html_blocks import HtmlBlocks
+from tokenprune.segment.sentences import Sentences
+from tokenprune.select.simple import Everything
+from tokenprune.tokens import get_counter
+
+
+def html(page, max_words=64):
+    return HtmlBlocks(max_words).segment(Document(page, kind="html"), get_counter())
+
+
+def plain(page, keep=None, max_words=64):
+    units = html(page, max_words)
+    mask = np.ones(len(units), dtype=bool) if keep is None else np.asarray(keep, dtype=bool)
+    return PlainText().render(units, mask).text
+
+
+@pytest.mark.parametrize(
+    ("page", "expected"),
+    [
+        ("", ""),
+        ("<p>one</p><p>two</p>", "one\ntwo"),
+        ("<h1>H</h1>text<ul><li>a<li>b</ul>", "H\ntext\na\nb"),
+        ("<p>a<br>b</p>", "a\nb"),
+        ("<p>a &amp; b &lt;i&gt; &eacute;</p>", "a & b <i> é"),
+        ("<table><tr><th>A</th><th>B</th></tr><tr><td>1</td><td>2</td></tr></table>", "A\tB\n1\t2"),
+        ("<pre>a\n  b</pre>", "a\n  b"),
+        ("<p>x<sup>2</sup> <code>f()</code></p>", "x2 f()"),
+        ("<div><div>a</div>\n\n<div>b</div></div>", "a\nb"),
+    ],
+)
+def test_plain_text(page, expected):
+    assert plain(page) == expected
+
+
+def test_plain_text_of_some_units():
+    page = "<ul><li>one two</li><li>three four</li><li>five six</li></ul>"
+    assert plain(page, [1, 0, 1], max_words=2) == "one two\nfive six"
+    assert plain(page, [0, 0, 0], max_words=2) == ""
+
+
+def test_plain_text_of_plain_text():
+    units = Sentences().segment(Document("One. Two. Three.", kind="text"), get_counter())
+    keep = np.array([True, False, True])
+    assert PlainText().render(units, keep).text == SameForm().render(units, keep).text == "One. Three."
+
+
+@pytest.mark.parametrize("renderer", [SameForm(), PlainText()], ids=["same form", "plain text"])
+@given(data=st.data())
+def test_adds_no_word(renderer, data, strategies, read_html):
+    page = data.draw(strategies.nested_html)
+    units = html(page, 4)
+    keep = data.draw(st.lists(st.booleans(), min_size=len(units), max_size=len(units)))
+    rendered = renderer.render(units, np.asarray(keep, dtype=bool))
+    letters = rendered.text if isinstance(renderer, PlainText) else read_html.text(rendered.text)
+    assert read_html.is_subsequence("".join(letters.split()), "".join(read_html.text(page).split()))
+
+
+@pytest.mark.parametrize("renderer", [SameForm(), PlainText()], ids=["same form", "plain text"])
+def test_offsets_lead_back_to_the_source(renderer, samples):
+    page = samples.page(1)
+    rendered = renderer.render(html(page), np.ones(len(html(page)), dtype=bool))
+    for word in ("starttls", "perf_counter", "appending", "Library"):
+        at = rendered.text.index(word)
+        source = int(rendered.offsets.to_source(np.array([at]))[0])
+        # Exact where white space in front of the word was not folded, as here.
+        assert page[source : source + len(word)] == word
+
+
+@given(data=st.data())
+def test_offsets_are_ascending_and_inside(data, strategies):
+    page = data.draw(strategies.html)
+    units = html(page, 4)
+    keep = np.asarray(
+        data.draw(st.lists(st.booleans(), min_size=len(units), max_size=len(units))), dtype=bool
+    )
+    rendered = SameForm().render(units, keep)
+    mapped = rendered.offsets.to_source(np.arange(len(rendered.text))).tolist()
+    assert mapped == sorted(mapped)
+    assert all(0 <= m <= len(page) for m in mapped)
+
+
+def test_plain_text_pruner_stays_in_the_budget(samples):
+    method = Pruner(HtmlBlocks(32), BM25(), Everything(), PlainText(), name="plain", kinds=("html",))
+    document = Document(samples.page(3))
+    result = Pipeline([method]).prune("open a file", [document], Budget(max_tokens=200))
+    text = result.documents[0].text
+    assert "<" not in text
+    assert 180 <= get_counter().count(text) == result.tokens_after <= 200

@@ -1,0 +1,121 @@
+"""Headings and repetitions, and the cascade of a cheap and an expensive scorer."""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tokenprune.document import Document
+from tokenprune.score.bm25 import BM25
+from tokenprune.score.cascade import Cascade
+from tokenprune.score.structure import Structured
+from tokenprune.segment.html_blocks import HtmlBlocks
+from tokenprune.segment.sentences import Sentences
+from tokenprune.tokens import get_counter
+
+
+class Fixed:
+    """Gives the scores it was made with, and remembers what it read."""
+
+    def __init__(self, *scores):
+        self.scores, self.read = scores, []
+
+    def score(self, query, documents):
+        self.read.append([list(u.texts) for u in documents])
+        return [np.array(s, dtype=float) for s in self.scores]
+
+
+class ByText:
+    """Gives each text the score it was told for it."""
+
+    def __init__(self, scores):
+        self.scores, self.read = scores, []
+
+    def score(self, query, documents):
+        self.read += [t for u in documents for t in u.texts]
+        return [np.array([self.scores[t] for t in u.texts], dtype=float) for u in documents]
+
+
+def html(page):
+    return HtmlBlocks(4).segment(Document(page, kind="html"), get_counter())
+
+
+def sentences(text):
+    return Sentences().segment(Document(text, kind="text"), get_counter())
+
+
+def test_headings_and_repetitions_get_the_lowest_score():
+    page = (
+        "<ul><li>Cats</li><li>Dogs</li></ul><h2>Cats</h2><p>They "
+        "sleep.</p><h2>Dogs</h2><p>They bark.</p><p>they bark</p>"
+    )
+    units = html(page)
+    assert units.texts == ["Cats Dogs", "Cats", "They sleep.", "Dogs", "They bark.", "they bark"]
+    scores = Structured(Fixed([5, 9, 2, 8, 3, 7])).score("q", [units])[0]
+    assert scores.tolist() == [5, 2, 2, 2, 3, 2]
+
+
+def test_entry_of_a_table_of_contents():
+    page = "<p>Sleeping cats</p><h2>Sleeping cats</h2><p>They do it all day.</p>"
+    assert Structured(Fixed([9, 9, 1])).score("q", [html(page)])[0].tolist() == [1, 1, 1]
+
+
+def test_long_lead_is_content():
+    page = f"<h2>{'word ' * 50}</h2><p>They sleep.</p>"
+    units = HtmlBlocks(64).segment(Document(page, kind="html"), get_counter())
+    assert Structured(Fixed([9, 1])).score("q", [units])[0].tolist() == [9, 1]
+
+
+def test_lowest_is_that_of_the_whole_call():
+    scores = Structured(Fixed([9, 5], [1, 2])).score(
+        "q", [html("<h2>Cats</h2><p>They sleep.</p>"), sentences("One. Two.")]
+    )
+    assert [s.tolist() for s in scores] == [[1, 5], [1, 2]]
+
+
+def test_structured_without_units():
+    assert Structured(BM25()).score("q", []) == []
+    assert [len(s) for s in Structured(BM25()).score("q", [html("")])] == [0]
+
+
+@given(
+    st.lists(st.floats(-5, 5), min_size=4, max_size=4),
+    st.lists(st.floats(0, 1), min_size=4, max_size=4),
+    st.integers(0, 40),
+)
+def test_cascade(cheap, expensive, max_tokens):
+    """The expensive scorer reads the best of the cheap one; all it read stand above the rest."""
+    units = sentences("First one. Second sentence here. Third. The fourth sentence is the longest of all.")
+    reader = ByText(dict(zip(units.texts, expensive, strict=True)))
+    got = Cascade(Fixed(cheap), reader, max_tokens, weight=0.3).score("q", [units])[0]
+    order = sorted(range(4), key=lambda n: (-cheap[n], n))
+    chosen, used = order[:1], max(1, int(units.cost[order[0]]))
+    for n in order[1:]:
+        used += max(1, int(units.cost[n]))
+        if used > max_tokens:
+            break
+        chosen.append(n)
+    assert reader.read == [units.texts[n] for n in sorted(chosen)]
+    top = max(max(map(abs, cheap)), 1e-9)
+    for n in chosen:
+        assert got[n] == pytest.approx(0.3 * cheap[n] / top + expensive[n], abs=1e-12)
+    rest = [n for n in order if n not in chosen]
+    assert all(got[n] < min(got[c] for c in chosen) for n in rest)
+    for a, b in pairwise(rest):
+        assert got[a] >= got[b]
+
+
+def test_cascade_over_several_documents():
+    one, two = sentences("Cats sleep. Dogs bark."), sentences("A needle is sharp. Hay is soft.")
+    reader = ByText(dict.fromkeys([*one.texts, *two.texts], 0.5))
+    scores = Cascade(BM25(), reader, 5).score("needle", [one, two])
+    assert [len(s) for s in scores] == [2, 2]
+    assert reader.read == ["A needle is sharp. "]
+    assert max(range(4), key=np.concatenate(scores).__getitem__) == 2
+
+
+def test_cascade_without_units():
+    assert Cascade(BM25(), ByText({})).score("q", []) == []
+    assert [len(s) for s in Cascade(BM25(), ByText({})).score("q", [html("")])] == [0]

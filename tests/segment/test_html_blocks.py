@@ -1,0 +1,325 @@
+"""The block tree: granularity, leads, wrappers, and ranges of the source that hold what they say."""
+
+from html import unescape
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tokenprune.document import Document
+from tokenprune.segment.by_kind import ByKind
+from tokenprune.segment.html_blocks import HtmlBlocks
+from tokenprune.segment.html_clean import word_count
+from tokenprune.segment.html_ranges import partition
+from tokenprune.tokens import get_counter, sanitize
+from tokenprune.units import GONE
+
+
+def cut(page, max_words=64, **options):
+    return HtmlBlocks(max_words, **options).segment(Document(page, kind="html"), get_counter())
+
+
+def render(units, keep):
+    return units.pieces.join(units.piece_mask(np.asarray(keep, dtype=bool))).text
+
+
+def sources(units):
+    """The source of each unit: its ranges joined."""
+    text = units.document.text
+    bounds = [*units.range_start.tolist(), len(text)]
+    found = [""] * len(units)
+    for n, owner in enumerate(units.range_owner.tolist()):
+        if owner != GONE:
+            found[owner] += text[bounds[n] : bounds[n + 1]]
+    return found
+
+
+def assert_ranges_hold_the_words(units, read_html):
+    for text, source in zip(units.texts, sources(units), strict=True):
+        letters = "".join(text.split())
+        assert read_html.is_subsequence(letters, unescape(sanitize(source))), f"{text!r} is not in {source!r}"
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        "<p>one</p><p>two</p><p>three</p>",
+        "one<p>two</p>three<div>four</div>",
+        "<div>one<p>two</p>three</div>",
+        "<p>one<p>two<ul><li>three<li>four</ul>five",
+        "<p>one</p><script>gone</script>two<!-- gone --><p>three</p>",
+        "<p>one</p><script>gone</script><p>two</p>",
+        "<p>one &amp; two</p><p>three &lt;b&gt;</p>",
+        "<p>one</p>\n\n<div hidden>gone</div>two<p>three",
+        "<table><tr><td>one</td><td>two</td></tr><tr><td>three</td></tr></table>",
+        "<table><tr><td>one<tr>two<td>three</table>four",
+        "<p>one</p><title>two</title>three<p>four</p>",
+        "<form><p>one</p><form>two</form><p>three</p></form>",
+        "<select><option>one<option>two</select>three",
+        "<a href=x>one<a href=y>two<p>three",
+        # libxml2 drops a second start tag of these, and with it the number it carries
+        "<p>one</p><body class=x>two<p>three</p>",
+        "<p>one</p><html lang=en>two<p>three</p>",
+        "<p>one</p><head>two</head><p>three</p>",
+        "<p>one</p><frameset>two<p>three</p>",
+        "<pre>one\ntwo\n</pre><p>three</p>",
+        "<ins>one<p>two</p></ins>three",
+        "<b>one<p>two</b>three</p>four",
+    ],
+)
+def test_each_range_holds_the_words_of_its_unit(page, read_html):
+    units = cut(page, 1)
+    assert len(units) > 1
+    assert_ranges_hold_the_words(units, read_html)
+
+
+@pytest.mark.parametrize(
+    "sentence",
+    [
+        "日本語&nbsp;の文です。",
+        "A&amp;B is R&#38;D,\n\n   and   more follows here. ",
+        "word &lt;b&gt;&nbsp;word. ",
+    ],
+)
+def test_ranges_of_a_long_paragraph_hold_the_words(sentence, read_html):
+    """Entities and folded white space make the source longer than the text it stands for."""
+    for count in (20, 60):
+        units = cut(f"<p>{sentence * count}</p>", 16)
+        assert len(units) > 3
+        assert_ranges_hold_the_words(units, read_html)
+
+
+@pytest.mark.parametrize("padding", range(1274, 1281))
+def test_no_entity_is_cut(padding, read_html):
+    """A blob without spaces is cut anywhere, but not inside an entity: both halves would be new words."""
+    page = f"<p>{'x' * padding}&lt;b&gt;{'y' * 1700}</p>"
+    units = cut(page, 64)
+    assert len(units) > 1
+    assert "".join(units.texts) == "x" * padding + "<b>" + "y" * 1700
+    for n in range(len(units)):
+        assert read_html.text(render(units, np.arange(len(units)) == n)) == units.texts[n]
+        assert set(units.texts[n]) <= set("x<b>y")
+
+
+@given(data=st.data())
+def test_ranges_hold_the_words_in_any_page(data, strategies, read_html):
+    page = data.draw(st.one_of(strategies.nested_html, strategies.tag_soup))
+    assert_ranges_hold_the_words(cut(page, data.draw(st.integers(0, 5))), read_html)
+
+
+@pytest.mark.parametrize("max_words", [4, 16, 64, 256])
+def test_realistic_page(max_words, samples, read_html):
+    page = samples.page(2)
+    units = cut(page, max_words)
+    assert_ranges_hold_the_words(units, read_html)
+    everything = render(units, np.ones(len(units)))
+    assert read_html.words(everything) == read_html.words(page)
+    assert " ".join(units.texts).split() == read_html.words(page)
+    assert int(units.cost.sum() + units.wrapper_cost.sum()) == get_counter().count(everything)
+
+
+@pytest.mark.parametrize("max_words", [16, 64])
+def test_granularity(max_words, samples):
+    """Units are at most as long as asked for, or one row of a table (three times) or one sentence."""
+    units = cut(samples.page(3), max_words)
+    assert max(map(word_count, units.texts)) <= max(max_words, 24)
+    assert len(units) > word_count(" ".join(units.texts)) / max_words
+
+
+@given(data=st.data())
+def test_ranges_partition_any_page(data, strategies):
+    page = data.draw(strategies.html)
+    units = cut(page, data.draw(st.integers(0, 8)))
+    starts = units.range_start.tolist()
+    assert (starts[:1] == [0]) == bool(page)
+    assert starts == sorted(set(starts))
+    assert all(s < len(page) for s in starts)
+    assert set(units.range_owner.tolist()) <= {GONE, *range(len(units))}
+    reasons = zip(units.range_owner.tolist(), units.range_reason, strict=True)
+    assert all((owner == GONE) == bool(reason) for owner, reason in reasons)
+
+
+@given(data=st.data())
+def test_any_choice_of_units_is_well_nested(data, strategies, read_html):
+    """Whatever is kept: tags are balanced, and the words are those of the kept units."""
+    page = data.draw(strategies.nested_html)
+    units = cut(page, data.draw(st.integers(1, 4)))
+    keep = data.draw(st.lists(st.booleans(), min_size=len(units), max_size=len(units)))
+    kept = np.asarray(keep, dtype=bool)
+    mask = units.piece_mask(kept)
+    stack = []
+    for text, tag, shown in zip(units.pieces.text, units.pieces.tag.tolist(), mask.tolist(), strict=True):
+        if tag and shown and not text.startswith(("<br", "<img")):
+            name = text.strip("</>").split()[0]
+            if text.startswith("</"):
+                assert stack.pop() == name
+            else:
+                stack.append(name)
+    assert stack == []
+    letters = "".join("".join(t.split()) for t, k in zip(units.texts, keep, strict=True) if k)
+    assert "".join(read_html.text(render(units, kept)).split()) == letters
+
+
+def test_small_elements_stay_whole_and_large_ones_are_split():
+    page = "<div><p>one two three</p><p>four five</p></div>"
+    assert cut(page, 5).texts == ["one two three four five"]
+    assert cut(page, 4).texts == ["one two three", "four five"]
+    assert cut(page, 0).texts == cut(page, 1).texts  # a granularity below one word means one
+
+
+def test_bare_text_between_blocks_is_a_unit():
+    assert cut("<div>bare one<p>block</p>bare two</div>", 2).texts == ["bare one", "block", "bare two"]
+
+
+def test_inline_elements_do_not_split_a_line():
+    assert cut("<div><p>a <b>b</b> <code>c</code></p><p>d</p></div>", 3).texts == ["a b c", "d"]
+
+
+def test_kept_attributes_do_not_split_a_line():
+    """A link inside a sentence stays part of its line when its href is kept."""
+    page = "<div><p>one two <a href=x>three</a> four.</p><p>five</p></div>"
+    assert cut(page, 4, keep_attributes=("href",)).texts == ["one two three four.", "five"]
+
+
+def test_long_paragraph_is_cut_between_sentences():
+    sentences = [f"Sentence number {n} has exactly seven words. " for n in range(12)]
+    units = cut(f"<p>{''.join(sentences)}</p>", 14)
+    assert [t + " " for t in units.texts] == ["".join(sentences[n : n + 2]) for n in range(0, 12, 2)]
+
+
+def test_long_paragraph_with_inline_markup_is_cut_between_sentences(read_html):
+    page = (
+        "<p>"
+        + "".join(f"Sentence <b>number {n}</b>  has &amp; exactly\n seven <i>words.</i> " for n in range(12))
+        + "</p>"
+    )
+    units = cut(page, 16)
+    assert len(units) == 6
+    assert all(t.endswith("words.") for t in units.texts)
+    assert_ranges_hold_the_words(units, read_html)
+
+
+def test_pre_is_cut_between_lines():
+    lines = "".join(f"line {n} of. The code\n" for n in range(10))
+    units = cut(f"<pre>{lines}</pre>", 10)
+    assert all(t.startswith("line") for t in units.texts)
+    assert len(units) == 5
+    assert render(units, np.ones(5)) == f"<pre>{lines}</pre>"
+    assert render(units, [0, 1, 0, 0, 0]) == "<pre>line 2 of. The code\nline 3 of. The code\n</pre>"
+
+
+def test_dropping_a_block_does_not_join_its_neighbours(read_html):
+    units = cut("<div>alpha<p>beta</p>gamma</div>", 1)
+    assert read_html.words(render(units, [1, 0, 1])) == ["alpha", "gamma"]
+
+
+def test_rows_stay_whole():
+    row = "".join(f"<td>a{n} b{n}</td>" for n in range(5))
+    page = f"<table>{''.join(f'<tr>{row}</tr>' for _ in range(4))}</table>"
+    units = cut(page, 5)
+    assert [len(t.split()) for t in units.texts] == [10] * 4
+    assert render(units, [0, 1, 0, 0]) == f"<table><tr>{row}</tr></table>"
+
+
+def leads(units):
+    """Text of what leads each unit; None for nothing."""
+    return [None if up < 0 else units.texts[up] for up in units.lead.tolist()]
+
+
+def test_headings_lead():
+    page = "<h1>H1</h1><p>a</p><h2>H2</h2><p>b</p><h3>H3</h3><p>c</p><h2>H2b</h2><p>d</p><p>e</p>"
+    units = cut(page, 1)
+    assert leads(units) == [None, "H1", "H1", "H2", "H2", "H3", "H1", "H2b", "H2b"]
+    assert units.context == ["", "H1", "H1", "H1 H2", "H1 H2", "H1 H2 H3", "H1", "H1 H2b", "H1 H2b"]
+
+
+def test_title_leads():
+    assert leads(cut("<title>T</title><p>a</p><h1>H</h1><p>b</p>", 1)) == [None, "T", "T", "H"]
+
+
+def test_header_row_leads_its_table_only():
+    page = (
+        "<table><caption>C</caption><tr><th>A<th>B</tr><tr>"
+        "<td>1<td>2</tr><tr><td>3<td>4</tr></table><p>after</p>"
+    )
+    assert leads(cut(page, 1)) == [None, "C", "A B", "A B", None]
+
+
+def test_sentence_before_a_list_leads_it():
+    page = "<p>Options:</p><ul><li>one</li><li>two</li></ul><p>after</p>"
+    assert leads(cut(page, 1)) == [None, "Options:", "Options:", None]
+    assert leads(cut("<p>Text.</p><ul><li>one</li><li>two</li></ul>", 1)) == [None, None, None]
+
+
+def test_term_leads_its_meaning():
+    page = "<dl><dt>t1</dt><dd>m1</dd><dd>m2</dd><dt>t2</dt><dd>m3</dd></dl><p>after</p>"
+    assert leads(cut(page, 1)) == [None, "t1", "t1", None, "t2", None]
+
+
+def test_leads_come_first(samples):
+    units = cut(samples.page(2), 8)
+    assert all(up < n for n, up in enumerate(units.lead.tolist()))
+    assert all(up < n for n, up in enumerate(units.wrapper_parent.tolist()))
+
+
+def test_long_context_is_cut_from_the_left():
+    units = cut(f"<h1>{'x' * 290}</h1><h2>{'y' * 40}</h2><p>a</p>", 32)
+    assert len(units.context[2]) == 300
+    assert units.context[2].endswith("y" * 40)
+
+
+def test_wrappers_are_rendered_around_what_is_kept():
+    units = cut("<ul><li>one</li><li>two</li></ul><ol><li>three</li><li>four</li></ol>", 1)
+    assert render(units, [0, 1, 0, 0]) == "<ul><li>two</li></ul>"
+    assert render(units, [0, 0, 1, 1]) == "<ol><li>three</li><li>four</li></ol>"
+    assert render(units, [0, 0, 0, 0]) == ""
+    assert units.open_wrappers(np.array([0, 0, 1, 0], dtype=bool)).tolist() == [False, True]
+
+
+@pytest.mark.parametrize("page", ["", " \n", "<script>x</script>", "<!-- x -->", "<div></div>", "<br>"])
+def test_pages_without_words(page):
+    units = cut(page)
+    assert units.texts == []
+    assert set(units.range_owner.tolist()) <= {GONE}
+    assert (units.range_start.tolist()[:1] == [0]) == bool(page)
+
+
+def test_by_kind_takes_smaller_blocks():
+    page = "<div>" + "".join(f"<p>{'word ' * 20}</p>" for _ in range(4)) + "</div>"
+    assert [word_count(t) for t in ByKind().segment(Document(page, kind="html"), get_counter()).texts] == [
+        20
+    ] * 4
+
+
+# -- partition ----------------------------------------------------------------------------------------
+
+
+@st.composite
+def layouts(draw):
+    length = draw(st.integers(0, 30))
+    places = st.integers(0, max(0, length - 1))
+    begins = sorted(draw(st.lists(places, max_size=6))) if length else []
+    edges = sorted(draw(st.sets(st.integers(0, length), max_size=8)))
+    dropped = [(a, b, f"r{n}") for n, (a, b) in enumerate(zip(edges[::2], edges[1::2], strict=False))]
+    return begins, dropped, length
+
+
+@given(layouts())
+def test_partition_equals_a_plain_loop(layout):
+    begins, dropped, length = layout
+    expected = []
+    for at in range(length):
+        gone = next((why for a, b, why in dropped if a <= at < b), None)
+        owner = max([n for n, b in enumerate(begins) if b <= at] or [0]) if begins else GONE
+        expected.append((GONE, gone) if gone else (owner, "" if begins else "empty"))
+    starts, owners, reasons = partition(begins, dropped, length)
+    assert len(starts) == len(owners) == len(reasons)
+    bounds = [*starts.tolist(), length]
+    assert bounds == sorted(set(bounds)) if length else bounds == [0]
+    got = [
+        (owner, why)
+        for n, (owner, why) in enumerate(zip(owners.tolist(), reasons, strict=True))
+        for _ in range(bounds[n], bounds[n + 1])
+    ]
+    assert got == expected

@@ -1,0 +1,160 @@
+"""fill(): exact on the rendered output, leads and wrappers counted, and the budget is used."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tokenprune.budget import Budget
+from tokenprune.document import Document
+from tokenprune.pipeline import Pipeline
+from tokenprune.segment.html_blocks import HtmlBlocks
+from tokenprune.segment.sentences import Sentences
+from tokenprune.select.budget import fill
+from tokenprune.tokens import get_counter
+
+# A unit alone may hold a token more than inside its text: room for that, and for less than another unit.
+SLACK = 2
+
+
+def segment(text, kind="html", max_words=3):
+    part = HtmlBlocks(max_words) if kind == "html" else Sentences()
+    return part.segment(Document(text, kind=kind), get_counter())
+
+
+def filled(documents, scores, limit):
+    counter = get_counter()
+
+    def count(n, mask):
+        return counter.count(documents[n].pieces.join(documents[n].piece_mask(mask)).text)
+
+    masks = fill(documents, [np.asarray(s, dtype=float) for s in scores], limit, count)
+    return masks, sum(count(n, m) for n, m in enumerate(masks))
+
+
+def kept(documents, masks):
+    return [
+        [t for t, k in zip(u.texts, m.tolist(), strict=True) if k]
+        for u, m in zip(documents, masks, strict=True)
+    ]
+
+
+def test_best_first():
+    units = [segment("One two. Three four. Five six. Seven eight.", "text")]
+    cost = units[0].cost.tolist()
+    masks, tokens = filled(units, [[1, 4, 2, 3]], cost[1] + cost[3] + SLACK)
+    assert kept(units, masks) == [["Three four. ", "Seven eight."]]
+    assert tokens <= cost[1] + cost[3] + SLACK
+
+
+def test_a_unit_that_does_not_fit_is_passed_over():
+    units = [
+        segment(
+            "Short one. " + "A much longer sentence that has many more words than fit here. " + "Short two.",
+            "text",
+        )
+    ]
+    masks, _ = filled(units, [[1, 3, 2]], int(units[0].cost[0] + units[0].cost[2]) + SLACK)
+    assert kept(units, masks) == [["Short one. ", "Short two."]]
+
+
+def test_nothing_fits():
+    units = [segment("A sentence of some words.", "text")]
+    assert kept(units, filled(units, [[1.0]], 0)[0]) == [[]]
+    assert kept(units, filled(units, [[1.0]], 1)[0]) == [[]]
+
+
+def test_no_documents():
+    assert fill([], [], 10, lambda n, mask: 0) == []
+
+
+def test_documents_share_one_budget_by_score():
+    one = segment("Alpha beta. Gamma delta. Epsilon zeta.", "text")
+    two = segment("Eta theta. Iota kappa. Lambda mu.", "text")
+    limit = int(one.cost[1] + two.cost[0] + two.cost[2]) + SLACK
+    masks, _ = filled([one, two], [[0.1, 0.9, 0.2], [0.8, 0.3, 0.7]], limit)
+    assert kept([one, two], masks) == [["Gamma delta. "], ["Eta theta. ", "Lambda mu."]]
+
+
+def test_what_leads_a_unit_comes_along():
+    units = [segment("<h2>Heading here</h2><p>first words</p><p>second words</p>")]
+    lead = int(units[0].cost[0])
+    masks, _ = filled(units, [[0, 0, 1]], lead + int(units[0].cost[2]) + SLACK)
+    assert kept(units, masks) == [["Heading here", "second words"]]
+    limit = int(units[0].cost[2]) + SLACK  # no room for it: the unit goes alone
+    masks, tokens = filled(units, [[0, 0, 1]], limit)
+    assert kept(units, masks) == [["second words"]]
+    assert tokens <= limit
+
+
+def test_wrappers_are_counted():
+    units = [segment("<ul><li>first words</li><li>second words</li></ul>")]
+    tags, item = int(units[0].wrapper_cost.sum()), int(units[0].cost[0])
+    assert tags > 0
+    assert kept(units, filled(units, [[1, 0]], item + tags - 1)[0]) == [[]]
+    assert kept(units, filled(units, [[1, 0]], item + tags + 2)[0]) == [["first words"]]
+
+
+@given(data=st.data())
+def test_never_over_the_limit(data, strategies):
+    documents = [
+        segment(data.draw(strategies.nested_html), "html", data.draw(st.integers(1, 6)))
+        if data.draw(st.booleans())
+        else segment(data.draw(strategies.prose) or "x", "text")
+        for _ in range(data.draw(st.integers(1, 3)))
+    ]
+    numbers = st.floats(-2, 2)
+    scores = [data.draw(st.lists(numbers, min_size=len(u), max_size=len(u))) for u in documents]
+    limit = data.draw(st.integers(0, 120))
+    masks, tokens = filled(documents, scores, limit)
+    assert tokens <= limit
+    assert [len(m) for m in masks] == [len(u) for u in documents]
+
+
+def test_counts_that_do_not_add_up():
+    """A counter for which joined pieces cost more than their sum, by any amount: never over."""
+    units = [segment(" ".join(f"Sentence number {n}." for n in range(30)), "text")]
+    scores = [np.linspace(1, 0, 30)]
+    for factor in (1, 2, 5, 50):
+        masks = fill(units, scores, 100, lambda n, m, f=factor: int(units[0].cost[m].sum()) * f)
+        assert int(units[0].cost[masks[0]].sum()) * factor <= 100
+        assert masks[0].any() or units[0].cost.min() * factor > 100
+
+
+@pytest.mark.parametrize("method", ["none", "random", "htmlrag-bm25", "bm25-sentences"])
+@pytest.mark.parametrize("limit", [256, 400, 777, 1000])
+@pytest.mark.parametrize("kind", ["html", "text"])
+def test_the_budget_is_used(method, limit, kind, samples, check):
+    """At least 90 % of a budget is used when what could be kept is larger than 1.2 budgets."""
+    text = samples.page(6) if kind == "html" else samples.prose(8)
+    document = Document(text, kind=kind)
+    result = Pipeline([method]).prune(
+        "How is a file opened for appending?", [document], Budget(max_tokens=limit)
+    )
+    check(result, [document], limit)
+    assert result.tokens_before > 1.2 * limit
+    assert result.tokens_after >= 0.9 * limit
+
+
+@pytest.mark.parametrize("limit", [256, 400, 777, 1000])
+def test_clean_html_uses_the_budget_but_for_a_block(limit, samples, check):
+    """Blocks of clean-html hold up to 128 words, some 190 tokens here: less than that stays unused."""
+    document = Document(samples.page(6), kind="html")
+    result = Pipeline(["clean-html"]).prune("", [document], Budget(max_tokens=limit))
+    check(result, [document], limit)
+    assert result.tokens_after > limit - 190
+    assert result.documents[0].text.startswith("<title>Library notes</title>")
+
+
+def test_a_budget_over_several_documents_is_used(samples, check):
+    documents = [
+        Document(samples.page(1), id="a"),
+        Document(samples.prose(2), id="b"),
+        Document(samples.page(2), id="c"),
+    ]
+    pipe = Pipeline(["htmlrag-bm25", "bm25-sentences"])
+    for limit in (300, 600):
+        result = pipe.prune("How is a file opened for appending?", documents, Budget(max_tokens=limit))
+        check(result, documents, limit)
+        assert result.tokens_after >= 0.9 * limit
+        assert all(d.text for d in result.documents), "every document holds an answer"

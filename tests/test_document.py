@@ -1,0 +1,152 @@
+"""Documents: kinds, bytes, errors."""
+
+import codecs
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import tokenprune as tp
+from tokenprune.document import KINDS, Document, decode, detect_kind
+from tokenprune.errors import DocumentError
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("", "text"),
+        (" \n", "text"),
+        ("plain words", "text"),
+        ("<!DOCTYPE html><p>x", "html"),
+        ("  \n<!doctype HTML>", "html"),
+        ("<html lang=en>x", "html"),
+        ('<?xml version="1.0"?>\n<html xmlns="x">', "html"),
+        ("<p>one</p>", "html"),
+        ("<div class='a'>one</div> two", "html"),
+        ("intro\n<ul><li>a</ul>", "html"),
+        ("<table><tr><td>1</td></tr></table>", "html"),
+        ("a < b and c > d", "text"),
+        ("use <b>one</b> word in bold", "text"),
+        ("List<String> x = new Map<Integer, List<p>>();", "text"),
+        ("# Markdown\n\n```html\n<div><p>code</p></div>\n```\n", "text"),
+        ("```\n<div><p>never closed</p></div>", "text"),
+        ("Prose. " * 300 + "<p>a</p>", "text"),
+        ("<note><to>x</to></note>", "text"),
+        ("<think>hm</think> <answer>x</answer>", "text"),
+        ("<!DOCTYPE svg><svg></svg>", "text"),
+    ],
+)
+def test_detect_kind(text, kind):
+    assert detect_kind(text) == kind
+    assert Document(text).kind == kind
+
+
+def test_explicit_kind_wins():
+    assert Document("<p>a</p><p>b</p>", kind="text").kind == "text"
+    assert Document("plain", kind="html").kind == "html"
+
+
+@given(data=st.data())
+def test_any_text_has_a_kind(data, strategies):
+    assert detect_kind(data.draw(st.one_of(strategies.html, strategies.text))) in ("html", "text")
+
+
+def test_detection_of_adversarial_text_is_quick_enough_to_finish():
+    for text in (
+        "<p " * 200_000,
+        "<" * 500_000,
+        "```" * 200_000,
+        "<p" + " " * 500_000,
+        "<?xml " + "x" * 500_000,
+    ):
+        assert detect_kind(text) in ("html", "text")
+
+
+@pytest.mark.parametrize("text", [b"bytes", None, 3])
+def test_text_must_be_str(text):
+    with pytest.raises(DocumentError, match=r"must be str, not .*from_bytes"):
+        Document(text)
+
+
+def test_unknown_kind_lists_the_kinds():
+    with pytest.raises(
+        DocumentError, match="unknown document kind 'pdf'; known kinds: html, text, triples, examples, chat"
+    ):
+        Document("x", kind="pdf")
+    assert set(KINDS) == {"html", "text", "triples", "examples", "chat"}
+
+
+def test_with_text_and_to_dict():
+    document = tp.Document("<p>a</p><p>b</p>", id="x", title="T", metadata={"language": "en"})
+    other = document.with_text("b")
+    assert other.to_dict() == {
+        "id": "x",
+        "kind": "html",
+        "title": "T",
+        "text": "b",
+        "metadata": {"language": "en"},
+    }
+    assert document.text == "<p>a</p><p>b</p>"
+    with pytest.raises(AttributeError):
+        document.text = "changed"
+
+
+def test_from_bytes():
+    document = Document.from_bytes("<p>é</p><p>x</p>".encode(), id="a", kind="text")
+    assert (document.text, document.id, document.kind) == ("<p>é</p><p>x</p>", "a", "text")
+
+
+@pytest.mark.parametrize(
+    ("data", "text"),
+    [
+        (b"", ""),
+        ("naïve 日本".encode(), "naïve 日本"),
+        (codecs.BOM_UTF8 + "é".encode(), "é"),
+        ("é日".encode("utf-16"), "é日"),
+        (codecs.BOM_UTF16_BE + "é日".encode("utf-16-be"), "é日"),
+        ("é日".encode("utf-32"), "é日"),
+        (b"<meta charset=iso-8859-2>" + "łódź".encode("iso-8859-2"), "<meta charset=iso-8859-2>łódź"),
+        (b'<meta http-equiv=x content="text/html; charset=shift_jis">' + "日本語".encode("shift_jis"),
+         '<meta http-equiv=x content="text/html; charset=shift_jis">日本語'),
+        (b'<?xml version="1.0" encoding="gb2312"?>' + "中文".encode("gb2312"), '<?xml version="1.0" '
+        'encoding="gb2312"?>中文'),
+        # declared as one thing, but valid UTF-8
+        (b"<meta charset=latin-1>" + "é".encode(), "<meta charset=latin-1>é"),
+        # no declaration and no UTF-8: Windows-1252
+        (b"caf\xe9", "café"),
+        (b"na\xefve caf\xe9 \x93quoted\x94 \x80 5", "naïve café “quoted” € 5"),
+        # declared encodings that do not exist or are no encodings of text
+        (b"<meta charset=no-such-thing>caf\xe9", "<meta charset=no-such-thing>café"),
+        (b"<meta charset=rot13>caf\xe9", "<meta charset=rot13>café"),
+        (b"<meta charset=undefined>caf\xe9", "<meta charset=undefined>café"),
+    ],
+    ids=lambda v: repr(v)[:30],
+)  # fmt: skip
+def test_decode(data, text):
+    assert decode(data) == text
+
+
+def test_seven_bit_encodings_are_declared():
+    """ISO-2022-JP is valid UTF-8, byte for byte: only its declaration tells."""
+    page = "<meta charset=iso-2022-jp><p>日本語</p>"
+    assert decode(page.encode("iso-2022-jp")) == page
+
+
+def test_bom_with_broken_utf8():
+    assert decode(codecs.BOM_UTF8 + b"abc\xff").startswith("abc")
+
+
+@given(
+    st.binary(max_size=60),
+    st.sampled_from([b"", b"\xff\xfe", b"\xfe\xff", codecs.BOM_UTF8, b"<meta charset=", b"<?xml encoding='"]),
+)
+def test_decode_never_fails(data, start):
+    assert isinstance(decode(start + data), str)
+
+
+@pytest.mark.parametrize(
+    "charset",
+    [b"undefined", b"idna", b"punycode", b"unicode_escape", b"utf-7", b"a\x00b", b"hex", b"mbcs", b"x" * 500],
+)
+def test_decode_survives_any_declared_charset(charset):
+    assert "x" in decode(b'<meta charset="' + charset + b'"><p>x\xff\\</p>')
