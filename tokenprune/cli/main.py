@@ -13,7 +13,11 @@ from tokenprune.errors import TokenPruneError
 
 app = typer.Typer(
     name="tokenprune",
-    help="Token and context pruning middleware for LLM inference and RAG.",
+    help=(
+        "Token and context pruning middleware for LLM inference and RAG.\n\n\b\nExamples:\n"
+        '  tokenprune prune --query "Who wrote it?" --max-tokens 512 page.html\n'
+        "  tokenprune serve --upstream http://localhost:8000"
+    ),
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,

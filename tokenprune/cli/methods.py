@@ -8,9 +8,9 @@ import typer
 def methods() -> None:
     """List every pruning method, one line each, with the paper it comes from.
 
+    \b
     Example:
-
-        tokenprune methods
+      tokenprune methods
     """
     from tokenprune.registry import list_pruners
 

@@ -32,7 +32,7 @@ def prune(
     file: Annotated[str, typer.Argument(metavar="FILE|-", help="What to prune; - reads standard input.")],
     query: Annotated[str, typer.Option("--query", "-q", help="The question the result must answer.")] = "",
     method: Annotated[
-        str | None, typer.Option("--method", "-m", help="See `tokenprune methods`; default: by kind.")
+        str | None, typer.Option("--method", "-m", help="A method (`tokenprune methods`) or a configured pipeline; default: hybrid.")
     ] = None,
     max_tokens: Annotated[int | None, typer.Option(help="Keep at most this many tokens.")] = None,
     keep_ratio: Annotated[float | None, typer.Option(help="Keep at most this share of the tokens.")] = None,
@@ -46,11 +46,10 @@ def prune(
 ) -> None:
     """Prune a document for a question.
 
+    \b
     Examples:
-
-        tokenprune prune --query "How do I open a file?" --max-tokens 512 page.html
-
-        cat notes.txt | tokenprune prune -q "Who wrote it?" --method bm25-sentences --format json -
+      tokenprune prune --query "How do I open a file?" --max-tokens 512 page.html
+      cat notes.txt | tokenprune prune -q "Who wrote it?" -m bm25-sentences --format json -
     """
     given = [o for o, v in (("--max-tokens", max_tokens), ("--keep-ratio", keep_ratio)) if v is not None]
     if len(given) > 1 or (given and threshold is not None):
