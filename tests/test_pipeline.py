@@ -356,3 +356,60 @@ def test_from_config(tmp_path, samples):
     path = tmp_path / "tokenprune.yaml"
     path.write_text("pruners: [bm25-sentences]\nbudget: {max_tokens: 40}\n")
     assert tp.Pipeline.from_config(path).prune(QUERY, [samples.prose(1)]).tokens_after <= 40
+
+
+LONG_UNIT = "Dogs and cats " + "and dogs and cats " * 40 + "bark. "
+ANSWER = "A needle is lost in the dry hay near the old barn of the small farm."
+
+
+@pytest.mark.parametrize("kind", ["text", "html"])
+@pytest.mark.parametrize("limit", [26, 30, 40])
+def test_a_long_unit_elsewhere_does_not_cut_the_answer(kind, limit, check):
+    """A unit larger than the budget is cut finer, but sentences that fit stay whole: the answer above all."""
+    parts = [LONG_UNIT, ANSWER, " Birds sing in the trees."]
+    text = "".join(parts) if kind == "text" else "".join(f"<p>{p.strip()}</p>" for p in parts)
+    document = tp.Document(text, kind=kind)
+    assert get_counter().count(LONG_UNIT) > limit > get_counter().count(f"<p>{ANSWER}</p>")
+    result = tp.Pipeline(["bm25-sentences"]).prune("Where is the needle?", [document], tp.Budget(limit))
+    check(result, [document], limit)
+    assert ANSWER in result.documents[0].text
+
+
+def test_a_unit_larger_than_the_budget_is_cut(check):
+    document = tp.Document(LONG_UNIT.replace("bark", "bark at a needle"), kind="text")
+    result = tp.Pipeline(["bm25-sentences"]).prune("Where is the needle?", [document], tp.Budget(30))
+    check(result, [document], 30)
+    assert "needle" in result.documents[0].text
+
+
+@pytest.mark.parametrize("documents", ["One text.", tp.Document("One.")])
+def test_documents_must_be_a_list(documents):
+    with pytest.raises(DocumentError, match="must be a list"):
+        tp.Pipeline(["none"]).prune("", documents)
+
+
+def test_wrong_types_are_named():
+    pipe = tp.Pipeline("none")
+    with pytest.raises(DocumentError, match="must be Document or str, not int"):
+        pipe.prune("", [3])
+    with pytest.raises(QueryError, match="query must be str, not NoneType"):
+        pipe.prune(None, ["a"])
+    with pytest.raises(BudgetError, match="must be a Budget, not int"):
+        pipe.prune("", ["a"], 512)
+    with pytest.raises(ConfigError, match="made of pruners or their names, not int"):
+        tp.Pipeline([3])
+
+
+@pytest.mark.parametrize("method", ["bm25-sentences", "random"])
+def test_paragraphs_stay_apart(method, samples):
+    """Whatever sentences go: what stood in different paragraphs does not stand in one line."""
+    text = "\n\n".join(f"Alpha{n} one here. Beta{n} two here. Gamma{n} three here." for n in range(12))
+    out = (
+        tp.Pipeline([tp.pruner(method, keep_ratio=0.4)])
+        .prune("Beta3 Alpha7 Gamma9", [text])
+        .documents[0]
+        .text
+    )
+    for line in out.split("\n"):
+        numbers = {w[-2:].lstrip("abcdefghijklmnopqrstuvwxyz") for w in line.split() if w[:1] in "ABG"}
+        assert len(numbers) <= 1, line

@@ -13,15 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from starlette.exceptions import HTTPException
 
 import tokenprune as tp
-from tokenprune.errors import (
-    BudgetError,
-    ConfigError,
-    DocumentError,
-    MissingExtraError,
-    ModelError,
-    TokenPruneError,
-    UnknownNameError,
-)
+from tokenprune.errors import MissingExtraError, ModelError, TokenPruneError
 from tokenprune.receipt import PruneResult
 from tokenprune_server.errors import RequestError, error_dict
 from tokenprune_server.model_lengths import asgi_get
@@ -34,14 +26,8 @@ PATHS = frozenset({"/v1/prune", "/healthz", "/readyz", "/metrics", "/playground"
 PREFIXES = ("/v1/receipts/",)
 _OPEN_PATHS = frozenset({"/healthz", "/readyz", "/metrics", "/playground", "/playground/names"})
 _READY_TIMEOUT_S = 5.0
-_STATUS: tuple[tuple[type[TokenPruneError], int], ...] = (
-    (UnknownNameError, 400),
-    (BudgetError, 400),
-    (DocumentError, 400),
-    (ConfigError, 400),
-    (ModelError, 503),
-    (MissingExtraError, 503),
-)
+# Errors that are not the caller's fault; every other error of ours is about what the request says.
+_OUR_FAULT = (ModelError, MissingExtraError)
 
 
 class PruneDocument(BaseModel):
@@ -65,8 +51,8 @@ class PruneRequest(BaseModel):
     documents: list[PruneDocument]
     pipeline: str | None = None
     method: str | None = None
-    max_tokens: int | None = None
-    keep_ratio: float | None = None
+    max_tokens: int | None = Field(None, strict=True)
+    keep_ratio: float | None = Field(None, strict=True)
 
     @field_validator("documents", mode="before")
     @classmethod
@@ -117,6 +103,8 @@ def create_admin_app(runtime: Runtime, inner: ASGIApp) -> FastAPI:
     async def readyz(request: Request) -> Response:
         if runtime.warming_up:
             return JSONResponse({"status": "not ready", "reason": "loading the pruning models"}, 503)
+        if runtime.broken is not None:
+            return JSONResponse({"status": "not ready", "reason": runtime.broken}, 503)
         authorization = [(k, v) for k, v in request.scope["headers"] if k == b"authorization"]
         try:
             status, _ = await asgi_get(inner, "/v1/models", authorization, _READY_TIMEOUT_S)
@@ -167,12 +155,14 @@ def _add_errors(app: FastAPI) -> None:
     async def own(_: Request, error: TokenPruneError) -> Response:
         if isinstance(error, RequestError):
             return _error(error.status, error.message, error.param)
-        status = next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
-        return _error(status, str(error))
+        return _error(503 if isinstance(error, _OUR_FAULT) else 400, str(error))
 
     @app.exception_handler(RequestValidationError)
     async def invalid(_: Request, error: RequestValidationError) -> Response:
         first = error.errors()[0]
+        if first["type"] == "json_invalid":
+            why, at = first.get("ctx", {}).get("error", ""), first["loc"][-1]
+            return _error(400, f"the request body is not valid JSON: {why} (at character {at})")
         where = ".".join(str(step) for step in first["loc"] if step != "body")
         known = ", ".join(PruneRequest.model_fields)
         return _error(400, f"{where or 'body'}: {first['msg']}; fields: {known}", where or None)

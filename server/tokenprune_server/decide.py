@@ -33,7 +33,9 @@ class Facts:
     max_waiting: int | None = None
     documents: int | None = None
     short_documents: int = 0
+    few_shot: int = 0
     has_query: bool | None = None
+    whole_text: bool = False
     document_tokens: int | None = None
     min_tokens: int | None = None
     budget_tokens: int | None = None
@@ -50,7 +52,9 @@ def skip_reason(facts: Facts) -> str | None:
     too-large       the body is above ``max_body_bytes``
     below-min-tokens  too short to gain anything
     overloaded      the pruning threads and their queue are full
+    few-shot        the prompt is a list of worked examples (questions with their answers)
     no-documents    nothing in the request may be pruned
+    whole-text      the task needs all of the text: a summary, a translation, a count
     no-query        there is text, but no question to judge it by
     fits-budget     the documents fit the asked budget as they are
     no-room         even without any document the request would exceed the model's context
@@ -66,10 +70,12 @@ def skip_reason(facts: Facts) -> str | None:
         return "too-large"
     if _above(facts.min_body_bytes, facts.body_bytes):
         return "below-min-tokens"
+    if facts.documents == 0 and facts.few_shot:
+        return "few-shot"
     if facts.documents == 0:
         return "below-min-tokens" if facts.short_documents else "no-documents"
     if facts.has_query is False:
-        return "no-query"
+        return "whole-text" if facts.whole_text else "no-query"
     if _above(facts.min_tokens, facts.document_tokens):
         return "below-min-tokens"
     if facts.room_tokens is not None and facts.room_tokens <= 0:

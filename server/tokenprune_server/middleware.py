@@ -29,13 +29,14 @@ from tokenprune_server.options import (
 )
 from tokenprune_server.paths import route_path
 from tokenprune_server.protocols import BY_ROUTE, Protocol
-from tokenprune_server.rewrite import Outcome, Request, plain_body, serialise
+from tokenprune_server.rewrite import Outcome, Request, UnfitJsonError, parse, plain_body, serialise
 from tokenprune_server.runtime import Runtime
 from tokenprune_server.settings import ServerSettings
 from tokenprune_server.types import ASGIApp, Headers, Message, Receive, Scope, Send
 
 log = logging.getLogger("tokenprune.server")
 
+_COUNTING_S = 0.5  # to count a prompt after the deadline
 _TOO_LONG = (
     "the prompt has about {prompt} tokens, the model's context holds {limit}, and pruning failed ({why}): "
     "send less context, ask for fewer output tokens, or give tokenprune.max_tokens or another pipeline"
@@ -104,7 +105,7 @@ class PruneMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one ASGI scope."""
         if scope["type"] == "http" and scope["method"] == "POST":
-            protocol = BY_ROUTE.get(route_path(scope))
+            protocol = BY_ROUTE.get(route_path(scope).rstrip("/"))
             if protocol is not None:
                 await self._serve(protocol, scope, receive, send)
                 return
@@ -124,9 +125,12 @@ class PruneMiddleware:
     def _warm_up(self) -> None:
         try:
             self.runtime.rewriter.warm_up()
-        except Exception:
+        except Exception as error:
+            self.runtime.broken = f"pipeline {self._settings.pipeline!r} cannot be used: {error}"
             # The server is still a proxy; each request will say and count that pruning failed.
             log.exception("pipeline %r cannot be made ready", self._settings.pipeline)
+        else:
+            self.runtime.broken = None
         finally:
             self.runtime.warming_up = False
 
@@ -194,6 +198,8 @@ class PruneMiddleware:
         except RequestError:
             pending.cancel()
             raise
+        if outcome.receipt is not None and options.name is None:
+            self.runtime.broken = None  # what could not be loaded at the start can be used by now
         tried = not outcome.decision.startswith("skipped:")
         message = body_message(raw if new is None else new)
         return _Result(outcome, new, tried), Replay([message], receive, pending)
@@ -215,7 +221,10 @@ class PruneMiddleware:
         if plain is None or header(headers, b"content-type").startswith(b"multipart/"):
             return None
         try:
-            body = json.loads(plain)
+            body = parse(plain)
+        except UnfitJsonError as error:
+            self._refuse_unfit(headers, plain, error)
+            return None
         except (ValueError, RecursionError) as error:
             why = "nested too deeply" if isinstance(error, RecursionError) else str(error)
             raise RequestError(f"the request body is not valid JSON: {why}") from error
@@ -226,6 +235,18 @@ class PruneMiddleware:
         if has_options or has_option_headers(headers):
             options = read_options(body.pop("tokenprune", None), headers)
         return _Read(body, options, has_options, len(plain))
+
+    def _refuse_unfit(self, headers: Headers, plain: bytes, error: UnfitJsonError) -> None:
+        """Leave a body alone that we could not write again as it is; refuse it when it asks for pruning.
+
+        It may hold options that must not go upstream, or that would be ignored in silence.
+        """
+        try:
+            body = json.loads(plain)
+        except (ValueError, RecursionError) as broken:
+            raise RequestError(f"the request body is not valid JSON: {broken}") from broken
+        if has_option_headers(headers) or (isinstance(body, dict) and "tokenprune" in body):
+            raise RequestError(f"the request body cannot be rewritten: {error}") from error
 
     async def _prune(self, request: Request, receive: Receive) -> "tuple[Outcome, asyncio.Task[Message]]":
         """Prune in a thread while watching the client and the clock."""
@@ -257,11 +278,15 @@ class PruneMiddleware:
 
     async def _late(self, request: Request) -> Outcome:
         log.warning("pruning took longer than %s s", self._settings.timeout_s)
-        too_long = None
-        if request.model_len is not None:
-            # Counting is fast beside pruning, but the pruning threads may all be held up.
-            too_long = await asyncio.to_thread(self.runtime.rewriter.room, request)
         detail = f"it took longer than {self._settings.timeout_s:g} s"
+        rewriter = self.runtime.rewriter
+        too_long = rewriter.certainly_too_long(request)
+        if too_long is None and request.model_len is not None:
+            # Counting is fast beside pruning, but the pruning threads may all be held up, and it has no time
+            # of its own: a prompt that takes longer goes to the upstream, which counts it as well.
+            counting = asyncio.ensure_future(asyncio.to_thread(rewriter.room, request))
+            await asyncio.wait({counting}, timeout=_COUNTING_S)
+            too_long = counting.result() if counting.done() else None
         return Outcome(failed("timeout"), too_long=too_long, detail=detail)
 
     def _refuse_if_needed(self, request: Request, outcome: Outcome) -> None:

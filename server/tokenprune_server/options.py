@@ -1,5 +1,6 @@
 """What a request may ask of us: the ``tokenprune`` object of its body and the ``x-tokenprune-*`` headers."""
 
+import re
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -18,6 +19,8 @@ _HEADER_FIELDS = {
     b"x-tokenprune-keep-ratio": "keep_ratio",
     b"x-tokenprune-query": "query",
 }
+_INTEGER = re.compile(r"[+-]?[0-9]{1,18}")
+_NUMBER = re.compile(r"[+-]?(?:[0-9]{1,18}(?:\.[0-9]{0,30})?|\.[0-9]{1,30})(?:[eE][+-]?[0-9]{1,3})?")
 _BOOLEANS = {"true": True, "1": True, "on": True, "false": False, "0": False, "off": False}
 
 
@@ -145,14 +148,21 @@ def _from_headers(headers: Headers) -> dict[str, Any]:
     return options
 
 
+def _plain(form: re.Pattern[str], value: str) -> str:
+    # Python reads more than people mean: "1_0", "nan", digits of other scripts.
+    if form.fullmatch(value) is None:
+        raise ValueError(value)
+    return value
+
+
 def _parse(field: str, value: str, header: str) -> Any:
     try:
         if field == "enabled":
             return _BOOLEANS[value.lower()]
         if field == "max_tokens":
-            return int(value)
+            return int(_plain(_INTEGER, value))
         if field == "keep_ratio":
-            return float(value)
+            return float(_plain(_NUMBER, value))
     except (KeyError, ValueError) as error:
         wanted = {"enabled": "true or false", "max_tokens": "an integer", "keep_ratio": "a number"}[field]
         raise RequestError(f"header {header}: {value!r} is not {wanted}", param=header) from error

@@ -3,8 +3,10 @@
 import dataclasses
 import json
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from tokenprune.budget import Budget
 from tokenprune.config import Config
@@ -15,7 +17,7 @@ from tokenprune.tokens import TokenCounter, get_counter
 from tokenprune_server.decide import PRUNED, Facts, failed, skip_reason, skipped
 from tokenprune_server.errors import RequestError
 from tokenprune_server.options import Options
-from tokenprune_server.protocols.base import Body, Context, Job, Protocol, Rules, Span
+from tokenprune_server.protocols.base import Body, Context, Job, Protocol, Rules, Span, estimate_tokens
 from tokenprune_server.receipts import ReceiptStore
 from tokenprune_server.settings import ServerSettings
 
@@ -23,6 +25,7 @@ log = logging.getLogger("tokenprune.server")
 
 _TOKENS_PER_MESSAGE = 8  # role, separators and the like that chat templates add
 _TOKENS_PER_CONTEXT = 12  # the label of a context passage
+_SURELY_TOO_LONG = 16  # characters per token of the model's context beyond which nothing need be counted
 _FRAME = 16  # the rest of a chat template
 
 
@@ -94,6 +97,16 @@ class Rewriter:
         pipeline = self._config.build(self._settings.pipeline)
         pipeline.prune("What does the proxy keep?", documents, Budget(keep_ratio=0.5))
 
+    def certainly_too_long(self, request: Request) -> int | None:
+        """About the tokens of a prompt that is so long that it need not be counted, else None."""
+        if request.model_len is None or request.raw_bytes <= _SURELY_TOO_LONG * request.model_len:
+            return None
+        texts = [*request.protocol.prompt_texts(request.body), *(c.text for c in request.options.contexts)]
+        # Images and the like are in the body, but are not text.
+        if sum(len(text) for text in texts) <= _SURELY_TOO_LONG * request.model_len:
+            return None
+        return sum(estimate_tokens(text) for text in texts)
+
     def room(self, request: Request) -> int | None:
         """Tokens of the prompt if the original does not fit the model's context, else None."""
         room = self._room(request, 0)
@@ -107,7 +120,7 @@ class Rewriter:
         """
         options, settings = request.options, self._settings
         fences = settings.prune_code_fences if options.code_fences is None else options.code_fences
-        rules = Rules(settings.min_document_tokens, fences, options.query)
+        rules = Rules(settings.min_document_tokens, prune_code_fences=fences, query=options.query)
         contexts = options.context_documents()
         located = request.protocol.locate(request.body, rules)
         jobs = [job for job in located.jobs if job.spans]
@@ -121,6 +134,8 @@ class Rewriter:
         facts = Facts(
             documents=sum(len(job.spans) for job in jobs) + len(contexts),
             short_documents=located.short,
+            few_shot=located.few_shot,
+            whole_text=any(job.whole_text for job in jobs),
             has_query=any(job.query is not None for job in jobs),
         )
         reason = skip_reason(facts)
@@ -220,6 +235,38 @@ def plain_body(request: Request) -> Body:
     """The request without pruning: our options gone, its contexts inserted whole."""
     contexts = request.options.context_documents()
     return request.protocol.insert_contexts(request.body, contexts) if contexts else request.body
+
+
+class UnfitJsonError(ValueError):
+    """JSON that would not survive being parsed and written again."""
+
+
+def parse(raw: bytes) -> Any:
+    """Parse a request body.
+
+    Raises:
+        UnfitJsonError: it holds duplicate keys, or numbers that Python cannot hold and write again.
+        ValueError: it is not JSON.
+    """
+    return json.loads(raw, object_pairs_hook=_object, parse_float=_number, parse_constant=_constant)
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        raise UnfitJsonError("it holds an object with duplicate keys")
+    return result
+
+
+def _number(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise UnfitJsonError(f"the number {text[:40]} is out of range")
+    return number
+
+
+def _constant(text: str) -> float:
+    raise UnfitJsonError(f"{text} is not a JSON number")
 
 
 def serialise(body: Body) -> bytes:

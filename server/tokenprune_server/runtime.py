@@ -1,6 +1,9 @@
 """What the middleware and the admin app share."""
 
+import logging
+
 from tokenprune.config import Config, load_config
+from tokenprune.errors import ConfigError, MissingExtraError, ModelError, UnknownNameError
 from tokenprune_server.metrics import Metrics
 from tokenprune_server.pool import PrunePool
 from tokenprune_server.receipts import ReceiptStore
@@ -8,19 +11,36 @@ from tokenprune_server.rewrite import Rewriter
 from tokenprune_server.settings import ServerSettings
 from tokenprune_server.types import Headers
 
+log = logging.getLogger("tokenprune.server")
+
 
 class Runtime:
-    """Configuration, settings, receipts, metrics and the pruning threads of one server."""
+    """Configuration, settings, receipts, metrics and the pruning threads of one server.
+
+    Raises:
+        ConfigError: a wrong setting, or a default pipeline that does not exist.
+    """
 
     def __init__(self, config: Config, settings: ServerSettings | None = None) -> None:
         self.config = config
         self.settings = settings if settings is not None else ServerSettings.load(config.server)
+        self._check_pipeline()
         self.receipts = ReceiptStore(self.settings.receipts_max_count, self.settings.receipts_max_bytes)
         self.metrics = Metrics()
         self.pool = PrunePool(self.settings.workers, self.settings.queue)
         self.rewriter = Rewriter(config, self.settings, self.receipts)
         self.warming_up = False
+        self.broken: str | None = None  # why the default pipeline cannot be used
         self._keys = frozenset(key.get_secret_value() for key in self.settings.api_keys)
+
+    def _check_pipeline(self) -> None:
+        """Refuse a default pipeline that does not exist; one whose model is missing shows in ``/readyz``."""
+        try:
+            self.config.build(self.settings.pipeline)
+        except UnknownNameError as error:
+            raise ConfigError(f"server.pipeline: {error}") from error
+        except (MissingExtraError, ModelError):
+            log.warning("pipeline %r cannot be built yet", self.settings.pipeline, exc_info=True)
 
     @classmethod
     def from_env(cls) -> "Runtime":

@@ -55,7 +55,10 @@ class ServerSettings(BaseSettings):
     )
     queue: int = Field(32, ge=0, description="Requests that may wait for a thread; more are not pruned.")
     min_document_tokens: int = Field(
-        200, ge=1, description="Shorter texts are never documents, and shorter requests are not looked at."
+        200,
+        ge=1,
+        description="Requests whose documents are shorter in sum are not pruned; shorter requests are "
+        "not even looked at.",
     )
     prune_code_fences: bool = Field(False, description="Prune inside ``` fences as well.")
     max_body_bytes: int = Field(

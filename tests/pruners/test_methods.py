@@ -169,47 +169,30 @@ def test_words_at_every_depth(opening, check, read_html):
     assert get_counter().count(result.documents[0].text) <= 300
 
 
-FLAT = {
-    "no spaces": "a" * 1_000_000,
-    "less than": "<" * 1_000_000,
-    "open tags": "<a " * 300_000,
-    "quotes": '<a b="' * 150_000,
-    "entities": "&amp;" * 200_000,
-    "end of comments": "<!-- " + "-" * 1_000_000,
-    "line ends": "\n" * 100_000,
-    "full stops": "a. " * 300_000,
-    "digits": "1. " * 300_000,
-    "fences": "```\n" * 25_000,
-    "table rows": "| a | b |\n" * 100_000,
-    "list items": "- a\n" * 200_000,
-    "han": "漢" * 300_000,
-    "scripts": "<script></script>" * 50_000,
-    "unclosed scripts": "<script>" * 100_000,
-    "surrogates": "\ud800" * 300_000,
-    "combining": "e" + "\u0301" * 300_000,
-}
+# What is repeated: for 200 kB by default, a megabyte with `-m slow`.
+PARTS = {
+    "no spaces": "a", "less than": "<", "open tags": "<a ", "quotes": '<a b="', "entities": "&amp;", "dashes": "-",
+    "line ends": "\n", "lines": "a\n", "dots": ".\n", "full stops": "a. ", "digits": "1. ", "fences": "```\n",
+    "table rows": "| a | b |\n", "list items": "- a\n", "headings": "# a\n", "han": "漢", "combining": "\u0301",
+    "scripts": "<script></script>", "unclosed scripts": "<script>", "comments": "<!-- ", "surrogates": "\ud800",
+    "rows": "<tr><td>a", "paragraphs": "<p>a", "terms": "<dt>a<dd>b", "breaks": "a<br>", "headed": "<h2>a</h2><p>b",
+}  # fmt: skip
+MEGABYTE = 1_000_000
 
 
-LONG = {
-    "line ends": "\n" * 1_000_000,
-    "fences": "```\n" * 250_000,
-    "lines": "a\n" * 500_000,
-    "dots": ".\n" * 500_000,
-}
+@pytest.mark.parametrize("shape", PARTS)
+@pytest.mark.parametrize("kind", ["text", "html"])
+def test_one_thing_over_and_over(shape, kind):
+    size = MEGABYTE if shape in ("no spaces", "less than") else MEGABYTE // 5
+    check_flat(PARTS[shape] * (size // len(PARTS[shape])), kind)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("shape", LONG)
-@pytest.mark.parametrize("kind", ["text", "html"])
-def test_a_megabyte_of_short_lines(shape, kind):
-    """Whatever is read again for each line makes these take minutes."""
-    check_flat(LONG[shape], kind)
-
-
-@pytest.mark.parametrize("shape", FLAT)
+@pytest.mark.parametrize("shape", PARTS)
 @pytest.mark.parametrize("kind", ["text", "html"])
 def test_a_megabyte_of_one_thing(shape, kind):
-    check_flat(FLAT[shape], kind)
+    """Whatever is read again for each line or tag makes one of these take minutes."""
+    check_flat(PARTS[shape] * (MEGABYTE // len(PARTS[shape])), kind)
 
 
 def check_flat(text, kind):

@@ -129,3 +129,17 @@ def test_places_are_ordered_and_inside(data, strategies):
     assert all(0 <= e <= len(source) for e in edges)
     for start, end, _ in found.dropped:  # nothing shown lies in what is dropped
         assert not any(t < end and start < e for t, e in zip(found.text, found.end, strict=True) if t < e)
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        "<script><!-- a </script>",
+        "<script><!--<script>x</script>--></script>",
+        "<script>document.write('<!-- <script>gone</script> -->')</script>",
+        "<script><!--\n<script src=x></script>\n//--></script>",
+    ],
+)
+def test_script_inside_a_comment_of_a_script(script):
+    """The standard's "script data double escaped" state: <!-- <script> hides one </script>."""
+    assert scan(f"{script}<p>shown").dropped == [(0, len(script), "script")]

@@ -1,8 +1,12 @@
 """The admin routes and their place beside the proxy."""
 
+import time
+
 import httpx
 import pytest
 
+from tokenprune.config import Config
+from tokenprune.errors import ConfigError
 from tokenprune_server.app import create_app
 
 TEXT = "The lighthouse was built in 1871.\nBells are sold at the market.\n" * 3
@@ -43,6 +47,8 @@ class TestPrune:
             ({"max_tokens": 1, "keep_ratio": 0.5}, ["not both"]),
             ({"max_tokens": -1}, ["max_tokens"]),
             ({"max_tokens": "x"}, ["max_tokens", "integer"]),
+            ({"max_tokens": True}, ["max_tokens", "integer"]),
+            ({"keep_ratio": True}, ["keep_ratio", "number"]),
             ({"documents": "x"}, ["documents"]),
             ({"documents": [{"kind": "html"}]}, ["text"]),
             ({"documents": [{"text": "x", "kind": "pdf"}]}, ["kind"]),
@@ -61,7 +67,14 @@ class TestPrune:
     def test_malformed_json(self, url):
         response = httpx.post(f"{url}/v1/prune", content=b"{", headers={"content-type": "application/json"})
         assert response.status_code == 400
-        assert "JSON" in response.json()["error"]["message"]
+        assert "the request body is not valid JSON: " in response.json()["error"]["message"]
+
+    @pytest.mark.parametrize("query", ["", "  "])
+    def test_an_empty_query_is_the_callers_fault(self, stub, serve, query):
+        config = Config.model_validate({"pipelines": {"default": {"pruners": ["bm25-sentences"]}}})
+        response = prune(serve(create_app(config, stub.url)), query=query)
+        assert response.status_code == 400
+        assert "query" in response.json()["error"]["message"]
 
     def test_a_broken_pruner_is_a_500_in_openai_shape(self, url):
         response = prune(url, method="broken")
@@ -90,6 +103,24 @@ class TestHealth:
         response = httpx.get(f"{url}/readyz")
         assert (response.status_code, response.json()["upstream"]) == (503, 502)
         assert 'tokenprune_upstream_errors_total{kind="connect"} 1.0' in httpx.get(f"{url}/metrics").text
+
+    def test_a_default_pipeline_that_cannot_be_used(self, stub, serve, stand_in):
+        url = serve(create_app(stand_in(pipeline="broken"), stub.url))
+        deadline = time.monotonic() + 5
+        while (response := httpx.get(f"{url}/readyz")).json()["reason"].startswith("loading"):
+            assert time.monotonic() < deadline
+        assert response.status_code == 503
+        assert "'broken' cannot be used: the pruner is broken" in response.json()["reason"]
+        body = {"messages": [{"role": "user", "content": f"Context:\n{TEXT * 9}\n\nQuestion: {Q}"}]}
+        answer = httpx.post(f"{url}/v1/chat/completions", json=body)
+        assert (answer.status_code, answer.headers["x-tokenprune-decision"]) == (
+            200,
+            "failed:ZeroDivisionError",
+        )
+
+    def test_a_default_pipeline_that_does_not_exist(self, stub, stand_in):
+        with pytest.raises(ConfigError, match=r"server.pipeline: unknown .*'magic'.*drop-all"):
+            create_app(stand_in(pipeline="magic"), stub.url)
 
     def test_metrics_of_both(self, url, stub):
         httpx.post(f"{url}/v1/chat/completions", json={"messages": []})

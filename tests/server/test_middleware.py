@@ -85,6 +85,12 @@ class TestPruning:
         expected["messages"][3]["content"] = FACT
         assert sent(stub) == expected
 
+    def test_a_trailing_slash_changes_nothing(self, post, stub):
+        assert (
+            post(chat(tokenprune={"max_tokens": 100}), URL + "/").headers["x-tokenprune-decision"] == "pruned"
+        )
+        assert (stub.last.target, sent(stub)) == (URL.encode() + b"/", chat(PRUNED))
+
     def test_root_path(self, stub, serve, stand_in):
         app = create_app(stand_in(), stub.url)
 
@@ -211,6 +217,9 @@ class TestOptions:
             {"x-tokenprune-magic": "1"},
             {"x-tokenprune-keep-ratio": "x"},
             {"x-tokenprune-keep-ratio": "7"},
+            {"x-tokenprune-keep-ratio": "nan"},
+            {"x-tokenprune-max-tokens": "1_0"},
+            {"x-tokenprune-max-tokens": "\u0661".encode()},
         ],
     )
     def test_wrong_headers(self, post, headers):
@@ -233,7 +242,8 @@ class TestUntouched:
             ),
             (json.dumps({"messages": [{"role": "system", "content": DOCUMENT}]}).encode(), "no-documents"),
             (json.dumps(chat(DOCUMENT)).encode(), "no-query"),
-            (json.dumps(chat(f"{DOCUMENT}\n\nSummarize the text.")).encode(), "no-query"),
+            (json.dumps(chat(f"{DOCUMENT}\n\nSummarize the text.")).encode(), "whole-text"),
+            (json.dumps({"prompt": f"Q: {NOISE}\nA: yes\n\n" * 9 + f"Q: {FACT}\nA:"}).encode(), "few-shot"),
             (json.dumps({"prompt": [1, 2, 3] * 300}).encode(), "no-documents"),
             (json.dumps({"pad": "x" * 2000}).encode(), "no-documents"),
         ],
@@ -297,7 +307,24 @@ class TestUntouched:
         assert response.headers["x-tokenprune-decision"] == "pruned"
 
 
+UNFIT = ['"temperature":1e400', '"seed":NaN', '"bias":[-Infinity]', '"user":"a","user":"b"']
+
+
 class TestBadBodies:
+    @pytest.mark.parametrize("member", UNFIT)
+    def test_what_cannot_be_written_again_stays(self, post, stub, member):
+        body = (json.dumps(chat())[:-1] + f",{member}}}").encode()
+        response = post(body)
+        assert response.headers["x-tokenprune-decision"] == "skipped:encoding"
+        assert stub.last.body == body
+
+    @pytest.mark.parametrize("member", UNFIT)
+    def test_what_cannot_be_written_again_has_no_options(self, post, stub, member):
+        response = post((json.dumps(chat(tokenprune={}))[:-1] + f",{member}}}").encode())
+        assert response.status_code == 400
+        assert "cannot be rewritten" in response.json()["error"]["message"]
+        assert not stub.requests
+
     @pytest.mark.parametrize(
         "body",
         [

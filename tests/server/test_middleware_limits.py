@@ -15,6 +15,7 @@ from tokenprune_server.app import create_app
 from tokenprune_server.middleware import PruneMiddleware
 from tokenprune_server.model_lengths import ModelLengths
 from tokenprune_server.proxy import UpstreamApp
+from tokenprune_server.rewrite import Rewriter
 
 NOISE = "The old market sells bells, ribbons and hats on every rainy day of the week, as it always has done."
 FACT = "The lighthouse was built in 1871 by the harbour board."
@@ -76,6 +77,21 @@ class TestFailure:
         response = post(chat(f"{DOCUMENT * 20}\n\n{Q}", tokenprune={"method": "slow"}), timeout_s=0.2)
         assert response.status_code == 400
         assert "longer than 0.2 s" in response.json()["error"]["message"]
+
+    @pytest.mark.parametrize("by_far", [True, False])
+    def test_no_time_is_spent_on_counting_after_the_deadline(
+        self, stub, serve, stand_in, monkeypatch, by_far
+    ):
+        def count_slowly(*_):
+            time.sleep(3)
+
+        monkeypatch.setattr(Rewriter, "room", count_slowly)
+        url = serve(create_app(stand_in(timeout_s=0.2), stub.url))
+        content = f"Context:\n{DOCUMENT * (40 if by_far else 1)}\n\nQuestion: {Q}"
+        response = httpx.post(url + URL, json=chat(content, tokenprune={"method": "slow"}), timeout=20)
+        assert response.headers["x-tokenprune-decision"] == "failed:timeout"
+        assert float(response.headers["x-tokenprune-ms"]) < 1400
+        assert response.status_code == (400 if by_far else 200)
 
     def test_overload_skips(self, stub, serve, stand_in):
         url = serve(create_app(stand_in(workers=1, queue=0), stub.url))

@@ -99,7 +99,7 @@ class TestChat:
 
     def test_the_query_of_the_request_wins(self):
         rules = Rules(min_tokens=100, query="Who kept the lamp?")
-        located = CHAT.locate(chat(user(LONG)), rules)
+        located = CHAT.locate(chat(user(f"{LONG}\n\n{Q}")), rules)
         assert located.jobs[0].query == "Who kept the lamp?"
         assert texts(located) == [LONG.strip()]
 
@@ -111,9 +111,9 @@ class TestChat:
 
     def test_code_fences_are_frame_unless_asked(self):
         code = "```python\n" + "print('lighthouse')\n" * 40 + "```"
-        body = chat(user(f"{LONG}\n\n{code}\n\n{LONG}"), user(Q))
+        body = chat(user(Q), {"role": "tool", "tool_call_id": "x", "content": f"{LONG}\n\n{code}\n\n{LONG}"})
         assert all("```" not in text for text in texts(CHAT.locate(body, RULES)))
-        assert code in drop_everything(CHAT, body)["messages"][0]["content"]
+        assert code in drop_everything(CHAT, body)["messages"][1]["content"]
         asked = CHAT.locate(body, Rules(min_tokens=100, prune_code_fences=True))
         assert len(texts(asked)) == 1
         assert code in texts(asked)[0]

@@ -44,6 +44,19 @@ def test_help_has_examples():
     assert result.exit_code == 0
     assert "tokenprune serve --upstream http://localhost:8000" in result.output
     assert "--embedded" in result.output
+    examples = [
+        line.strip() for line in result.output.splitlines() if line.strip().startswith("tokenprune serve")
+    ]
+    assert len(examples) == 4
+
+
+def test_an_unknown_default_pipeline_is_refused_at_the_start(tmp_path):
+    config = tmp_path / "tokenprune.yaml"
+    config.write_text("server:\n  pipeline: magic\n")
+    result = run("--port", "0", "--upstream", "http://127.0.0.1:1", "--config", str(config))
+    assert result.exit_code == 1
+    for word in ("server.pipeline", "'magic'", "default", "bm25-sentences"):
+        assert word in result.stderr
 
 
 @pytest.mark.parametrize(

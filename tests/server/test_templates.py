@@ -36,6 +36,14 @@ HAYSTACK = f"Given these documents, answer the question.\nDocuments:\n{A}\n{B}\n
 
 # name, prompt, passages (text after trimming), titles
 CASES = [
+    (
+        "intro",
+        f"Answer the question based only on the following context:\n{A}\n\n{B}\n\nQuestion: {Q}\n",
+        [f"{A}\n\n{B}"],
+        [None],
+    ),
+    ("notes", f"Use these notes:\n{A}\n{B}\n\n{Q}", [f"{A}\n{B}"], [None]),
+    ("short-marks", f"{A}\n\n{B}\n\nQ: {Q}\nA:", [f"{A}\n\n{B}"], [None]),
     ("context-question", f"Context: {A}\n\n{B}\n\nQuestion: {Q}", [f"{A}\n\n{B}"], [None]),
     ("one-line", f"Context: {A} Question: {Q} Answer:", [A], [None]),
     ("question-first", f"Question: {Q}\n\nContext:\n{A}\n{B}\n\nAnswer:", [f"{A}\n{B}"], [None]),

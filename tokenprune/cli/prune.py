@@ -32,7 +32,12 @@ def prune(
     file: Annotated[str, typer.Argument(metavar="FILE|-", help="What to prune; - reads standard input.")],
     query: Annotated[str, typer.Option("--query", "-q", help="The question the result must answer.")] = "",
     method: Annotated[
-        str | None, typer.Option("--method", "-m", help="A method (`tokenprune methods`) or a configured pipeline; default: hybrid.")
+        str | None,
+        typer.Option(
+            "--method",
+            "-m",
+            help="A method (`tokenprune methods`) or a configured pipeline; default: hybrid.",
+        ),
     ] = None,
     max_tokens: Annotated[int | None, typer.Option(help="Keep at most this many tokens.")] = None,
     keep_ratio: Annotated[float | None, typer.Option(help="Keep at most this share of the tokens.")] = None,

@@ -45,7 +45,7 @@ def serve(
       tokenprune serve --upstream http://localhost:8000/v1 --config tokenprune.yaml --port 9000
       tokenprune serve --embedded
       tokenprune serve --embedded smollm2-135m --port 8081
-    """  # noqa: D301 - \b is meant: it keeps the lines of the examples apart
+    """
     if (upstream is None) == (not embedded):
         raise typer.BadParameter("give either --upstream URL or --embedded [MODEL]")
     if not embedded and (model is not None or served_model_name is not None):

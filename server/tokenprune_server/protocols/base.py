@@ -21,12 +21,15 @@ class Rules:
     """What counts as a document.
 
     Attributes:
-        min_tokens: shorter texts are not documents (tokens are estimated here, see `estimate_tokens`).
+        min_tokens: documents of a prompt that are shorter in sum are not looked at (tokens are estimated
+            here, see `estimate_tokens`).
+        min_part_tokens: a single text below this is never a document.
         prune_code_fences: whether ``` blocks are part of documents.
         query: the query, when the request names one; the last user question is it otherwise.
     """
 
     min_tokens: int = 200
+    min_part_tokens: int = 30
     prune_code_fences: bool = False
     query: str | None = None
 
@@ -58,18 +61,29 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """The documents of one prompt and the question they are judged by (None: no question was found)."""
+    """The documents of one prompt and the question they are judged by.
+
+    ``query`` is None when no question was found, or (``whole_text``) one that needs all of the text.
+    """
 
     query: str | None
     spans: tuple[Span, ...]
+    whole_text: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Located:
-    """What an adapter found: one job per prompt, and how many texts were too short to be documents."""
+    """What an adapter found: one job per prompt.
+
+    Attributes:
+        jobs: the documents and the question of each prompt.
+        short: texts that were too short to be documents.
+        few_shot: texts that are no documents because they are worked examples.
+    """
 
     jobs: tuple[Job, ...]
     short: int = 0
+    few_shot: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +160,11 @@ def estimate_tokens(text: str) -> int:
     """Tokens of a text, roughly and fast: 4 ASCII characters make one, every other character is one."""
     other = 0 if text.isascii() else len(text) - len(text.encode("ascii", "ignore"))
     return (len(text) - other) // 4 + other
+
+
+def long_enough(spans: Sequence[Span], rules: Rules) -> bool:
+    """Whether the documents of a prompt are worth pruning; the minimum holds for their sum."""
+    return sum(estimate_tokens(span.text) for span in spans) >= rules.min_tokens
 
 
 def context_block(contexts: Sequence[Context]) -> str:

@@ -14,13 +14,18 @@ from tokenprune_server.protocols.base import (
     Rules,
     Span,
     context_block,
+    estimate_tokens,
     limit_of,
+    long_enough,
     no_place,
     replaced,
 )
-from tokenprune_server.protocols.texts import Reading, as_query, is_json, json_spans, read_text
+from tokenprune_server.protocols.shapes import is_frame
+from tokenprune_server.protocols.templates import asks
+from tokenprune_server.protocols.texts import Reading, is_data, json_spans, query_of, read_text
 
 _DOCUMENT_ROLES = ("user", "tool", "function")
+_MAX_TASK = 450  # characters of a paragraph that may say what to do with a text
 _TEXT_PARTS = ("text", "input_text")
 
 
@@ -39,29 +44,39 @@ class ChatProtocol(Protocol):
         last_user = _last_user_index(messages)
         last = _LastUser()
         spans: list[Span] = []
-        short = 0
+        short = few_shot = 0
         for index, message in enumerate(messages):
-            if message.get("role") not in _DOCUMENT_ROLES:
+            role = message.get("role")
+            if role not in _DOCUMENT_ROLES:
                 continue
             texts = _texts(message, ("messages", index))
             if index == last_user:
                 last = _read_last_user(texts, rules)
                 spans += last.spans
-                short += last.short
+                short, few_shot = short + last.short, few_shot + last.few_shot
                 continue
             for text, path in texts:
-                if is_json(text):
-                    if message["role"] != "user":
+                if is_data(text):
+                    if role != "user":
                         spans += json_spans(text, path, rules)
                     continue
-                reading = read_text(text, path, rules)
-                spans += reading.spans
-                short += reading.short
-        if rules.query is not None:
-            return Located((Job(rules.query.strip() or None, tuple(spans)),), short)
-        if not spans and last.own_words:
-            return Located((Job(None, last.own_words),), short)
-        return Located((Job(last.query, tuple(spans)),), short)
+                reading = read_text(text, path, rules, examples=role == "user")
+                few_shot += reading.few_shot
+                if role == "user":
+                    # What the user said earlier (a name, a rule for all answers) is no document.
+                    spans += [
+                        s for s in reading.spans if reading.marked and (not reading.whole or s.kind == "html")
+                    ]
+                    short += reading.short or not reading.marked
+                else:
+                    spans += reading.spans
+                    short += reading.short
+        query, whole_text = query_of(last.question, rules)
+        if not spans and last.own_words and rules.query is None:
+            return Located((Job(None, last.own_words, whole_text),), short, few_shot)
+        if not long_enough(spans, rules):
+            short, spans = short + len(spans), []
+        return Located((Job(query, tuple(spans), whole_text),), short, few_shot)
 
     def prompt_texts(self, body: Body) -> list[str]:
         """All message texts, tool calls and tool descriptions."""
@@ -126,29 +141,66 @@ class _LastUser:
     """The last user message: documents in it, the question, and a long text that may be either."""
 
     spans: tuple[Span, ...] = ()
-    query: str | None = None
+    question: str | None = None
     short: int = 0
+    few_shot: int = 0
     own_words: tuple[Span, ...] = ()
 
 
 def _read_last_user(texts: list[tuple[str, Path]], rules: Rules) -> _LastUser:
     """Documents and question of the last user message.
 
-    A template names its question. Otherwise the last short part is the question and long parts are
-    documents. A single long text without a question in it is what the user says: it is protected, unless
-    the request names a query, which makes it a document.
+    A template names its question. Of several parts, the last or first one that asks is the question, else a
+    short last one; parts that tell the model something stay as well, and the others are documents. A single
+    long text without a template is what the user says: it is protected unless it is a page of HTML.
     """
-    readings = [
-        (text, Reading(short=True) if is_json(text) else read_text(text, path, rules)) for text, path in texts
-    ]
-    spans = tuple(span for _, reading in readings for span in reading.spans)
-    short = sum(reading.short for _, reading in readings)
-    for _, reading in reversed(readings):
-        if reading.question is not None:
-            return _LastUser(spans, as_query(reading.question), short)
-    for text, reading in reversed(readings):
-        if reading.short and text.strip() and not is_json(text):
-            return _LastUser(spans, as_query(text), short - 1)
-    if len(readings) == 1 and rules.query is None:
-        return _LastUser((), as_query(readings[0][0]), short, spans)
-    return _LastUser(spans, None, short)
+    readings = [(text, Reading() if is_data(text) else read_text(text, path, rules)) for text, path in texts]
+    asking = _asking_part(readings, rules)
+    question = None
+    if asking is not None:
+        text, reading = readings[asking]
+        question = reading.question if reading.question is not None else text
+    protected = asking if asking is not None else max(len(readings) - 1, 0)
+    spans: list[Span] = []
+    own_words: list[Span] = []
+    for index, (text, reading) in enumerate(readings):
+        said = reading.whole and (index == protected or (len(readings) > 1 and is_frame(text)))
+        for span in reading.spans:
+            (own_words if said and span.kind != "html" else spans).append(span)
+    short = sum(reading.short for index, (_, reading) in enumerate(readings) if index != asking)
+    few_shot = sum(reading.few_shot for _, reading in readings)
+    if len(readings) != 1 or spans or estimate_tokens(readings[0][0]) < rules.min_tokens:
+        own_words = []
+    elif own_words:
+        question = _edges(readings[0][0]) or readings[0][0]
+    return _LastUser(tuple(spans), question, short, few_shot, tuple(own_words))
+
+
+def _asking_part(readings: list[tuple[str, Reading]], rules: Rules) -> int | None:
+    """Index of the part that holds the question, or None."""
+    said = [index for index, (text, _) in enumerate(readings) if text.strip() and not is_data(text)]
+    if not said:
+        return None
+    if len(said) > 1:
+        for index in (said[-1], said[0]):
+            text, reading = readings[index]
+            if reading.question is None and (reading.short or (asks(text) and _below(text, rules))):
+                return index
+    for index in reversed(said):
+        if readings[index][1].question is not None:
+            return index
+    last_text, last = readings[said[-1]]
+    if len(said) == 1 and not last.whole:
+        return said[-1]
+    return said[-1] if last.short or (last.whole and _below(last_text, rules)) else None
+
+
+def _below(text: str, rules: Rules) -> bool:
+    return estimate_tokens(text) < rules.min_tokens
+
+
+def _edges(text: str) -> str:
+    """The first and the last paragraph, where a task would stand, if they are short."""
+    text = text.strip()
+    first, last = text.partition("\n\n")[0], text.rpartition("\n\n")[2]
+    return "\n".join(paragraph for paragraph in (first, last) if len(paragraph) <= _MAX_TASK)

@@ -11,9 +11,11 @@ from tokenprune_server.protocols.base import (
     Rules,
     context_block,
     limit_of,
+    long_enough,
     no_place,
 )
-from tokenprune_server.protocols.texts import as_query, is_json, read_text
+from tokenprune_server.protocols.shapes import is_json
+from tokenprune_server.protocols.texts import query_of, read_text
 
 _DEFAULT_OUTPUT = 16  # the API's own default of max_tokens
 
@@ -28,15 +30,19 @@ class CompletionsProtocol(Protocol):
         prompt = body.get("prompt")
         prompts = prompt if isinstance(prompt, list) else [prompt]
         jobs: list[Job] = []
-        short = 0
+        short = few_shot = 0
         for index, text in enumerate(prompts):
             if not isinstance(text, str) or is_json(text):
                 continue
             reading = read_text(text, ("prompt", index) if isinstance(prompt, list) else ("prompt",), rules)
-            short += reading.short
-            query = rules.query.strip() or None if rules.query is not None else as_query(reading.question)
-            jobs.append(Job(query, reading.spans))
-        return Located(tuple(jobs), short)
+            few_shot += reading.few_shot
+            spans = reading.spans
+            if reading.short or (spans and not long_enough(spans, rules)):
+                short += 1
+                spans = ()
+            query, whole = query_of(reading.question, rules)
+            jobs.append(Job(query, spans, whole))
+        return Located(tuple(jobs), short, few_shot)
 
     def prompt_texts(self, body: Body) -> list[str]:
         """The longest prompt: each is a request of its own to the model."""

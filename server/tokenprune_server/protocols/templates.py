@@ -11,12 +11,15 @@ from collections import deque
 from dataclasses import dataclass
 
 from tokenprune.document import detect_kind
+from tokenprune_server.protocols.shapes import IMPERATIVE, is_comment, is_edge, is_frame
 
 _MAX_QUESTION = 4000  # characters from a question mark to the end of the prompt; more is not a question
 _MAX_PARAGRAPH_QUESTION = 1000  # for a question that only its place and form give away
 _MAX_FRAME_PARAGRAPH = 600  # an instruction is shorter than this
 _HEAD = 3000  # how far from the start "Context:" may stand
 _MIN_CONTEXT = 200  # characters; less is not worth calling a passage
+_MAX_TAIL = 600  # characters after the last numbered passage that are taken for instructions
+_PLAIN_RULES = ("last-paragraph", "first-paragraph", "question-first")
 
 _MARK = r"^[ \t]{0,8}[#*>_ ]{0,6}"
 _COLON = r"[ \t]?[*_]{0,3}[ \t]?[:：][*_]{0,3}"
@@ -25,7 +28,7 @@ QUESTION_MARK = re.compile(
     r"(?:question|query|frage|pregunta|问题|問題|質問)" + _COLON,
     re.I | re.M,
 )
-INLINE_QUESTION = re.compile(r"(?<=[\s.!?])(?:Question|Query)[:：]")
+INLINE_QUESTION = re.compile(r"(?<=[ \t.!?])(?:Question|Query)[:：]")
 CONTEXT_MARK = re.compile(
     _MARK + r"(?:(?:retrieved|relevant|supporting|reference|background|given)[ \t])?"
     r"(?:context|contexts|context information|documents?|passages?|sources|search results|results|references?"
@@ -34,21 +37,33 @@ CONTEXT_MARK = re.compile(
     re.I | re.M,
 )
 ANSWER_CUE = re.compile(
-    r"[#*_ \t]{0,6}(?:(?:the|your|my|short|final|helpful|brief|detailed)[ \t]){0,2}"
+    r"[#*_ \t]{0,6}(?:(?:the|your|my|short|final|helpful|brief|detailed|refined)[ \t]){0,2}"
     r"(?:answer|response|reply|assistant|a|antwort|respuesta|回答|答案)[ \t]?[*_]{0,3}[ \t]?[:：]?[*_]{0,3}",
     re.I,
 )
-INSTRUCTION = re.compile(
-    r"[#*_ \t]{0,6}(?:use|using|answer|given|based|according|you are|you will|please|provide|write|respond"
-    r"|reply|if you|if the|if no|do not|don't|never|always|note|instructions?|remember|cite|only|read|below"
-    r"|the following|here (?:is|are)|refer|considering|with the help|keep)\b",
-    re.I,
-)
-LEAD_IN = re.compile(INSTRUCTION.pattern + r"[^\n:：]{0,300}[:：][ \t]", re.I)
+LEAD_IN = re.compile(IMPERATIVE.pattern + r"[^\n:：]{0,300}[:：][ \t]", re.I)
 ASKS = re.compile(
     r"[\s\"'(*_]{0,20}(?:what|who|whom|whose|when|where|why|how|which|is|are|was|were|do|does|did|can|could|should"
     r"|will|would|has|have|explain|list|describe|tell|find|give|name|state|identify|define|show|extract"
     r"|was|wer|wie|wo|wann|warum|qué|quién|cómo|quel|quelle|comment|pourquoi)\b",
+    re.I,
+)
+ANSWERED = re.compile(
+    r"^[#*_ \t]{0,6}(?:answer|a|antwort|respuesta|回答|答案)[ \t]?[*_]{0,3}[:：][*_]{0,3}"
+    r"[ \t]{0,8}(?P<text>[^\s*_][^\n]*)",
+    re.I | re.M,
+)
+# The refine prompt of LlamaIndex: the question comes before an answer that more context shall improve.
+REFINE = re.compile(
+    r"^The (?:original )?(?:query|question) is as follows:[ \t]{0,4}(?P<question>\S[^\n]*)\n"
+    r"We have provided an existing answer:",
+    re.I | re.M,
+)
+SHORT_MARK = re.compile(r"^Q[:：][ \t]{0,8}", re.M)
+SHORT_CUE = re.compile(r"\n[ \t]{0,8}A[:：]\s{0,20}\Z")
+SAYS_CONTEXT = re.compile(
+    r"\b(?:following|below|given|provided|retrieved|these)\b[^.?!\n]{0,60}"
+    r"\b(?:context|passages?|documents?|sources?|search results|excerpts?)\b",
     re.I,
 )
 QUESTION_END = re.compile(r"[?？][\s\"'”’)*_]{0,20}\Z")
@@ -105,6 +120,8 @@ PASSAGE_TAG = re.compile(
     re.I,
 )
 TAG_TITLE = re.compile(r"title=[\"']([^\"'<>]{0,300})[\"']", re.I)
+TAG_SOURCE = re.compile(r"<(?:source|title)>([^<>]{1,300})</", re.I)
+WRAPPERS = ("document", "doc", "passage", "chunk", "snippet", "excerpt", "search_result")
 DASHES = re.compile(r"^[-=*]{5,}[ \t]{0,8}$", re.M)
 
 # Prompts that were put through a chat template already: only the last user turn may hold passages.
@@ -128,12 +145,17 @@ class Passage:
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """A recognised prompt: its passages in order, the question, and the names of the rules that matched."""
+    """A recognised prompt: its passages in order, the question, and the names of the rules that matched.
+
+    ``marked`` says that the prompt itself shows where the passages are (tags, labels, "Context:"); they are
+    not just the paragraphs around a question.
+    """
 
     passages: tuple[Passage, ...]
     question: str | None
     question_rule: str
     passage_rule: str
+    marked: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,16 +188,21 @@ def _recognise(text: str, start: int, end: int) -> Template | None:
         start = question.end
     else:
         end = question.start
-    start, end = _trim_frame(text, start, end)
+    outer = text[: min(end, _HEAD)]
+    start, end, marked = _trim_frame(text, start, end, whole=question.rule in _PLAIN_RULES)
     if end - start < _MIN_CONTEXT:
         return None
     rule, passages = split_passages(text, start, end)
-    return Template(passages, question.text, question.rule, rule)
+    marked = marked or rule not in ("whole", "number-dot") or question.rule in ("tag", "refine")
+    marked = marked or SAYS_CONTEXT.search(outer[:start]) is not None
+    return Template(passages, question.text, question.rule, rule, marked)
 
 
 def _find_question(text: str, start: int, end: int) -> _Question | None:
     return (
         _tagged_question(text, start, end)
+        or _refine_question(text, start, end)
+        or _short_question(text, start, end)
         or _marked_question(text, start, end)
         or _inline_question(text, start, end)
         or _paragraph_question(text, start, end)
@@ -195,6 +222,30 @@ def _tagged_question(text: str, start: int, end: int) -> _Question | None:
     return None
 
 
+def _refine_question(text: str, start: int, end: int) -> _Question | None:
+    found = REFINE.search(text, start, min(end, start + _HEAD))
+    rule = DASHES.search(text, found.end(), end) if found is not None else None
+    if found is None or rule is None or len(found["question"]) > _MAX_QUESTION:
+        return None
+    return _Question(found["question"].strip(), start, rule.start(), "refine", True)
+
+
+def _short_question(text: str, start: int, end: int) -> _Question | None:
+    """``Q: ...`` and an open ``A:`` as the very end."""
+    cue = SHORT_CUE.search(text[start:end][-_MAX_QUESTION:])
+    mark = _last_match(SHORT_MARK, text, max(start, end - _MAX_QUESTION), end) if cue is not None else None
+    if mark is None or mark.start() - start < _MIN_CONTEXT:
+        return None
+    question = _first_paragraph(_without_cue(text[mark.end() : end]))
+    return _Question(question, mark.start(), end, "short-marks", False) if question else None
+
+
+def _is_answered(tail: str) -> bool:
+    """Whether the text after a question mark holds its answer, as in a list of questions and answers."""
+    answered = ANSWERED.search(tail)
+    return answered is not None and not IMPERATIVE.match(answered["text"])
+
+
 def _marked_question(text: str, start: int, end: int) -> _Question | None:
     first = QUESTION_MARK.search(text, start, end)
     if first is None:
@@ -202,7 +253,8 @@ def _marked_question(text: str, start: int, end: int) -> _Question | None:
     last = _last_match(QUESTION_MARK, text, first.end(), end) or first
     context = CONTEXT_MARK.search(text, start, min(end, start + _HEAD))
     tail = text[last.end() : end]
-    closes = len(tail) <= _MAX_QUESTION and last.start() - start >= _MIN_CONTEXT
+    answered = _is_answered(tail[:_MAX_QUESTION])
+    closes = len(tail) <= _MAX_QUESTION and last.start() - start >= _MIN_CONTEXT and not answered
     cued = closes and last is not first and _without_cue(tail) != tail.rstrip()
     if context and first.start() < context.start() <= first.end() + _MAX_QUESTION and not cued:
         question = text[first.end() : context.start()].strip()
@@ -212,8 +264,10 @@ def _marked_question(text: str, start: int, end: int) -> _Question | None:
         question = _first_paragraph(_without_cue(tail))
         if question:
             return _Question(question, last.start(), end, "context-question", False)
-    if first.start() - start <= _MAX_FRAME_PARAGRAPH:
+    if first.start() - start <= _MAX_FRAME_PARAGRAPH and not (answered and last is first):
         at, until = _paragraph_after(text, first.end(), end)
+        if _is_answered(text[first.end() : until]):
+            return None
         if text[at:until].strip() and until - at <= _MAX_PARAGRAPH_QUESTION:
             return _Question(text[at:until].strip(), first.start(), until, "question-first", True)
     return None
@@ -226,6 +280,8 @@ def _last_match(pattern: re.Pattern[str], text: str, start: int, end: int) -> re
 def _inline_question(text: str, start: int, end: int) -> _Question | None:
     last = _last_match(INLINE_QUESTION, text, start, end)
     if last is None or last.start() - start < _MIN_CONTEXT or end - last.end() > _MAX_QUESTION:
+        return None
+    if _is_answered(text[last.end() : end]):
         return None
     question = _first_paragraph(_without_cue(text[last.end() : end]))
     return _Question(question, last.start(), end, "inline-question", False) if question else None
@@ -242,7 +298,7 @@ def _paragraph_question(text: str, start: int, end: int) -> _Question | None:
     if detect_kind(body) == "html":
         cut = max(cut, body.rfind(">", 0, stop) + 1)
     last = body[cut:stop] if cut > 0 else ""
-    if _asks(last):
+    if asks(last):
         return _Question(last.strip(), start + cut, end, "last-paragraph", False)
     begin = len(body) - len(body.lstrip())
     cut = body.find("\n\n", begin)
@@ -250,14 +306,15 @@ def _paragraph_question(text: str, start: int, end: int) -> _Question | None:
         tag = body.find("<")
         cut = tag if cut < 0 else min(cut, tag)
     head = body[begin:cut] if cut > 0 else ""
-    if _asks(head):
+    if asks(head):
         return _Question(head.strip(), start, start + cut, "first-paragraph", True)
     return None
 
 
-def _asks(paragraph: str) -> bool:
+def asks(paragraph: str) -> bool:
+    """Whether a short paragraph is a question by its form."""
     paragraph = paragraph.strip()
-    if not 3 <= len(paragraph) <= _MAX_PARAGRAPH_QUESTION or "<" in paragraph[:1]:
+    if not 3 <= len(paragraph) <= _MAX_PARAGRAPH_QUESTION or "<" in paragraph[:1] or is_comment(paragraph):
         return False
     return QUESTION_END.search(paragraph[-40:]) is not None or ASKS.match(paragraph) is not None
 
@@ -285,35 +342,80 @@ def _paragraph_after(text: str, start: int, end: int) -> tuple[int, int]:
     return start, end if cut < 0 else cut
 
 
-def _trim_frame(text: str, start: int, end: int) -> tuple[int, int]:
-    """Take instructions, "Context:", dashed rules and answer cues off both ends of the context."""
+def _trim_frame(text: str, start: int, end: int, *, whole: bool) -> tuple[int, int, bool]:
+    """Take instructions, "Context:", dashed rules and answer cues off both ends of the context.
+
+    Args:
+        text: the prompt.
+        start: where the context begins at the earliest.
+        end: where it ends at the latest.
+        whole: nothing marks the context, so that its first and last paragraph may be the user's words.
+
+    Returns:
+        Start and end of the context, and whether something marks it.
+    """
+    at_start, at_end = not text[:start].strip(), not text[end:].strip()
     mark = CONTEXT_MARK.search(text, start, min(end, start + _HEAD))
     if mark is not None:
         start = mark.end()
     rule = DASHES.search(text, start, min(end, start + _MAX_FRAME_PARAGRAPH))
     if rule is not None:
         start = rule.end()
-    for _ in range(4):
+        closing = _last_match(DASHES, text, max(start, end - _HEAD), end)
+        if closing is not None and closing.start() - start >= _MIN_CONTEXT:
+            end = closing.start()
+    at, until = _paragraph_after(text, start, end)
+    intro = text.find("\n", at, until)
+    if intro >= 0 and text[at:intro].rstrip().endswith((":", "：")) and is_frame(text[at:intro]):
+        start = intro
+    marked = mark is not None or rule is not None or start == intro
+    if not marked and at_start:
         at, until = _paragraph_after(text, start, end)
-        if until == end or until - at > _MAX_FRAME_PARAGRAPH or not INSTRUCTION.match(text, at, until):
+        if until < end and is_edge(text[at:until]):
+            start = until
+    start = _trim_start(text, start, end)
+    end = start + len(_without_cue(text[start:end]))
+    cut = text.rfind("\n\n", start, end)
+    if whole and at_end and cut >= 0 and end - cut <= _MAX_FRAME_PARAGRAPH and is_edge(text[cut:end]):
+        end = start + len(text[start:cut].rstrip())
+    end = _trim_end(text, start, end)
+    return start, max(start, end), marked
+
+
+def _trim_start(text: str, start: int, end: int) -> int:
+    for _ in range(5):
+        at, until = _paragraph_after(text, start, end)
+        if until == end or until - at > _MAX_FRAME_PARAGRAPH or not _is_instruction(text, at, until):
             break
         start = until
+    for _ in range(4):
+        at, until = _paragraph_after(text, start, end)
+        line = text.find("\n", at, until)
+        if line < 0 or line - at > 300 or not IMPERATIVE.match(text, at, line) or text[line - 1] not in ".:!":
+            break
+        start = line
     at, _ = _paragraph_after(text, start, end)
-    if lead := LEAD_IN.match(text, at, end):
-        start = lead.end()
-    end = start + len(_without_cue(text[start:end]))
-    for _ in range(3):
+    lead = LEAD_IN.match(text, at, end)
+    return lead.end() if lead else start
+
+
+def _trim_end(text: str, start: int, end: int) -> int:
+    for _ in range(5):
         cut = text.rfind("\n\n", start, end)
-        if cut < 0 or end - cut > _MAX_FRAME_PARAGRAPH or not INSTRUCTION.match(text, cut + 2, end):
+        if cut < 0 or end - cut > _MAX_FRAME_PARAGRAPH or not _is_instruction(text, cut + 2, end):
             break
         end = start + len(text[start:cut].rstrip())
-    last_line = text.rfind("\n", start, end) + 1
-    if last_line > start and INSTRUCTION.match(text, last_line, end) and end - last_line <= 300:
-        end = start + len(text[start:last_line].rstrip())
+    for _ in range(4):
         last_line = text.rfind("\n", start, end) + 1
-    if last_line > start and DASHES.match(text, last_line, end):
-        end = last_line
-    return start, max(start, end)
+        if last_line <= start or end - last_line > 300 or not IMPERATIVE.match(text, last_line, end):
+            break
+        end = start + len(text[start:last_line].rstrip())
+    last_line = text.rfind("\n", start, end) + 1
+    return last_line if last_line > start and DASHES.match(text, last_line, end) else end
+
+
+def _is_instruction(text: str, start: int, end: int) -> bool:
+    return IMPERATIVE.match(text, start, end) is not None or is_frame(text[start:end])
 
 
 def split_passages(text: str, start: int, end: int) -> tuple[str, tuple[Passage, ...]]:
@@ -330,22 +432,27 @@ def split_passages(text: str, start: int, end: int) -> tuple[str, tuple[Passage,
 
 
 def _tagged(text: str, start: int, end: int) -> tuple[Passage, ...]:
-    """Contents of the innermost passage elements."""
+    """Contents of the innermost passage elements; one alone in its element takes that along when dropped."""
     passages: list[Passage] = []
-    opened: re.Match[str] | None = None
+    opened: list[tuple[re.Match[str], int]] = []  # open elements, and how many passages came before each
     for tag in PASSAGE_TAG.finditer(text, start, end):
         if not tag.group(1):
-            opened = None if tag.group(3).rstrip().endswith("/") else tag
-        elif opened is not None and opened.group(2).lower() == tag.group(2).lower():
-            title = TAG_TITLE.search(opened.group(3))
-            passages.append(
-                Passage(
-                    opened.end(), tag.start(), title.group(1) if title else None, (opened.start(), tag.end())
-                )
-            )
-            opened = None
-        else:
-            opened = None
+            if not tag.group(3).rstrip().endswith("/"):
+                opened.append((tag, len(passages)))
+            continue
+        if not opened or opened[-1][0].group(2).lower() != tag.group(2).lower():
+            opened.clear()
+            continue
+        opening, before = opened.pop()
+        element = (opening.start(), tag.end())
+        if len(passages) == before:
+            title = TAG_TITLE.search(opening.group(3))
+            passages.append(Passage(opening.end(), tag.start(), title.group(1) if title else None, element))
+        elif len(passages) == before + 1 and tag.group(2).lower() in WRAPPERS:
+            inner = passages[before]
+            source = TAG_SOURCE.search(text, opening.end(), min(inner.start, opening.end() + 400))
+            title_of = inner.title or (source.group(1).strip() if source else None)
+            passages[before] = Passage(inner.start, inner.end, title_of, element)
     return tuple(passages)
 
 
@@ -366,7 +473,7 @@ def _labelled(rule: PassageRule, text: str, start: int, end: int) -> tuple[Passa
         labels.append(label)
     if len(labels) < rule.min_count or labels[0].start() > _MAX_FRAME_PARAGRAPH:
         return ()
-    stops = [label.start() for label in labels[1:]] + [len(context)]
+    stops = [label.start() for label in labels[1:]] + [_last_stop(context, labels[-1].end())]
     if sum(stops) - sum(label.end() for label in labels) < rule.min_mean * len(labels):
         return ()
     titled = "title" in rule.label.groupindex
@@ -379,3 +486,9 @@ def _labelled(rule: PassageRule, text: str, start: int, end: int) -> tuple[Passa
         )
         for label, stop in zip(labels, stops, strict=True)
     )
+
+
+def _last_stop(context: str, start: int) -> int:
+    """Where the last labelled passage ends: nothing marks it, and instructions may follow its blank line."""
+    at, cut = _paragraph_after(context, start, len(context))
+    return cut if at < cut and len(context) - cut <= _MAX_TAIL else len(context)

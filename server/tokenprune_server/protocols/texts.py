@@ -2,63 +2,100 @@
 
 import json
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from tokenprune.document import detect_kind
 from tokenprune_server.protocols.base import Path, Rules, Span, estimate_tokens
-from tokenprune_server.protocols.templates import recognise
+from tokenprune_server.protocols.shapes import (
+    code_ranges,
+    is_few_shot,
+    is_json,
+    json_ranges,
+    needs_whole_text,
+)
+from tokenprune_server.protocols.templates import CONTEXT_MARK, Template, recognise
 
+_TAG = re.compile(r"<[!?/a-zA-Z][^<>@]*>")  # not "<ann@example.org>"
 _FENCE = re.compile(r"^[ \t]{0,3}(`{3,}|~{3,})", re.M)
 _JSON_STRING = re.compile(r'"([^"\\]*(?:\\.[^"\\]*)*)"(?=(\s{0,64}:)?)', re.S)
 _MIN_PROSE = 200  # characters between two code fences that are worth a document of their own
 
-# Tasks that need the whole text: there is no part of it that matters less.
-_WHOLE_TEXT = re.compile(
-    r"\s{0,100}(?:please\s{1,10})?(?:(?:can|could|would) you\s{1,10}(?:please\s{1,10})?)?"
-    r"(?:summari[sz]e|translate|rewrite|rephrase|paraphrase|proofread|convert|reformat|shorten|condense|repeat)\b",
-    re.I,
-)
 _QUERY_CHARS = 2000  # a query is a question, not a document: scorers read no more than this
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """How one string reads: its document spans, and its question (as text) if it holds one."""
+    """How one string reads.
+
+    Attributes:
+        spans: its documents.
+        question: its question, when it holds one.
+        short: it is too short to be looked at.
+        marked: its passages are marked as such (tags, labels, "Context:") or are HTML.
+        whole: the documents are all of the text: nothing says what in it is a document.
+        few_shot: it is a list of worked examples.
+    """
 
     spans: tuple[Span, ...] = ()
     question: str | None = None
     short: bool = False
+    marked: bool = False
     whole: bool = False
+    few_shot: bool = False
 
 
-def read_text(text: str, path: Path, rules: Rules) -> Reading:
-    """Passages and question of a template, or the whole of a long text as one document."""
-    if estimate_tokens(text) < rules.min_tokens:
+def read_text(text: str, path: Path, rules: Rules, *, examples: bool = True) -> Reading:
+    """Passages and question of a template, or the whole of a long text as one document.
+
+    With ``examples``, a text of answered questions is no document: it shows the model what to do.
+    """
+    if estimate_tokens(text) < rules.min_part_tokens:
         return Reading(short=True)
     template = recognise(text)
+    if examples and is_few_shot(text) and not _examples_are_passages(template, text):
+        return Reading(few_shot=True, question=template.question if template is not None else None)
     if template is None:
-        return Reading(spans=document_spans(text, 0, len(text), path, rules), whole=True)
-    passages = template.passages
-    if estimate_tokens("".join(text[p.start : p.end] for p in passages)) < rules.min_tokens:
-        return Reading(question=template.question, short=True)
-    spans: list[Span] = []
-    for passage in passages:
-        found = document_spans(text, passage.start, passage.end, path, rules, passage.title)
-        if len(found) == 1 and found[0].text == text[passage.start : passage.end].strip():
-            found = (replace(found[0], drop=passage.drop),)
-        spans += found
-    return Reading(spans=tuple(spans), question=template.question)
+        label = CONTEXT_MARK.match(text)
+        spans = document_spans(text, label.end() if label is not None else 0, len(text), path, rules)
+        return Reading(spans, marked=any(span.kind == "html" for span in spans), whole=True)
+    found: list[Span] = []
+    for passage in template.passages:
+        mine = document_spans(text, passage.start, passage.end, path, rules, passage.title)
+        if len(mine) == 1 and mine[0].text == text[passage.start : passage.end].strip():
+            mine = (replace(mine[0], drop=passage.drop),)
+        found += mine
+    marked = template.marked or any(span.kind == "html" for span in found)
+    return Reading(tuple(found), template.question, marked=marked)
+
+
+def _examples_are_passages(template: Template | None, text: str) -> bool:
+    """Whether the answered questions of a text are all inside marked passages."""
+    if template is None or not template.marked or not template.passages:
+        return False
+    frame, at = [], 0
+    for passage in template.passages:
+        frame.append(text[at : passage.start])
+        at = passage.end
+    # The same labels inside and outside: the passages are the examples.
+    outside = "".join(frame) + text[at:]
+    return template.passage_rule != "whole" and not is_few_shot(outside)
 
 
 def document_spans(
     text: str, start: int, end: int, path: Path, rules: Rules, title: str | None = None
 ) -> tuple[Span, ...]:
-    """The range as documents: trimmed of blanks, without code fences unless the rules allow them."""
+    """The range as documents: trimmed, without code, data and code fences unless the rules allow them."""
     chunk = text[start:end]
     kind = detect_kind(chunk)
     ranges = [(start, end)]
-    if kind == "text" and not rules.prune_code_fences and ("```" in chunk or "~~~" in chunk):
-        ranges = [(start + a, start + b) for a, b in outside_fences(chunk) if b - a >= _MIN_PROSE]
+    if kind == "html":
+        # What stands before and after a page is not of the page.
+        first, last = _TAG.search(chunk), chunk.rfind(">")
+        if first is not None:
+            ranges = [(start + first.start(), start + last + 1)]
+    else:
+        ranges = [(start + a, start + b) for a, b in _prose(chunk, rules)]
     spans = []
     for a, b in ranges:
         inner = text[a:b]
@@ -66,6 +103,39 @@ def document_spans(
         if a < b:
             spans.append(Span(path, a, b, text[a:b], kind, title))
     return tuple(spans)
+
+
+def _prose(text: str, rules: Rules) -> list[tuple[int, int]]:
+    """The ranges of a text that are neither data nor (unless asked) code."""
+    if is_json(text):
+        return []
+    ranges = _without(text, [(0, len(text))], json_ranges)
+    if not rules.prune_code_fences:
+        if "```" in text or "~~~" in text:
+            ranges = [
+                (max(a, c), min(b, d))
+                for a, b in ranges
+                for c, d in outside_fences(text)
+                if max(a, c) < min(b, d)
+            ]
+        ranges = _without(text, ranges, code_ranges)
+    if ranges == [(0, len(text))]:
+        return ranges
+    return [(a, b) for a, b in ranges if b - a >= _MIN_PROSE]
+
+
+def _without(
+    text: str, ranges: list[tuple[int, int]], find: Callable[[str], list[tuple[int, int]]]
+) -> list[tuple[int, int]]:
+    """The ranges without what ``find`` gives for the text of each."""
+    left: list[tuple[int, int]] = []
+    for start, end in ranges:
+        at = start
+        for a, b in find(text[start:end]):
+            left.append((at, start + a))
+            at = start + b
+        left.append((at, end))
+    return [(a, b) for a, b in left if a < b]
 
 
 def outside_fences(text: str) -> list[tuple[int, int]]:
@@ -87,16 +157,14 @@ def outside_fences(text: str) -> list[tuple[int, int]]:
     return ranges
 
 
-def is_json(text: str) -> bool:
-    """Whether the text is a JSON object or array: something that a program depends on."""
-    head = text.lstrip()[:1]
-    if head not in ("{", "["):
-        return False
-    try:
-        json.loads(text)
-    except (ValueError, RecursionError):
-        return False
-    return True
+_LABELLED_JSON = re.compile(r"[^\n\"{}\[\]]{1,80}[:：]\s{0,8}(?=[{\[])")
+
+
+def is_data(text: str) -> bool:
+    """Whether the text is JSON, perhaps behind a short label such as ``Result:``."""
+    text = text.strip()
+    label = _LABELLED_JSON.match(text)
+    return is_json(text) or (label is not None and is_json(text[label.end() :]))
 
 
 def json_spans(text: str, path: Path, rules: Rules) -> tuple[Span, ...]:
@@ -112,8 +180,15 @@ def json_spans(text: str, path: Path, rules: Rules) -> tuple[Span, ...]:
     return tuple(spans)
 
 
-def as_query(text: str | None) -> str | None:
-    """The text as a query: None when blank or when the task needs the whole text."""
-    if text is None or not text.strip() or _WHOLE_TEXT.match(text):
-        return None
-    return text.strip()[-_QUERY_CHARS:]
+def query_of(question: str | None, rules: Rules) -> tuple[str | None, bool]:
+    """The query, and whether there is none because the question needs the whole text.
+
+    The request's own query wins over the question that was found.
+    """
+    if rules.query is not None:
+        return rules.query.strip() or None, False
+    if question is None or not question.strip():
+        return None, False
+    if needs_whole_text(question):
+        return None, True
+    return question.strip()[-_QUERY_CHARS:], False
