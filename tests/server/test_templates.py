@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tokenprune_server.protocols.templates import PASSAGE_RULES, recognise
+from tokenprune_server.protocols.passages import PASSAGE_RULES
+from tokenprune_server.protocols.templates import recognise
 
 LOREM = (
     "The lighthouse on the northern cape was built in 1871 and automated a century later. "

@@ -36,7 +36,7 @@ def prune(
         typer.Option(
             "--method",
             "-m",
-            help="A method (`tokenprune methods`) or a configured pipeline; default: hybrid.",
+            help="A method (`tokenprune methods`) or pipeline; default: hybrid.",
         ),
     ] = None,
     max_tokens: Annotated[int | None, typer.Option(help="Keep at most this many tokens.")] = None,

@@ -11,14 +11,13 @@ from collections import deque
 from dataclasses import dataclass
 
 from tokenprune.document import detect_kind
+from tokenprune_server.protocols.passages import MAX_FRAME_PARAGRAPH, Passage, paragraph_after, split_passages
 from tokenprune_server.protocols.shapes import IMPERATIVE, is_comment, is_edge, is_frame
 
 _MAX_QUESTION = 4000  # characters from a question mark to the end of the prompt; more is not a question
 _MAX_PARAGRAPH_QUESTION = 1000  # for a question that only its place and form give away
-_MAX_FRAME_PARAGRAPH = 600  # an instruction is shorter than this
 _HEAD = 3000  # how far from the start "Context:" may stand
 _MIN_CONTEXT = 200  # characters; less is not worth calling a passage
-_MAX_TAIL = 600  # characters after the last numbered passage that are taken for instructions
 _PLAIN_RULES = ("last-paragraph", "first-paragraph", "question-first")
 
 _MARK = r"^[ \t]{0,8}[#*>_ ]{0,6}"
@@ -69,59 +68,6 @@ SAYS_CONTEXT = re.compile(
 QUESTION_END = re.compile(r"[?？][\s\"'”’)*_]{0,20}\Z")
 QUESTION_TAGS = ("question", "query", "user_question", "user_query")
 
-_TITLE = r"(?:\(?Title:[ \t]?(?P<title>[^\n]{0,300}?)\)?[ \t]{0,4}(?:\n|\Z|(?<=\))[:：.]?[ \t]?))?"
-
-
-@dataclass(frozen=True, slots=True)
-class PassageRule:
-    """A way to label passages.
-
-    Attributes:
-        name: for messages and tests.
-        label: matches a label at a line start; groups ``n`` (number) and ``title`` are optional.
-        min_count: fewer labels are not believed.
-        min_mean: mean passage length in characters below which the labels are thought to be a list.
-    """
-
-    name: str
-    label: re.Pattern[str]
-    min_count: int = 2
-    min_mean: int = 0
-
-
-PASSAGE_RULES: tuple[PassageRule, ...] = (
-    PassageRule(
-        "bracket-number", re.compile(r"^[ \t]{0,4}\[(?P<n>\d{1,4})\][:.)]?[ \t]{0,4}\n?" + _TITLE, re.M)
-    ),
-    PassageRule(
-        "named-number",
-        re.compile(
-            r"^[ \t]{0,4}[#*]{0,4}[ \t]?(?:document|doc|passage|source|chunk|snippet|excerpt|result|reference"
-            r"|context|article|paragraph|evidence|文档|文檔|段落|資料)"
-            r"[ \t]?[\[(#]?(?P<n>\d{1,4})[\])]?[*]{0,2}[ \t]?"
-            r"(?:\(Title:[ \t]?(?P<title>[^\n]{0,300}?)\))?[ \t]?[:：.)\-]?[*]{0,2}[ \t]?",
-            re.I | re.M,
-        ),
-        min_count=1,
-    ),
-    PassageRule(
-        "title-content",
-        re.compile(
-            r"^Title:[ \t]?(?P<title>[^\n]{0,300})\n(?:Content|Text|Body|Passage|Snippet|Abstract):[ \t]?\n?",
-            re.I | re.M,
-        ),
-        min_count=1,
-    ),
-    PassageRule("number-dot", re.compile(r"^(?P<n>\d{1,3})[.)][ \t]{1,4}", re.M), min_mean=120),
-)
-PASSAGE_TAG = re.compile(
-    r"<(/?)(document_content|documents?|docs?|passages?|contexts?|chunks?|snippets?|excerpts?|search_results?)"
-    r"\b([^<>]{0,300})>",
-    re.I,
-)
-TAG_TITLE = re.compile(r"title=[\"']([^\"'<>]{0,300})[\"']", re.I)
-TAG_SOURCE = re.compile(r"<(?:source|title)>([^<>]{1,300})</", re.I)
-WRAPPERS = ("document", "doc", "passage", "chunk", "snippet", "excerpt", "search_result")
 DASHES = re.compile(r"^[-=*]{5,}[ \t]{0,8}$", re.M)
 
 # Prompts that were put through a chat template already: only the last user turn may hold passages.
@@ -131,16 +77,6 @@ TURNS = (
     ("<start_of_turn>user\n", "<end_of_turn>"),
     ("[INST]", "[/INST]"),
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Passage:
-    """Characters start..end are prunable; ``drop`` goes when nothing of them is kept (None: just they)."""
-
-    start: int
-    end: int
-    title: str | None = None
-    drop: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,8 +200,8 @@ def _marked_question(text: str, start: int, end: int) -> _Question | None:
         question = _first_paragraph(_without_cue(tail))
         if question:
             return _Question(question, last.start(), end, "context-question", False)
-    if first.start() - start <= _MAX_FRAME_PARAGRAPH and not (answered and last is first):
-        at, until = _paragraph_after(text, first.end(), end)
+    if first.start() - start <= MAX_FRAME_PARAGRAPH and not (answered and last is first):
+        at, until = paragraph_after(text, first.end(), end)
         if _is_answered(text[first.end() : until]):
             return None
         if text[at:until].strip() and until - at <= _MAX_PARAGRAPH_QUESTION:
@@ -335,13 +271,6 @@ def _first_paragraph(text: str) -> str:
     return text if cut < 0 else text[:cut].rstrip()
 
 
-def _paragraph_after(text: str, start: int, end: int) -> tuple[int, int]:
-    while start < end and text[start] in " \t\r\n":
-        start += 1
-    cut = text.find("\n\n", start, end)
-    return start, end if cut < 0 else cut
-
-
 def _trim_frame(text: str, start: int, end: int, *, whole: bool) -> tuple[int, int, bool]:
     """Take instructions, "Context:", dashed rules and answer cues off both ends of the context.
 
@@ -358,25 +287,25 @@ def _trim_frame(text: str, start: int, end: int, *, whole: bool) -> tuple[int, i
     mark = CONTEXT_MARK.search(text, start, min(end, start + _HEAD))
     if mark is not None:
         start = mark.end()
-    rule = DASHES.search(text, start, min(end, start + _MAX_FRAME_PARAGRAPH))
+    rule = DASHES.search(text, start, min(end, start + MAX_FRAME_PARAGRAPH))
     if rule is not None:
         start = rule.end()
         closing = _last_match(DASHES, text, max(start, end - _HEAD), end)
         if closing is not None and closing.start() - start >= _MIN_CONTEXT:
             end = closing.start()
-    at, until = _paragraph_after(text, start, end)
+    at, until = paragraph_after(text, start, end)
     intro = text.find("\n", at, until)
     if intro >= 0 and text[at:intro].rstrip().endswith((":", "：")) and is_frame(text[at:intro]):
         start = intro
     marked = mark is not None or rule is not None or start == intro
     if not marked and at_start:
-        at, until = _paragraph_after(text, start, end)
+        at, until = paragraph_after(text, start, end)
         if until < end and is_edge(text[at:until]):
             start = until
     start = _trim_start(text, start, end)
     end = start + len(_without_cue(text[start:end]))
     cut = text.rfind("\n\n", start, end)
-    if whole and at_end and cut >= 0 and end - cut <= _MAX_FRAME_PARAGRAPH and is_edge(text[cut:end]):
+    if whole and at_end and cut >= 0 and end - cut <= MAX_FRAME_PARAGRAPH and is_edge(text[cut:end]):
         end = start + len(text[start:cut].rstrip())
     end = _trim_end(text, start, end)
     return start, max(start, end), marked
@@ -384,17 +313,17 @@ def _trim_frame(text: str, start: int, end: int, *, whole: bool) -> tuple[int, i
 
 def _trim_start(text: str, start: int, end: int) -> int:
     for _ in range(5):
-        at, until = _paragraph_after(text, start, end)
-        if until == end or until - at > _MAX_FRAME_PARAGRAPH or not _is_instruction(text, at, until):
+        at, until = paragraph_after(text, start, end)
+        if until == end or until - at > MAX_FRAME_PARAGRAPH or not _is_instruction(text, at, until):
             break
         start = until
     for _ in range(4):
-        at, until = _paragraph_after(text, start, end)
+        at, until = paragraph_after(text, start, end)
         line = text.find("\n", at, until)
         if line < 0 or line - at > 300 or not IMPERATIVE.match(text, at, line) or text[line - 1] not in ".:!":
             break
         start = line
-    at, _ = _paragraph_after(text, start, end)
+    at, _ = paragraph_after(text, start, end)
     lead = LEAD_IN.match(text, at, end)
     return lead.end() if lead else start
 
@@ -402,7 +331,7 @@ def _trim_start(text: str, start: int, end: int) -> int:
 def _trim_end(text: str, start: int, end: int) -> int:
     for _ in range(5):
         cut = text.rfind("\n\n", start, end)
-        if cut < 0 or end - cut > _MAX_FRAME_PARAGRAPH or not _is_instruction(text, cut + 2, end):
+        if cut < 0 or end - cut > MAX_FRAME_PARAGRAPH or not _is_instruction(text, cut + 2, end):
             break
         end = start + len(text[start:cut].rstrip())
     for _ in range(4):
@@ -416,79 +345,3 @@ def _trim_end(text: str, start: int, end: int) -> int:
 
 def _is_instruction(text: str, start: int, end: int) -> bool:
     return IMPERATIVE.match(text, start, end) is not None or is_frame(text[start:end])
-
-
-def split_passages(text: str, start: int, end: int) -> tuple[str, tuple[Passage, ...]]:
-    """The name of the rule that fits and the passages of the context ``text[start:end]``."""
-    tagged = _tagged(text, start, end)
-    if tagged:
-        return "tags", tagged
-    if detect_kind(text[start:end]) == "text":
-        for rule in PASSAGE_RULES:
-            passages = _labelled(rule, text, start, end)
-            if passages:
-                return rule.name, passages
-    return "whole", (Passage(start, end),)
-
-
-def _tagged(text: str, start: int, end: int) -> tuple[Passage, ...]:
-    """Contents of the innermost passage elements; one alone in its element takes that along when dropped."""
-    passages: list[Passage] = []
-    opened: list[tuple[re.Match[str], int]] = []  # open elements, and how many passages came before each
-    for tag in PASSAGE_TAG.finditer(text, start, end):
-        if not tag.group(1):
-            if not tag.group(3).rstrip().endswith("/"):
-                opened.append((tag, len(passages)))
-            continue
-        if not opened or opened[-1][0].group(2).lower() != tag.group(2).lower():
-            opened.clear()
-            continue
-        opening, before = opened.pop()
-        element = (opening.start(), tag.end())
-        if len(passages) == before:
-            title = TAG_TITLE.search(opening.group(3))
-            passages.append(Passage(opening.end(), tag.start(), title.group(1) if title else None, element))
-        elif len(passages) == before + 1 and tag.group(2).lower() in WRAPPERS:
-            inner = passages[before]
-            source = TAG_SOURCE.search(text, opening.end(), min(inner.start, opening.end() + 400))
-            title_of = inner.title or (source.group(1).strip() if source else None)
-            passages[before] = Passage(inner.start, inner.end, title_of, element)
-    return tuple(passages)
-
-
-def _labelled(rule: PassageRule, text: str, start: int, end: int) -> tuple[Passage, ...]:
-    # The first label may follow "Context:" on its line; cut out, the context begins at a line start.
-    start = end - len(text[start:end].lstrip())
-    context = text[start:end]
-    labels: list[re.Match[str]] = []
-    expected: int | None = None
-    numbered = "n" in rule.label.groupindex
-    for label in rule.label.finditer(context):
-        if numbered:
-            number = int(label.group("n"))
-            # Numbers that do not follow on belong to a list or a reference inside a passage.
-            if number != expected and (expected is not None or number > 1):
-                continue
-            expected = number + 1
-        labels.append(label)
-    if len(labels) < rule.min_count or labels[0].start() > _MAX_FRAME_PARAGRAPH:
-        return ()
-    stops = [label.start() for label in labels[1:]] + [_last_stop(context, labels[-1].end())]
-    if sum(stops) - sum(label.end() for label in labels) < rule.min_mean * len(labels):
-        return ()
-    titled = "title" in rule.label.groupindex
-    return tuple(
-        Passage(
-            start + label.end(),
-            start + stop,
-            (label.group("title") or "").strip() or None if titled else None,
-            (start + label.start(), start + stop),
-        )
-        for label, stop in zip(labels, stops, strict=True)
-    )
-
-
-def _last_stop(context: str, start: int) -> int:
-    """Where the last labelled passage ends: nothing marks it, and instructions may follow its blank line."""
-    at, cut = _paragraph_after(context, start, len(context))
-    return cut if at < cut and len(context) - cut <= _MAX_TAIL else len(context)

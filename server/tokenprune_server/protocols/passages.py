@@ -1,0 +1,157 @@
+"""Cutting the context part of a prompt into its passages: tagged, labelled, numbered, or one whole."""
+
+import re
+from dataclasses import dataclass
+
+from tokenprune.document import detect_kind
+
+MAX_FRAME_PARAGRAPH = 600  # characters; an instruction is shorter than this
+_MAX_TAIL = 600  # characters after the last numbered passage that are taken for instructions
+
+_TITLE = r"(?:\(?Title:[ \t]?(?P<title>[^\n]{0,300}?)\)?[ \t]{0,4}(?:\n|\Z|(?<=\))[:：.]?[ \t]?))?"
+
+
+@dataclass(frozen=True, slots=True)
+class PassageRule:
+    """A way to label passages.
+
+    Attributes:
+        name: for messages and tests.
+        label: matches a label at a line start; groups ``n`` (number) and ``title`` are optional.
+        min_count: fewer labels are not believed.
+        min_mean: mean passage length in characters below which the labels are thought to be a list.
+    """
+
+    name: str
+    label: re.Pattern[str]
+    min_count: int = 2
+    min_mean: int = 0
+
+
+PASSAGE_RULES: tuple[PassageRule, ...] = (
+    PassageRule(
+        "bracket-number", re.compile(r"^[ \t]{0,4}\[(?P<n>\d{1,4})\][:.)]?[ \t]{0,4}\n?" + _TITLE, re.M)
+    ),
+    PassageRule(
+        "named-number",
+        re.compile(
+            r"^[ \t]{0,4}[#*]{0,4}[ \t]?(?:document|doc|passage|source|chunk|snippet|excerpt|result|reference"
+            r"|context|article|paragraph|evidence|文档|文檔|段落|資料)"
+            r"[ \t]?[\[(#]?(?P<n>\d{1,4})[\])]?[*]{0,2}[ \t]?"
+            r"(?:\(Title:[ \t]?(?P<title>[^\n]{0,300}?)\))?[ \t]?[:：.)\-]?[*]{0,2}[ \t]?",
+            re.I | re.M,
+        ),
+        min_count=1,
+    ),
+    PassageRule(
+        "title-content",
+        re.compile(
+            r"^Title:[ \t]?(?P<title>[^\n]{0,300})\n(?:Content|Text|Body|Passage|Snippet|Abstract):[ \t]?\n?",
+            re.I | re.M,
+        ),
+        min_count=1,
+    ),
+    PassageRule("number-dot", re.compile(r"^(?P<n>\d{1,3})[.)][ \t]{1,4}", re.M), min_mean=120),
+)
+PASSAGE_TAG = re.compile(
+    r"<(/?)(document_content|documents?|docs?|passages?|contexts?|chunks?|snippets?|excerpts?|search_results?)"
+    r"\b([^<>]{0,300})>",
+    re.I,
+)
+TAG_TITLE = re.compile(r"title=[\"']([^\"'<>]{0,300})[\"']", re.I)
+TAG_SOURCE = re.compile(r"<(?:source|title)>([^<>]{1,300})</", re.I)
+WRAPPERS = ("document", "doc", "passage", "chunk", "snippet", "excerpt", "search_result")
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """Characters start..end are prunable; ``drop`` goes when nothing of them is kept (None: just they)."""
+
+    start: int
+    end: int
+    title: str | None = None
+    drop: tuple[int, int] | None = None
+
+
+def paragraph_after(text: str, start: int, end: int) -> tuple[int, int]:
+    """Start and end of the first paragraph in ``text[start:end]``, blank space before it skipped."""
+    while start < end and text[start] in " \t\r\n":
+        start += 1
+    cut = text.find("\n\n", start, end)
+    return start, end if cut < 0 else cut
+
+
+def split_passages(text: str, start: int, end: int) -> tuple[str, tuple[Passage, ...]]:
+    """The name of the rule that fits and the passages of the context ``text[start:end]``."""
+    tagged = _tagged(text, start, end)
+    if tagged:
+        return "tags", tagged
+    if detect_kind(text[start:end]) == "text":
+        for rule in PASSAGE_RULES:
+            passages = _labelled(rule, text, start, end)
+            if passages:
+                return rule.name, passages
+    return "whole", (Passage(start, end),)
+
+
+def _tagged(text: str, start: int, end: int) -> tuple[Passage, ...]:
+    """Contents of the innermost passage elements; one alone in its element takes that along when dropped."""
+    passages: list[Passage] = []
+    opened: list[tuple[re.Match[str], int]] = []  # open elements, and how many passages came before each
+    for tag in PASSAGE_TAG.finditer(text, start, end):
+        if not tag.group(1):
+            if not tag.group(3).rstrip().endswith("/"):
+                opened.append((tag, len(passages)))
+            continue
+        if not opened or opened[-1][0].group(2).lower() != tag.group(2).lower():
+            opened.clear()
+            continue
+        opening, before = opened.pop()
+        element = (opening.start(), tag.end())
+        if len(passages) == before:
+            title = TAG_TITLE.search(opening.group(3))
+            passages.append(Passage(opening.end(), tag.start(), title.group(1) if title else None, element))
+        elif len(passages) == before + 1 and tag.group(2).lower() in WRAPPERS:
+            inner = passages[before]
+            source = TAG_SOURCE.search(text, opening.end(), min(inner.start, opening.end() + 400))
+            title_of = inner.title or (source.group(1).strip() if source else None)
+            passages[before] = Passage(inner.start, inner.end, title_of, element)
+    return tuple(passages)
+
+
+def _labelled(rule: PassageRule, text: str, start: int, end: int) -> tuple[Passage, ...]:
+    # The first label may follow "Context:" on its line; cut out, the context begins at a line start.
+    start = end - len(text[start:end].lstrip())
+    context = text[start:end]
+    labels: list[re.Match[str]] = []
+    expected: int | None = None
+    numbered = "n" in rule.label.groupindex
+    for label in rule.label.finditer(context):
+        if numbered:
+            number = int(label.group("n"))
+            # Numbers that do not follow on belong to a list or a reference inside a passage.
+            if number != expected and (expected is not None or number > 1):
+                continue
+            expected = number + 1
+        labels.append(label)
+    if len(labels) < rule.min_count or labels[0].start() > MAX_FRAME_PARAGRAPH:
+        return ()
+    stops = [label.start() for label in labels[1:]] + [_last_stop(context, labels[-1].end())]
+    if sum(stops) - sum(label.end() for label in labels) < rule.min_mean * len(labels):
+        return ()
+    titled = "title" in rule.label.groupindex
+    return tuple(
+        Passage(
+            start + label.end(),
+            start + stop,
+            (label.group("title") or "").strip() or None if titled else None,
+            (start + label.start(), start + stop),
+        )
+        for label, stop in zip(labels, stops, strict=True)
+    )
+
+
+def _last_stop(context: str, start: int) -> int:
+    """Where the last labelled passage ends: nothing marks it, and instructions may follow its blank line."""
+    at, cut = paragraph_after(context, start, len(context))
+    return cut if at < cut and len(context) - cut <= _MAX_TAIL else len(context)
