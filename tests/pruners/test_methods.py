@@ -143,9 +143,11 @@ DEEP = {
 }
 
 
-@pytest.mark.parametrize("shape", DEEP)
-@pytest.mark.parametrize("method", ["clean-html", "htmlrag-bm25"])
-def test_deep_nesting(shape, method, check):
+@pytest.mark.parametrize(
+    ("shape", "method"),
+    [*((shape, "htmlrag-bm25") for shape in DEEP), ("closed", "clean-html"), ("hidden", "clean-html")],
+)
+def test_deep_nesting(shape, method):
     page = DEEP[shape](100_000)
     result = prune(method, tp.Document(page, kind="html"), query="needle")
     text = result.documents[0].text
@@ -157,7 +159,7 @@ def test_deep_nesting(shape, method, check):
 
 
 @pytest.mark.parametrize("opening", ["<div>word{n} ", "<ul><li>word{n}: ", "<span>word{n} ", "<q>word{n} "])
-def test_words_at_every_depth(opening, check, read_html):
+def test_words_at_every_depth(opening, read_html):
     page = "".join(opening.format(n=n) for n in range(10_000)) + "needle"
     document = tp.Document(page, kind="html")
     text = prune("clean-html", document).documents[0].text
@@ -169,7 +171,7 @@ def test_words_at_every_depth(opening, check, read_html):
     assert get_counter().count(result.documents[0].text) <= 300
 
 
-# What is repeated: for 200 kB by default, a megabyte with `-m slow`.
+# What is repeated: for 100 kB by default, a megabyte with `-m slow`.
 PARTS = {
     "no spaces": "a", "less than": "<", "open tags": "<a ", "quotes": '<a b="', "entities": "&amp;", "dashes": "-",
     "line ends": "\n", "lines": "a\n", "dots": ".\n", "full stops": "a. ", "digits": "1. ", "fences": "```\n",
@@ -183,7 +185,7 @@ MEGABYTE = 1_000_000
 @pytest.mark.parametrize("shape", PARTS)
 @pytest.mark.parametrize("kind", ["text", "html"])
 def test_one_thing_over_and_over(shape, kind):
-    size = MEGABYTE if shape in ("no spaces", "less than") else MEGABYTE // 5
+    size = MEGABYTE if shape in ("no spaces", "less than") else MEGABYTE // 10
     check_flat(PARTS[shape] * (size // len(PARTS[shape])), kind)
 
 

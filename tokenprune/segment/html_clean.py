@@ -269,7 +269,7 @@ class _Cleaner(Target):
     def _write(self, text: str) -> None:
         if self._edge:
             # Words on both sides of something that is gone stood on lines of their own.
-            if self.page.kind and self.page.kind[-1] == TEXT and not self._space:
+            if not self._space and not self._at_line_start():
                 self._emit(BREAK, self._inside, "<br>", self._cursor, self._cursor)
             self._edge = False
         self._emit(TEXT, self._inside, text, self._cursor, self._text_end)
@@ -282,9 +282,9 @@ class _Cleaner(Target):
 
     def _at_line_start(self) -> bool:
         page = self.page
-        if not page.kind or page.kind[-1] in (BREAK, OPEN):
+        if not page.kind or page.kind[-1] == BREAK:
             return True
-        return page.kind[-1] == CLOSE and page.tag[page.node[-1]] not in _INLINE
+        return page.kind[-1] != TEXT and page.tag[page.node[-1]] not in _INLINE
 
     # -- structure ------------------------------------------------------------------------------------
 

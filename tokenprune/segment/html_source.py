@@ -41,6 +41,7 @@ _TAGS = frozenset(
     " tfoot th thead time title tr tt u ul video".split()
 )
 _CLOSE = {name: re.compile(rf"</{name}(?=[\s/>])[^>]*+>?", re.I) for name in _RAW.split("|")}
+_SCRIPT_MARK = re.compile(r"<!--|-->|</?script(?=[\s/>])", re.I)
 _SHOWN_RAW = frozenset({"title", "textarea", "xmp", "plaintext"})
 _ATTRIBUTE = re.compile(r"([^\s/>=]++)(?:\s*+=\s*+(?:\"([^\"]*+)\"|'([^']*+)'|([^\s>]++)))?")
 
@@ -70,6 +71,32 @@ def _hidden(source: str) -> bool:
     return found.get("hidden", "no").lower() not in ("no", "until-found") or bool(
         _HIDDEN_STYLE.search(unescape(found.get("style", "")))
     )
+
+
+def _closing(name: str, source: str, position: int) -> re.Match[str] | None:
+    """The tag that ends a raw-text element; None: it reaches to the end.
+
+    In a comment inside a script, a nested ``<script>`` makes its own end tag not the script's (the "script
+    data double escaped" state).
+    """
+    if name == "plaintext":
+        return None
+    if name != "script":
+        return _CLOSE[name].search(source, position)
+    comment = nested = False
+    for mark in _SCRIPT_MARK.finditer(source, position):
+        kind = mark[0].lower()
+        if kind == "<!--":
+            comment = True
+        elif kind == "-->":
+            comment = nested = False
+        elif kind == "<script":
+            nested = comment
+        elif nested:
+            nested = False
+        else:
+            return _CLOSE[name].match(source, mark.start())
+    return None
 
 
 @dataclass
@@ -146,7 +173,7 @@ def scan(source: str) -> Scan:
         elif kind == "rattr":
             name = match["raw"].lower()
             if name == "template" or not match["rattr"].endswith("/"):
-                close = None if name == "plaintext" else _CLOSE[name].search(source, position)
+                close = _closing(name, source, position)
                 stop = close.start() if close else length
                 if name in _SHOWN_RAW:
                     mark = number(at, position)

@@ -6,11 +6,12 @@ import re
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
+import numpy as np
 from sentencex import get_sentence_boundaries
 
 from tokenprune.document import Document
 from tokenprune.segment.text_structure import text_leads
-from tokenprune.tokens import TokenCounter, sanitize
+from tokenprune.tokens import TokenCounter, counts_between, sanitize
 from tokenprune.units import Units
 
 _FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
@@ -186,13 +187,27 @@ def split_long(text: str, starts: list[int], max_characters: int) -> list[int]:
     return out
 
 
+def _split_costly(text: str, starts: list[int], max_tokens: int, counter: TokenCounter) -> list[int]:
+    """Cut slices of more than ``max_tokens`` tokens into parts of about half of that."""
+    bounds = np.asarray([*starts, len(text)], dtype=np.int64)
+    out: list[int] = []
+    tokens = counts_between(counter.starts(text), bounds).tolist()
+    for (a, b), count in zip(pairwise(bounds.tolist()), tokens, strict=True):
+        if count <= max_tokens:
+            out.append(a)
+        else:
+            size = max(4, max_tokens * (b - a) // (2 * count))
+            out += [a + start for start in split_long(text[a:b], [0], size)]
+    return out
+
+
 @dataclass(frozen=True)
 class Sentences:
     """Segmenter: one unit per sentence, list item, table row or code block.
 
     Args:
         max_characters: a longer sentence (or code block) is cut, so that no unit alone eats a budget.
-        max_tokens: likewise in tokens, as far as they can be told from the average of the text.
+        max_tokens: a unit of more tokens is cut into parts of about half as many; others stay whole.
     """
 
     max_characters: int = 1000
@@ -203,11 +218,11 @@ class Sentences:
         language = document.metadata.get("language")
         text = document.text
         starts = sentence_starts(text, str(language) if language else None)
-        size = self.max_characters
+        starts = split_long(text, starts, self.max_characters)
         if self.max_tokens is not None and text:
-            size = min(size, max(4, self.max_tokens * len(text) // max(1, counter.count(text))))
-        return Units.from_starts(document, split_long(text, starts, size), counter, text_leads)
+            starts = _split_costly(text, starts, self.max_tokens, counter)
+        return Units.from_starts(document, starts, counter, text_leads)
 
     def finer(self, max_tokens: int) -> Sentences:
         """Return a segmenter whose units are small enough for a budget of ``max_tokens``."""
-        return replace(self, max_tokens=max(1, max_tokens // 2))
+        return replace(self, max_tokens=max(1, max_tokens))
