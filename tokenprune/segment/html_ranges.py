@@ -51,7 +51,11 @@ def _character_ends(word: str) -> Sequence[int]:
         return range(len(word) + 1)
     ends = [0]
     for m in _CHARACTER.finditer(word):
-        ends += [m.end()] * len(unescape(m[0]))
+        read = unescape(m[0])
+        if read == m[0]:  # "&c" in "a&c=2" only resembles an entity
+            ends += range(m.start() + 1, m.end() + 1)
+        else:
+            ends += [m.end()] * len(read)
     return ends
 
 

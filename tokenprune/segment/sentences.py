@@ -23,6 +23,7 @@ _CODE_LINE = re.compile(r"(?: {4}|\t)\s*\S")
 _STARTS_LOWER = re.compile(r"\s*[a-z(\u00df-\u00f6\u00f8-\u00ff]")
 _ENDS_SENTENCE = re.compile(r"[.!?:;\u3002\uff01\uff1f\u2026][\"'\u201d\u2019)\]\u300d\u300f]*\s*$")
 _LIST_MARK_ONLY = re.compile(rf"\s*(?:{_NUMBERED}|[-*+\u2022])\s*$")
+_LONGEST_MARK = 40  # characters of a list mark with the white space around it
 _CLAUSE_END = re.compile(r"[,;:\u3001\uff0c\uff1b]\s*|\s+")
 
 _ENDS_BLOCK = ("blank", "heading", "table")  # kinds of lines after which text starts anew
@@ -148,6 +149,7 @@ def sentence_starts(text: str, language: str | None = None) -> list[int]:
     starts = sorted(found | forced | {0})
     kept: list[int] = []
     region = 0
+    blank, previous = True, 0  # whether there is only white space since the last start, as far as `previous`
     for s in starts:
         if s >= len(text):
             break
@@ -156,19 +158,26 @@ def sentence_starts(text: str, language: str | None = None) -> list[int]:
         if region < len(solid) and solid[region][0] < s:
             continue
         if kept:
-            last = safe[kept[-1] : s]
-            if not last.strip():
+            blank = blank and not safe[previous:s].strip()
+            previous = s
+            if blank:
                 if kept[-1] == 0:
                     continue  # leading white space goes with the first sentence
                 kept.pop()  # a blank stretch goes with the sentence before it
-                if kept and s not in forced and _LIST_MARK_ONLY.match(safe[kept[-1] : s]):
+                if kept and s not in forced and _is_mark(safe, kept[-1], s):
+                    blank = False
                     continue
-            elif s not in forced and _LIST_MARK_ONLY.match(last):
+            elif s not in forced and _is_mark(safe, kept[-1], s):
                 continue  # "1. " is not a sentence
         kept.append(s)
+        blank, previous = True, s
     if len(kept) > 1 and not safe[kept[-1] :].strip():
         kept.pop()
     return kept
+
+
+def _is_mark(text: str, start: int, end: int) -> bool:
+    return end - start < _LONGEST_MARK and _LIST_MARK_ONLY.match(text[start:end]) is not None
 
 
 def split_long(text: str, starts: list[int], max_characters: int) -> list[int]:
