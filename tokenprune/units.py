@@ -60,6 +60,8 @@ class Pieces:
         src_start: int64 [p], where a piece stands in the original, ascending.
         src_end: int64 [p].
         tag: bool [p], whether the piece is markup; None when nothing is.
+        source: the original.
+        brief: the pieces in their shortest form, what `join` joins; None: as they are in ``text``.
     """
 
     text: list[str]
@@ -68,10 +70,11 @@ class Pieces:
     src_end: IntArray
     tag: BoolArray | None = None
     source: str = ""
+    brief: list[str] | None = None
 
     def join(self, keep: BoolArray) -> Rendered:
         """Join the pieces under a mask, bool [p]."""
-        texts = list(compress(self.text, keep.tolist()))
+        texts = list(compress(self.text if self.brief is None else self.brief, keep.tolist()))
         if self.tag is not None and len(texts) > 1:
             # Where markup between two texts is dropped, their words must not run together.
             at = np.flatnonzero(keep)

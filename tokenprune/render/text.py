@@ -43,6 +43,6 @@ class PlainText:
                 piece = "\t" if _CELL.match(piece) and end != "\n" else ""
             texts[i] = piece
             end = piece[-1] if piece else end
-        plain: Pieces = replace(pieces, text=texts)
+        plain: Pieces = replace(pieces, text=texts, brief=None)
         rendered = plain.join(mask)
         return Rendered(rendered.text.rstrip("\n\t"), replace(rendered.offsets, resolve=None), "text")

@@ -17,6 +17,7 @@ import numpy as np
 
 from tokenprune.document import Document
 from tokenprune.segment.html_clean import BREAK, CLOSE, OPEN, TEXT, CleanPage, clean, is_inline, word_count
+from tokenprune.segment.html_compact import compact
 from tokenprune.segment.html_ranges import partition, source_offsets, whole_entities
 from tokenprune.segment.sentences import sentence_starts, split_long
 from tokenprune.tokens import TokenCounter, counts_between
@@ -38,15 +39,18 @@ class HtmlBlocks:
     Args:
         max_words: granularity; the paper uses 256 for its first step and 128 for its second.
         keep_attributes: attributes that stay in the output (none by default).
+        brief: whether the output leaves out what the HTML standard makes optional (see `html_compact`).
     """
 
     max_words: int = 128
     keep_attributes: Collection[str] = ()
+    brief: bool = True
 
     def segment(self, document: Document, counter: TokenCounter) -> Units:
         """Clean a page and cut it into blocks; any text is accepted, well formed or not."""
         page = clean(document.text, self.keep_attributes)
-        return _Cutter(page, document, max(1, self.max_words)).units(counter)
+        written = compact(page) if self.brief else page.text
+        return _Cutter(page, written, document, max(1, self.max_words)).units(counter)
 
     def finer(self, max_tokens: int) -> HtmlBlocks:
         """Return a segmenter whose blocks are small enough for a budget of ``max_tokens``."""
@@ -56,8 +60,8 @@ class HtmlBlocks:
 class _Cutter:
     """Walks the events of a page once and deals them out to units and wrappers."""
 
-    def __init__(self, page: CleanPage, document: Document, max_words: int) -> None:
-        self.page, self.document, self.max_words = page, document, max_words
+    def __init__(self, page: CleanPage, written: list[str], document: Document, max_words: int) -> None:
+        self.page, self.written, self.document, self.max_words = page, written, document, max_words
         words = [word_count(t) if k == TEXT else 0 for k, t in zip(page.kind, page.text, strict=True)]
         self.words = np.concatenate(([0], np.cumsum(np.asarray(words, dtype=np.int64)))).tolist()
         self.close_of = [0] * len(page.tag)
@@ -70,6 +74,7 @@ class _Cutter:
                     self.holds_block[outer] = True
         # Columns of the pieces.
         self.text: list[str] = []
+        self.brief: list[str] = []  # as it is written out
         self.owner: list[int] = []
         self.begin: list[int] = []
         self.after: list[int] = []
@@ -196,7 +201,7 @@ class _Cutter:
             if n:
                 unit = self._unit("", sources[n])
             end = sources[n + 1] if n + 1 < len(sources) else page.after[k]
-            self._add(text[a:b], unit, sources[n], end, tag=False)
+            self._add(text[a:b], text[a:b], unit, sources[n], end, tag=False)
         return unit, cut
 
     def _chunks(self, text: str, node: int) -> list[int]:
@@ -281,10 +286,13 @@ class _Cutter:
 
     def _piece(self, i: int, owner: int) -> None:
         page = self.page
-        self._add(page.text[i], owner, page.begin[i], page.after[i], tag=page.kind[i] != TEXT)
+        self._add(
+            page.text[i], self.written[i], owner, page.begin[i], page.after[i], tag=page.kind[i] != TEXT
+        )
 
-    def _add(self, text: str, owner: int, begin: int, after: int, *, tag: bool) -> None:
+    def _add(self, text: str, brief: str, owner: int, begin: int, after: int, *, tag: bool) -> None:
         self.text.append(text)
+        self.brief.append(brief)
         self.owner.append(owner)
         self.begin.append(begin)
         self.after.append(after)
@@ -300,9 +308,9 @@ class _Cutter:
         owner = np.asarray(self.owner, dtype=np.int64)
         begin = np.maximum.accumulate(np.asarray(self.begin, dtype=np.int64)) if self.begin else owner
         after = np.maximum(np.asarray(self.after, dtype=np.int64), begin)
-        lengths = np.fromiter(map(len, self.text), dtype=np.int64, count=len(self.text))
+        lengths = np.fromiter(map(len, self.brief), dtype=np.int64, count=len(self.brief))
         bounds = np.concatenate(([0], np.cumsum(lengths)))
-        tokens = counts_between(counter.starts("".join(self.text)), bounds)
+        tokens = counts_between(counter.starts("".join(self.brief)), bounds)
         cost = np.zeros(n, dtype=np.int64)
         wrapper_cost = np.zeros(wrappers, dtype=np.int64)
         own = owner >= 0
@@ -319,7 +327,13 @@ class _Cutter:
             wrapper_cost=wrapper_cost,
             lead=np.asarray(self.lead, dtype=np.int64),
             pieces=Pieces(
-                self.text, owner, begin, after, np.asarray(self.tag, dtype=bool), self.document.text
+                self.text,
+                owner,
+                begin,
+                after,
+                np.asarray(self.tag, dtype=bool),
+                self.document.text,
+                self.brief,
             ),
             range_start=starts,
             range_owner=owners,

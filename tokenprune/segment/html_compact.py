@@ -1,0 +1,107 @@
+"""The shortest markup that parses to the same tree: what the HTML standard lets an author leave out.
+
+In a table of short cells the tags are more tokens than the words. The standard (section 13.1.2.4, "Optional
+tags") makes most end tags optional, and white space between cells means nothing. Divisions that only group
+other blocks go as well, tags only: their blocks stay apart by themselves.
+
+Every rule looks at all children of an element, never at the next one, because pruning may take any of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from tokenprune.segment.html_clean import BREAK, CLOSE, TEXT, CleanPage, is_inline
+
+_ROWS = frozenset(("tr", "caption"))
+_CELLS = frozenset(("td", "th"))
+_TERMS = frozenset(("dt", "dd"))
+# Element -> parent -> all that the parent may hold for the element's end tag to be optional.
+_OPTIONAL_END: dict[str, dict[str, frozenset[str]]] = {
+    "td": {"tr": _CELLS},
+    "th": {"tr": _CELLS},
+    "tr": {"table": _ROWS | {"thead"}, "tbody": _ROWS, "thead": _ROWS, "tfoot": _ROWS},
+    "li": dict.fromkeys(("ul", "ol", "menu", "dir"), frozenset(("li",))),
+    "dt": {"dl": _TERMS},
+    "dd": {"dl": _TERMS},
+    "option": {"select": frozenset(("option",)), "optgroup": frozenset(("option",))},
+}
+_NOTHING: frozenset[str] = frozenset()
+# Blocks that end an open paragraph for every parser, old ones included.
+_ENDS_P = frozenset("p div h1 h2 h3 h4 h5 h6 ul ol dl pre table blockquote form fieldset address".split())
+# Elements whose own end ends a paragraph in them.
+_HOLDS_P = frozenset("div section article main header footer nav aside blockquote li dd td th form".split())
+# Elements that only group, and what stands apart without them.
+_DIVISIONS = frozenset("div section article main hgroup form".split())
+_STAND_APART = (_ENDS_P - {"form", "fieldset", "address"}) | _DIVISIONS | {"nav", "aside", "header", "footer"}
+_TOP = -1
+
+
+def compact(page: CleanPage) -> list[str]:
+    """Return the text of every event of a page, "" where it can be left out."""
+    plain = _Structure(page, frozenset())
+    gone = frozenset(n for n, tag in enumerate(page.tag) if page.alive[n] and plain.only_groups(n, tag))
+    structure = _Structure(page, gone) if gone else plain
+    texts = list(page.text)
+    for i, (kind, node) in enumerate(zip(page.kind, page.node, strict=True)):
+        if kind == TEXT:
+            if node >= 0 and page.tag[node] == "tr" and texts[i].isspace():
+                texts[i] = ""
+        elif kind != BREAK and (node in gone or (kind == CLOSE and structure.ends_by_itself(node))):
+            texts[i] = ""
+    return texts
+
+
+class _Structure:
+    """What every element holds, once some elements around others are gone."""
+
+    def __init__(self, page: CleanPage, gone: Collection[int]) -> None:
+        self.page = page
+        self.around = [_TOP] * len(page.tag)
+        self.children: list[set[str]] = [set() for _ in range(len(page.tag) + 1)]  # the last: top of the page
+        self.bare = [False] * (len(page.tag) + 1)  # holds words, or elements within a line, of its own
+        inside = [_TOP]
+        for kind, node, text in zip(page.kind, page.node, page.text, strict=True):
+            if kind == TEXT:
+                if not self.bare[inside[-1]] and not text.isspace():
+                    self.bare[inside[-1]] = True
+            elif kind == BREAK:
+                self.bare[inside[-1]] = True
+            elif page.alive[node] and node not in gone:
+                if kind == CLOSE:
+                    inside.pop()
+                    continue
+                self.around[node] = inside[-1]
+                self.children[inside[-1]].add(page.tag[node])
+                if is_inline(page.tag[node]):
+                    self.bare[inside[-1]] = True
+                inside.append(node)
+
+    def only_groups(self, node: int, tag: str) -> bool:
+        """Whether an element's tags say nothing: its children stand apart without them."""
+        children = self.children[node]
+        if self.bare[node] or not children:
+            return False
+        if tag == "tbody":
+            around = self.around[node]
+            table = around >= 0 and self.page.tag[around] == "table"
+            return table and self._only_tbody(around) and children <= _ROWS
+        return tag in _DIVISIONS and children <= _STAND_APART
+
+    def _only_tbody(self, table: int) -> bool:
+        if self.children[table] - {"caption", "thead", "tbody"} or self.bare[table]:
+            return False
+        return True
+
+    def ends_by_itself(self, node: int) -> bool:
+        """Whether an element's end tag can go, whichever of the elements around it are pruned."""
+        tag, around = self.page.tag[node], self.around[node]
+        children = self.children[around]
+        if self.bare[around]:
+            return False
+        if tag == "p":
+            return children <= _ENDS_P and (around == _TOP or self.page.tag[around] in _HOLDS_P)
+        parents = _OPTIONAL_END.get(tag)
+        if parents is None or around == _TOP:
+            return False
+        return children <= parents.get(self.page.tag[around], _NOTHING)
