@@ -20,6 +20,7 @@ from tokenprune.receipt import PruneResult, Receipt, UnitRecords, compose
 from tokenprune.registry import pruner as build_pruner
 from tokenprune.select.budget import fill
 from tokenprune.select.simple import KeepRatio
+from tokenprune.score import within
 from tokenprune.tokens import DEFAULT_TOKENIZER, TokenCounter, counts_between, get_counter
 from tokenprune.units import GONE, OffsetMap, Units
 
@@ -203,7 +204,9 @@ class Pipeline:
                     _segment(pruner, j.current, limit if last[id(j)] == n else None, counter) for j in mine
                 ]
             with clock.time(f"score:{pruner.name}"):
-                scores = pruner.scorer.score(query, units)
+                ending = [n == last[id(j)] for j in mine]
+                scorer = within(pruner.scorer, limit) if limit and any(ending) else pruner.scorer
+                scores = scorer.score(query, units)
             items = [_Scored(*row) for row in zip(mine, [pruner] * len(mine), units, scores, strict=True)]
             scored += [item for item in items if last[id(item.job)] == n]
             early = [item for item in items if last[id(item.job)] != n]

@@ -23,6 +23,7 @@ _BUILTIN = (
     "bm25_sentences",
     "clean_html",
     "embed_sentences",
+    "htmlrag",
     "htmlrag_bm25",
     "htmlrag_embed",
     "hybrid",

@@ -6,6 +6,7 @@ from tokenprune.pruners.base import Pruner
 from tokenprune.registry import named
 from tokenprune.render import renderer
 from tokenprune.score.bm25 import BM25
+from tokenprune.score.neighbours import Neighbours
 from tokenprune.score.structure import Structured
 from tokenprune.segment.html_blocks import HtmlBlocks
 from tokenprune.select.choice import choose
@@ -29,5 +30,5 @@ def htmlrag_bm25(
     """Compose the method; ``threshold`` is a BM25 sum."""
     selector = choose(ShareOfBest(0.5), threshold, keep_ratio, top_k)
     return Pruner(
-        HtmlBlocks(max_words, tuple(keep_attributes)), Structured(BM25()), selector, renderer(output)
+        HtmlBlocks(max_words, tuple(keep_attributes)), Structured(Neighbours(BM25())), selector, renderer(output)
     )

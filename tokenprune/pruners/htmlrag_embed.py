@@ -6,6 +6,7 @@ from tokenprune.pruners.base import Pruner
 from tokenprune.registry import named
 from tokenprune.render import renderer
 from tokenprune.score.embedding import Embedding
+from tokenprune.score.neighbours import Neighbours
 from tokenprune.score.structure import Structured
 from tokenprune.segment.html_blocks import HtmlBlocks
 from tokenprune.select.choice import choose
@@ -32,7 +33,7 @@ def htmlrag_embed(
     selector = choose(ShareOfBest(0.7), threshold, keep_ratio, top_k)
     return Pruner(
         HtmlBlocks(max_words, tuple(keep_attributes)),
-        Structured(Embedding(model)),
+        Structured(Neighbours(Embedding(model))),
         selector,
         renderer(output),
     )

@@ -7,6 +7,7 @@ from tokenprune.render import renderer
 from tokenprune.score.bm25 import BM25
 from tokenprune.score.cascade import Cascade
 from tokenprune.score.embedding import Embedding
+from tokenprune.score.neighbours import Neighbours
 from tokenprune.score.structure import Structured
 from tokenprune.segment.by_kind import ByKind
 from tokenprune.segment.html_blocks import HtmlBlocks
@@ -30,7 +31,8 @@ def hybrid(
     top_k: int | None = None,
     output: str = "same",
 ) -> Pruner:
-    """Compose the method; ``embed_tokens`` bounds what the encoder reads per call."""
-    scorer = Structured(Cascade(BM25(), Embedding(model), embed_tokens, weight=0.5))
+    """Compose the method; ``embed_tokens`` bounds what the encoder reads per call (at least two budgets)."""
+    cascade = Cascade(Neighbours(BM25()), Embedding(model), embed_tokens, weight=0.5)
+    scorer = Structured(Neighbours(cascade))
     segmenter = ByKind(html=HtmlBlocks(max_words))
     return Pruner(segmenter, scorer, choose(ShareOfBest(0.7), threshold, keep_ratio, top_k), renderer(output))

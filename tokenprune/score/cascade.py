@@ -18,8 +18,8 @@ class Cascade:
     """Score everything cheaply, the most promising units again with a better scorer.
 
     The idea of IDCM (arXiv 2105.09816): the expensive model reads what the cheap one could not rule out.
-    A unit that was read by both scores ``weight * cheap / best cheap + expensive``; the others keep
-    their cheap part, shifted down as far as it takes to stand below all of those.
+    Every unit scores ``weight * cheap / best cheap + expensive``; for one that only the cheap scorer read, the
+    expensive part is the lowest that was given.
 
     Args:
         cheap: reads all units.
@@ -50,12 +50,13 @@ class Cascade:
         parts = [_subset(u, np.flatnonzero(m)) for u, m in zip(documents, masks, strict=True)]
         second = np.concatenate(self.expensive.score(query, parts))
         share = self.weight * flat / max(float(np.abs(flat).max()), 1e-9)
-        total = np.where(chosen, 0.0, share)
-        total[chosen] = share[chosen] + second
-        rest = ~chosen
-        if rest.any():
-            total[rest] += min(0.0, total[chosen].min() - share[rest].max() - 1e-6)
-        return np.split(total, bounds)
+        read = np.full(len(flat), second.min())
+        read[chosen] = second
+        return np.split(share + read, bounds)
+
+    def within(self, max_tokens: int) -> Cascade:
+        """Return a scorer that reads enough to fill a budget with what it has read: twice as many tokens."""
+        return replace(self, max_tokens=max(self.max_tokens, 2 * max_tokens))
 
 
 def _subset(units: Units, index: IntArray) -> Units:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from tokenprune.arrays import FloatArray
-from tokenprune.score import Scorer
+from tokenprune.score import Scorer, within
 from tokenprune.units import Units
 
 
@@ -31,6 +31,10 @@ class Structured:
         for units, score in zip(documents, scores, strict=True):
             out.append(np.where(_empty_of_answers(units), lowest, score))
         return out
+
+    def within(self, max_tokens: int) -> Structured:
+        """Pass a budget on."""
+        return replace(self, scorer=within(self.scorer, max_tokens))
 
 
 def _empty_of_answers(units: Units) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:

@@ -1,0 +1,56 @@
+"""HtmlRAG: similarity on coarse blocks, then the language model's path to finer ones."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+from tokenprune.pruners.base import Pruner
+from tokenprune.registry import named
+from tokenprune.render import renderer
+from tokenprune.score import Scorer
+from tokenprune.score.bm25 import BM25
+from tokenprune.score.cascade import Cascade
+from tokenprune.score.embedding import Embedding
+from tokenprune.score.generative import LocalPathModel, PathProbability
+from tokenprune.score.neighbours import Neighbours
+from tokenprune.score.structure import Structured
+from tokenprune.score.two_step import TwoStep
+from tokenprune.segment.html_blocks import HtmlBlocks
+from tokenprune.select.choice import choose
+from tokenprune.select.simple import ShareOfBest
+
+
+@named(
+    "htmlrag",
+    kinds=("html",),
+    models=("minilm-l6", "smollm2-135m"),
+    paper="HtmlRAG, arXiv 2411.02959, sections 3.3 and 3.4",
+    summary="both steps: embedding similarity on coarse blocks, then path probability under a causal LM",
+)
+def htmlrag(
+    model: str = "smollm2-135m",
+    first: Literal["hybrid", "embedding", "bm25"] = "hybrid",
+    encoder: str = "minilm-l6",
+    first_budget: int = 2048,
+    coarse_words: int = 256,
+    max_words: int = 64,
+    blend: float = 1.0,
+    threshold: float | None = None,
+    keep_ratio: float | None = None,
+    top_k: int | None = None,
+    keep_attributes: Sequence[str] = (),
+    output: str = "same",
+) -> Pruner:
+    """Compose the method.
+
+    ``first`` scores the first step, ``encoder`` is its model; ``first_budget`` is what the language model
+    ``model`` reads; ``blend`` is the share of its scores (1, the paper's, forgets the first step's).
+    """
+    steps: dict[str, Scorer] = {
+        "bm25": BM25(),
+        "embedding": Embedding(encoder),
+        "hybrid": Cascade(Neighbours(BM25()), Embedding(encoder), 2048, weight=0.5),
+    }
+    paths = PathProbability(LocalPathModel(model))
+    scorer = TwoStep(Neighbours(steps[first]), paths, first_budget, coarse_words, blend)
+    selector = choose(ShareOfBest(0.7), threshold, keep_ratio, top_k)
+    return Pruner(HtmlBlocks(max_words, tuple(keep_attributes)), Structured(scorer), selector, renderer(output))
