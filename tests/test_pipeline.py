@@ -125,7 +125,7 @@ def test_adaptive_keeps_what_leads():
     )
     method = tp.pruner("htmlrag-bm25", max_words=12, top_k=1)
     out = tp.Pipeline([method]).prune("appending", [tp.Document(page)]).documents[0].text
-    assert out == "<h1>Files</h1><h2>Modes</h2><p>The appending mode writes at the end of a file.</p>"
+    assert out == "<h1>Files</h1><h2>Modes</h2><p>The appending mode writes at the end of a file."
 
 
 def test_one_budget_is_shared_by_score_and_not_equally(samples, check):

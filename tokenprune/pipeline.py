@@ -18,9 +18,9 @@ from tokenprune.errors import BudgetError, ConfigError, DocumentError, QueryErro
 from tokenprune.pruners.base import Pruner
 from tokenprune.receipt import PruneResult, Receipt, UnitRecords, compose
 from tokenprune.registry import pruner as build_pruner
+from tokenprune.score import within
 from tokenprune.select.budget import fill
 from tokenprune.select.simple import KeepRatio
-from tokenprune.score import within
 from tokenprune.tokens import DEFAULT_TOKENIZER, TokenCounter, counts_between, get_counter
 from tokenprune.units import GONE, OffsetMap, Units
 

@@ -1,15 +1,15 @@
 """Headings and repetitions, and the cascade of a cheap and an expensive scorer."""
 
-from itertools import pairwise
-
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tokenprune.document import Document
+from tokenprune.score import within
 from tokenprune.score.bm25 import BM25
 from tokenprune.score.cascade import Cascade
+from tokenprune.score.neighbours import Neighbours
 from tokenprune.score.structure import Structured
 from tokenprune.segment.html_blocks import HtmlBlocks
 from tokenprune.segment.sentences import Sentences
@@ -86,7 +86,7 @@ def test_structured_without_units():
     st.integers(0, 40),
 )
 def test_cascade(cheap, expensive, max_tokens):
-    """The expensive scorer reads the best of the cheap one; all it read stand above the rest."""
+    """The expensive scorer reads the best of the cheap one; the rest count as the least of what it read."""
     units = sentences("First one. Second sentence here. Third. The fourth sentence is the longest of all.")
     reader = ByText(dict(zip(units.texts, expensive, strict=True)))
     got = Cascade(Fixed(cheap), reader, max_tokens, weight=0.3).score("q", [units])[0]
@@ -99,12 +99,17 @@ def test_cascade(cheap, expensive, max_tokens):
         chosen.append(n)
     assert reader.read == [units.texts[n] for n in sorted(chosen)]
     top = max(max(map(abs, cheap)), 1e-9)
-    for n in chosen:
-        assert got[n] == pytest.approx(0.3 * cheap[n] / top + expensive[n], abs=1e-12)
-    rest = [n for n in order if n not in chosen]
-    assert all(got[n] < min(got[c] for c in chosen) for n in rest)
-    for a, b in pairwise(rest):
-        assert got[a] >= got[b]
+    least = min(expensive[n] for n in chosen)
+    for n in range(4):
+        read = expensive[n] if n in chosen else least
+        assert got[n] == pytest.approx(0.3 * cheap[n] / top + read, abs=1e-12)
+
+
+def test_cascade_reads_twice_a_budget():
+    assert Cascade(BM25(), ByText({}), 100).within(40).max_tokens == 100
+    assert Cascade(BM25(), ByText({}), 100).within(400).max_tokens == 800
+    assert within(Structured(Neighbours(Cascade(BM25(), BM25(), 100))), 70).scorer.scorer.max_tokens == 140
+    assert within(BM25(), 70) == BM25()
 
 
 def test_cascade_over_several_documents():

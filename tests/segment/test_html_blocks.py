@@ -219,7 +219,7 @@ def test_rows_stay_whole():
     page = f"<table>{''.join(f'<tr>{row}</tr>' for _ in range(4))}</table>"
     units = cut(page, 5)
     assert [len(t.split()) for t in units.texts] == [10] * 4
-    assert render(units, [0, 1, 0, 0]) == f"<table><tr>{row}</tr></table>"
+    assert render(units, [0, 1, 0, 0]) == f"<table><tr>{row}</table>".replace("</td>", "")
 
 
 def leads(units):
@@ -271,8 +271,8 @@ def test_long_context_is_cut_from_the_left():
 
 def test_wrappers_are_rendered_around_what_is_kept():
     units = cut("<ul><li>one</li><li>two</li></ul><ol><li>three</li><li>four</li></ol>", 1)
-    assert render(units, [0, 1, 0, 0]) == "<ul><li>two</li></ul>"
-    assert render(units, [0, 0, 1, 1]) == "<ol><li>three</li><li>four</li></ol>"
+    assert render(units, [0, 1, 0, 0]) == "<ul><li>two</ul>"
+    assert render(units, [0, 0, 1, 1]) == "<ol><li>three<li>four</ol>"
     assert render(units, [0, 0, 0, 0]) == ""
     assert units.open_wrappers(np.array([0, 0, 1, 0], dtype=bool)).tolist() == [False, True]
 

@@ -19,7 +19,7 @@ from tokenprune.select.simple import Everything
 def clean_html(keep_attributes: Sequence[str] = (), output: str = "same") -> Pruner:
     """Clean a page; a budget keeps its beginning."""
     return Pruner(
-        HtmlBlocks(128, tuple(keep_attributes)),
+        HtmlBlocks(128, tuple(keep_attributes), brief=False),
         Position(),
         Everything(),
         renderer(output),

@@ -53,4 +53,6 @@ def htmlrag(
     paths = PathProbability(LocalPathModel(model))
     scorer = TwoStep(Neighbours(steps[first]), paths, first_budget, coarse_words, blend)
     selector = choose(ShareOfBest(0.7), threshold, keep_ratio, top_k)
-    return Pruner(HtmlBlocks(max_words, tuple(keep_attributes)), Structured(scorer), selector, renderer(output))
+    return Pruner(
+        HtmlBlocks(max_words, tuple(keep_attributes)), Structured(scorer), selector, renderer(output)
+    )

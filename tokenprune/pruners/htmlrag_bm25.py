@@ -30,5 +30,8 @@ def htmlrag_bm25(
     """Compose the method; ``threshold`` is a BM25 sum."""
     selector = choose(ShareOfBest(0.5), threshold, keep_ratio, top_k)
     return Pruner(
-        HtmlBlocks(max_words, tuple(keep_attributes)), Structured(Neighbours(BM25())), selector, renderer(output)
+        HtmlBlocks(max_words, tuple(keep_attributes)),
+        Structured(Neighbours(BM25())),
+        selector,
+        renderer(output),
     )

@@ -18,8 +18,8 @@ class Cascade:
     """Score everything cheaply, the most promising units again with a better scorer.
 
     The idea of IDCM (arXiv 2105.09816): the expensive model reads what the cheap one could not rule out.
-    Every unit scores ``weight * cheap / best cheap + expensive``; for one that only the cheap scorer read, the
-    expensive part is the lowest that was given.
+    Every unit scores ``weight * cheap / best cheap + expensive``; for one that only the cheap scorer read,
+    the expensive part is the lowest that was given.
 
     Args:
         cheap: reads all units.

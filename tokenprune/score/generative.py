@@ -1,4 +1,4 @@
-"""The generative step of HtmlRAG (arXiv 2411.02959, section 3.4): a language model writes the path of the answer.
+"""HtmlRAG's generative step (arXiv 2411.02959, section 3.4): a language model writes the path of the answer.
 
 The model reads the numbered page and the question once. The paths of all blocks form a trie; a block's score
 is the log probability of its path, where at each branch only the branches of the trie compete. The published
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -20,14 +20,18 @@ from tokenprune.score.path_trie import PathTrie
 from tokenprune.tokens import sanitize
 from tokenprune.units import Units
 
+if TYPE_CHECKING:
+    from tokenprune.models.causal_lm import LoadedLM
+
 # The prompt that the published pruning models were trained with (HtmlRAG repository, generation code): a
 # checkpoint of theirs gives its figures only with these words.
 TEMPLATE = (
     "**HTML**: ```{page}```\n**Question**: **{question}**\n Your task is to identify the most relevant text "
-    "piece to the given question in the HTML document. This text piece could either be a direct paraphrase to "
-    "the fact, or a supporting evidence that can be used to infer the fact. The overall length of the text "
-    "piece should be more than 20 words and less than 300 words. You should provide the path to the text piece "
-    "in the HTML document. An example for the output is: <html1><body><div2><p>Some key information..."
+    "piece to the given question in the HTML document. This text piece could either be a direct paraphrase "
+    "to the fact, or a supporting evidence that can be used to infer the fact. The overall length of the "
+    "text piece should be more than 20 words and less than 300 words. You should provide the path to the "
+    "text piece in the HTML document. An example for the output is: <html1><body><div2><p>Some key "
+    "information..."
 )
 
 
@@ -72,7 +76,8 @@ class LocalPathModel:
         written = tokenizer.apply_chat_template(
             [{"role": "user", "content": text}], add_generation_prompt=True, tokenize=False
         )
-        return list(tokenizer.encode(written, add_special_tokens=False))
+        ids: list[int] = tokenizer.encode(written, add_special_tokens=False)
+        return ids
 
     def score(self, prompt: Sequence[int], trie: PathTrie) -> FloatArray:
         """Prefill the prompt, then read the trie behind its KV cache."""
@@ -87,7 +92,7 @@ class LocalPathModel:
         logits = read_tree(self._lm(), prompt, trie.token[nodes], parent, wanted)
         return trie.score(lambda node: logits[place[node]])
 
-    def _lm(self):  # noqa: ANN202
+    def _lm(self) -> LoadedLM:
         from tokenprune.models.causal_lm import load_causal_lm
 
         return load_causal_lm(self.model, dtype=self.dtype)

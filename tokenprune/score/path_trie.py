@@ -60,8 +60,8 @@ class PathTrie:
                     children.append([])
                     children[at].append(node)
                 leaf[p] = node
-        columns = (np.asarray(column, dtype=np.int64) for column in (token, parent, depth))
-        return cls(*columns, children, leaf)
+        columns = [np.asarray(column, dtype=np.int64) for column in (token, parent, depth)]
+        return cls(columns[0], columns[1], columns[2], children, leaf)
 
     def to_read(self) -> IntArray:
         """Nodes that a model must read: those with a choice at or below them, without the root; ascending."""

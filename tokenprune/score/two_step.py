@@ -1,4 +1,4 @@
-"""HtmlRAG's two steps (arXiv 2411.02959, sections 3.3 and 3.4): similarity on coarse blocks, then paths on finer ones."""
+"""HtmlRAG's two steps (arXiv 2411.02959, 3.3 and 3.4): similarity on coarse blocks, paths on finer ones."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tokenprune.units import Units
 
 @dataclass(frozen=True)
 class TwoStep:
-    """Score with the first scorer; of the best coarse blocks up to a budget score the units by their path too.
+    """Score with one scorer; in the best coarse blocks, up to a budget, score units by their path as well.
 
     A coarse block is the largest element of at most ``coarse_words`` words around a unit, and is worth as
     much as its best unit: an encoder reads about 200 words at a time, so a block is read in parts. The

@@ -15,15 +15,13 @@ from tokenprune.segment.html_clean import BREAK, CLOSE, TEXT, CleanPage, is_inli
 
 _ROWS = frozenset(("tr", "caption"))
 _CELLS = frozenset(("td", "th"))
-_TERMS = frozenset(("dt", "dd"))
-# Element -> parent -> all that the parent may hold for the element's end tag to be optional.
+# Element -> parent -> all that the parent may hold for the element's end tag to be optional. Not dt and dd:
+# libxml2 does not end one of them at the next of its kind.
 _OPTIONAL_END: dict[str, dict[str, frozenset[str]]] = {
     "td": {"tr": _CELLS},
     "th": {"tr": _CELLS},
     "tr": {"table": _ROWS | {"thead"}, "tbody": _ROWS, "thead": _ROWS, "tfoot": _ROWS},
     "li": dict.fromkeys(("ul", "ol", "menu", "dir"), frozenset(("li",))),
-    "dt": {"dl": _TERMS},
-    "dd": {"dl": _TERMS},
     "option": {"select": frozenset(("option",)), "optgroup": frozenset(("option",))},
 }
 _NOTHING: frozenset[str] = frozenset()
@@ -89,9 +87,7 @@ class _Structure:
         return tag in _DIVISIONS and children <= _STAND_APART
 
     def _only_tbody(self, table: int) -> bool:
-        if self.children[table] - {"caption", "thead", "tbody"} or self.bare[table]:
-            return False
-        return True
+        return not (self.children[table] - {"caption", "thead", "tbody"} or self.bare[table])
 
     def ends_by_itself(self, node: int) -> bool:
         """Whether an element's end tag can go, whichever of the elements around it are pruned."""
