@@ -49,6 +49,8 @@ def questions(folder: Path, name: str, sample: int, seed: int) -> list[Question]
     random.Random(seed).shuffle(rows)
     found: list[Question] = []
     for row in rows:
+        if len(found) >= sample:
+            break
         html = pages(folder, group)[row["page_id"]]
         if name == "docs-no-heading":
             if row["question_style"] != "faq_heading":
@@ -68,8 +70,6 @@ def questions(folder: Path, name: str, sample: int, seed: int) -> list[Question]
                 answer=", ".join(answers) if answers else row["answer_text"],
             )
         )
-        if len(found) == sample:
-            break
     return found
 
 

@@ -26,7 +26,7 @@ READ = {
     "nll": "Mean negative log-likelihood per token of the gold answer (its first 100 tokens) "
     "after the context.",
     "generative": "The reference does one full forward per branching node of the path trie.",
-    "boilerplate": "The gold text was made by Readability.js, which readability-lxml is a port of.",
+    "boilerplate": "The gold text was made by Readability.js; readability-lxml has the same ancestor.",
     "scaling": "Slope of a line through the points in log-log scale: 1 is linear time.",
 }
 STYLE = """

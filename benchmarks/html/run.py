@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import gc
 import json
 import logging
 import os
@@ -22,6 +23,7 @@ import shlex
 import sys
 import time
 import warnings
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +113,8 @@ def main(argv: list[str] | None = None) -> None:
         for name, value in QUICK.items():
             if getattr(options, name) == made.get_default(name):
                 setattr(options, name, value)
+    if find_spec("matplotlib") is None:  # found out now, not after half an hour
+        made.error("the report needs matplotlib: `make bench-html` installs it and the peers in .venv-bench")
     unknown = [s for s in options.sections if s not in SECTIONS]
     if unknown:
         made.error(f"unknown section {', '.join(unknown)}; there are {', '.join(SECTIONS)}")
@@ -167,7 +171,12 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
                 "notes": context.notes,
                 "load_average": list(os.getloadavg()) if hasattr(os, "getloadavg") else [],
             }
-            (kept / f"{name}.json").write_text(json.dumps(result), encoding="utf-8")
+            gc.unfreeze()  # sections that time something freeze what the imports left behind
+            path = kept / f"{name}.json"
+            if "skipped" in result and path.exists():
+                context.note(f"{name} was skipped ({result['skipped']}); the report keeps its earlier result")
+                continue
+            path.write_text(json.dumps(result), encoding="utf-8")
     found = {name: kept / f"{name}.json" for name in SECTIONS}
     return {name: json.loads(path.read_text("utf-8")) for name, path in found.items() if path.exists()}
 

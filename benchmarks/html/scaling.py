@@ -56,7 +56,7 @@ def run(context: Context) -> dict[str, Any]:
     blocks, pipeline = HtmlBlocks(128), tp.Pipeline(["htmlrag-bm25"])
     pipeline.prune(QUESTION, [tp.Document(GENERATORS["ordinary"](20_000), kind="html")], tp.Budget(1024))
     gc.collect()
-    gc.freeze()
+    gc.freeze()  # what the imports left behind would make every later collection slow
     work = [(name, mb) for name in GENERATORS for mb in sorted(options.scaling_mb)]
     rows: dict[str, dict[str, list[float]]] = {
         n: {"mb": [], "blocks_s": [], "prune_s": []} for n in GENERATORS

@@ -1,6 +1,8 @@
 """The pure parts of benchmarks/html: what it measures and the baselines it makes itself."""
 
 import ast
+import gzip
+import json
 import math
 from types import SimpleNamespace
 
@@ -8,7 +10,7 @@ import numpy as np
 import pytest
 
 from benchmarks.html import chunks, measure, nll
-from benchmarks.html.data import without_heading
+from benchmarks.html.data import questions, without_heading
 from benchmarks.html.evidence import summarise
 from benchmarks.html.methods import Method
 from benchmarks.html.naive_trie import branching_nodes, leaf_log_probabilities
@@ -265,3 +267,28 @@ def test_nll_rows_are_paired():
     plain, mine = nll.summarise(values, "plain")
     assert plain["nll"] == 3 and plain["tokens"] == 6 and "difference" not in plain
     assert mine["difference"] == -2
+
+
+def test_a_sample_is_the_beginning_of_a_larger_one(tmp_path):
+    folder = tmp_path / "html" / "docs"
+    folder.mkdir(parents=True)
+    rows = [
+        {
+            "id": str(i),
+            "page_id": "p",
+            "question": f"What is number {i}?",
+            "question_style": "faq_heading" if i % 2 else "api_entry",
+            "key_sentences": ["x"],
+            "answer_text": "x",
+        }
+        for i in range(10)
+    ]
+    page = "<p>x</p>" + "".join(f"<h2>{row['question']}</h2>" for row in rows)
+    for name, lines in (("questions", rows), ("pages", [{"page_id": "p", "html": page}])):
+        with gzip.open(folder / f"{name}.jsonl.gz", "wt") as file:
+            file.writelines(json.dumps(line) + "\n" for line in lines)
+    ids = [q.id for q in questions(tmp_path, "docs", 8, seed=1)]
+    assert [q.id for q in questions(tmp_path, "docs", 3, seed=1)] == ids[:3]
+    assert questions(tmp_path, "docs", 0, seed=1) == []
+    hard = questions(tmp_path, "docs-no-heading", 9, seed=1)
+    assert len(hard) == 5 and all(q.question not in q.html for q in hard)
