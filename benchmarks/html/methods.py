@@ -169,13 +169,16 @@ def remembering() -> Iterator[None]:
             known.update(zip(new, cold(self, list(new.values()), max_length, prompt), strict=True))
         return np.array([known[key] for key in keys], dtype=np.float32).reshape(len(texts), self.dimension)
 
+    segmenters: dict[str, HtmlBlocks] = {}
+
     @lru_cache(maxsize=64)
-    def cut(max_words: int, attributes: tuple[str, ...], text: str, counter: TokenCounter) -> Units:
-        return segment(HtmlBlocks(max_words, attributes), tp.Document(text, kind="html"), counter)
+    def cut(segmenter: str, text: str, counter: TokenCounter) -> Units:
+        return segment(segmenters[segmenter], tp.Document(text, kind="html"), counter)
 
     def units(self: HtmlBlocks, document: tp.Document, counter: TokenCounter) -> Units:
-        cached = cut(self.max_words, tuple(self.keep_attributes), document.text, counter)
-        return replace(cached, document=document)
+        key = repr(self)  # all its options, those of later versions included
+        segmenters.setdefault(key, self)
+        return replace(cut(key, document.text, counter), document=document)
 
     embedder = _peer_embedder()
     Encoder.encode = encode  # type: ignore[method-assign]
