@@ -3,9 +3,11 @@ PYTHON ?= python3
 VENV   := .venv
 PY     := $(VENV)/bin/python
 SHELL  := /bin/bash
+# the packages that benchmarks/html compares with live beside .venv, whose packages they see
+BENCH  := .venv-bench
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: install demo demo-vllm test test-slow lint bench clean
+.PHONY: install demo demo-vllm test test-slow lint bench bench-html clean
 
 install: $(VENV)/.installed
 
@@ -40,8 +42,27 @@ lint: install
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 
-bench: install
+bench: install $(BENCH)/.installed
 	$(PY) benchmarks/proxy_overhead/run.py
+	$(BENCH)/bin/python benchmarks/html/run.py --quick
+
+# the whole comparison, about 25 minutes; ARGS="--sections speed" for a part of it
+bench-html: $(BENCH)/.installed
+	$(BENCH)/bin/python benchmarks/html/run.py $(ARGS)
+
+$(BENCH)/.installed: $(VENV)/.installed
+	$(PYTHON) -m venv --clear $(BENCH)
+	@# a line of a .pth file is run: .venv's packages, its editable install included, are seen from here
+	@site=$$($(PY) -c "import sysconfig; print(sysconfig.get_path('purelib'))"); \
+	   here=$$($(BENCH)/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))"); \
+	   echo "import site; site.addsitedir('$$site')" > $$here/tokenprune-venv.pth
+	@# --ignore-installed: the pip of .venv is seen too, and must not count as this one
+	$(BENCH)/bin/python -m pip install -q --upgrade --ignore-installed pip
+	$(BENCH)/bin/python -m pip install -q -e ".[bench]"
+	@# without their dependencies: htmlrag asks for all of langchain, and langchain-huggingface for an older
+	@# huggingface_hub than .venv has; what they import in our use is in the extra "bench"
+	$(BENCH)/bin/python -m pip install -q --no-deps "htmlrag==0.1.1" "langchain-huggingface==1.2.3"
+	touch $@
 
 clean:
 	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

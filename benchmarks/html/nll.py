@@ -1,0 +1,125 @@
+"""(c) How well a model expects the gold answer: mean NLL per token after the context that a method leaves."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from benchmarks.html import data, methods
+from benchmarks.html.context import Context
+from benchmarks.html.measure import interval
+from benchmarks.html.methods import Method
+from tokenprune.errors import TokenPruneError
+from tokenprune.models.causal_lm import LoadedLM, load_causal_lm
+from tokenprune.tokens import get_counter
+
+MODEL = "smollm2-135m"
+ANSWER_TOKENS = 100
+SETS = ("docs", "wikitables")
+Contexts = dict[str, Callable[[data.Question], "str | Exception"]]
+
+
+def answer_nll(lm: LoadedLM, context: str, question: str, answer: str) -> float:
+    """Return the mean negative log-likelihood, in nats per token, of the answer as the assistant's turn."""
+    import torch
+
+    asked = f"Context:\n{context}\n\nQuestion: {question}" if context else f"Question: {question}"
+    prompt = lm.tokenizer.apply_chat_template(
+        [{"role": "user", "content": asked}], add_generation_prompt=True, return_dict=True
+    )["input_ids"]
+    ids = lm.tokenizer(answer, add_special_tokens=False)["input_ids"][:ANSWER_TOKENS]
+    tokens = torch.tensor([[*prompt, *ids]])
+    with torch.inference_mode():
+        logits = lm.model(tokens, logits_to_keep=len(ids) + 1, use_cache=False).logits[0, :-1].float()
+    return float(torch.nn.functional.cross_entropy(logits, torch.tensor(ids)))
+
+
+def clean_cut(question: data.Question, tokens: int) -> str:
+    """Clean the whole page and cut it at the end to ``tokens``."""
+    import tokenprune as tp
+
+    page = tp.Document(question.html, kind="html")
+    text = tp.Pipeline(["clean-html"]).prune("", [page]).documents[0].text
+    starts = get_counter().starts(text)
+    return text if len(starts) <= tokens else text[: int(starts[tokens])]
+
+
+def contexts(context: Context, budget: int) -> tuple[Contexts, dict[str, str]]:
+    """Return what is compared, and the version of each."""
+    cut = context.options.context
+    found: Contexts = {
+        "no context": lambda q: "",
+        f"page, cleaned, {cut} tokens": lambda q: clean_cut(q, cut),
+    }
+    versions = {name: methods.code_version() for name in found}
+    wanted: list[Method] = [m for m in context.methods if m.name in context.options.nll_methods]
+    for name in context.options.nll_methods:
+        try:
+            wanted.append(methods.ours(name, "markdown"))
+        except TokenPruneError as error:
+            if not name.startswith(("chunks", "htmlrag-mended", "htmlrag-published")):
+                context.note(f"nll: skipped {name} as Markdown: {error}")
+    for method in wanted:
+        found[method.label] = _only(method, budget)
+        versions[method.label] = method.version
+    return found, versions
+
+
+def _only(method: Method, budget: int) -> Callable[[data.Question], str | Exception]:
+    return lambda q: method.run(q.question, q.html, [budget])[budget]
+
+
+def run(context: Context) -> dict[str, Any]:
+    if context.data is None:
+        return {"skipped": "no data folder (set TOKENPRUNE_DATA)"}
+    options, store = context.options, context.store("nll")
+    lm = load_causal_lm(MODEL)
+    compared, versions = contexts(context, options.nll_budget)
+    result: dict[str, Any] = {"model": MODEL, "budget": options.nll_budget, "sets": {}}
+    for set_name in SETS:
+        questions = data.questions(context.data, set_name, options.nll_sample, options.seed)
+        work = [(q, name) for q in questions for name in compared]
+        values: dict[str, dict[str, dict[str, float]]] = {name: {} for name in compared}
+        with methods.remembering():
+            for question, name in context.track(work, len(work), f"nll: {set_name}"):
+                key = f"{set_name}|{question.id}|{name}|{options.nll_budget}|{versions[name]}"
+                if key not in store:
+                    text = compared[name](question)
+                    if isinstance(text, Exception):
+                        context.note(f"nll: {name} raised {type(text).__name__}; no context is used")
+                        text = ""
+                    # Two methods that leave the same words need one forward.
+                    digest = hashlib.sha1(text.encode("utf-8", "replace"), usedforsecurity=False).hexdigest()
+                    same = f"{set_name}|{question.id}|sha1:{digest}"
+                    if same not in store:
+                        nll = answer_nll(lm, text, question.question, question.answer)
+                        store.put(same, {"nll": nll, "tokens": get_counter().count(text)})
+                    store.put(key, store[same])
+                values[name][question.id] = store[key]
+        result["sets"][set_name] = summarise(values, "100-word chunks, BM25")
+    store.close()
+    return result
+
+
+def summarise(
+    values: Mapping[str, Mapping[str, Mapping[str, float]]], reference: str
+) -> list[dict[str, Any]]:
+    """One row per context; differences are paired, against the plain chunks (negative is better)."""
+    rows = []
+    for name, column in values.items():
+        series: Sequence[float] = [v["nll"] for v in column.values()]
+        row: dict[str, Any] = {
+            "context": name,
+            "n": len(series),
+            "nll": float(np.mean(series)),
+            "nll_ci": interval(series),
+            "tokens": float(np.mean([v["tokens"] for v in column.values()])),
+        }
+        if reference in values and name != reference:
+            gaps = [column[q]["nll"] - values[reference][q]["nll"] for q in column]
+            row |= {"difference": float(np.mean(gaps)), "difference_ci": interval(gaps)}
+        rows.append(row)
+    return rows

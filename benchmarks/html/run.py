@@ -1,0 +1,185 @@
+"""HTML pruning compared: ours and the published packages, one run, same pages, same embedding model.
+
+    make bench-html                                   installs the peers beside .venv and runs everything
+    python benchmarks/html/run.py --quick             a small run that shows every section works
+    python benchmarks/html/run.py --sections evidence --methods hybrid,htmlrag-bm25 --sample 200
+
+Pages and questions come from the folder in TOKENPRUNE_DATA (or --data); without it only `speed` and `scaling`
+run. Results per (method, question) are kept in OUT/cache, so a run that was stopped goes on where it was;
+ours are measured again when the library's code changed. OUT/report.json and OUT/report.html hold the last
+result of every section.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import gc
+import json
+import logging
+import os
+import platform
+import shlex
+import sys
+import time
+import warnings
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[0] = str(ROOT)  # not this folder: its modules are benchmarks.html.*
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn  # noqa: E402
+
+SECTIONS = ("speed", "evidence", "nll", "generative", "boilerplate", "scaling")
+QUICK = {
+    "sample": 6,
+    "slow_sample": 3,
+    "timed": 2,
+    "nll_sample": 2,
+    "context": 1500,
+    "trie_cases": 1,
+    "trie_prompt": 128,
+    "trie_leaves": 8,
+    "boilerplate_sample": 12,
+    "scaling_mb": (0.1, 0.3, 1.0),
+    "speed_pages": 6,
+}
+
+
+def words(text: str) -> list[str]:
+    return [word for word in text.split(",") if word]
+
+
+def numbers(text: str) -> list[int]:
+    return [int(word) for word in words(text)]
+
+
+def parser() -> argparse.ArgumentParser:
+    from benchmarks.html.methods import DEFAULT_OURS, DEFAULT_PEERS
+
+    made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    default_data = os.environ.get("TOKENPRUNE_DATA")
+    made.add_argument("--sections", type=words, default=list(SECTIONS), help=",".join(SECTIONS))
+    made.add_argument("--data", type=Path, default=Path(default_data) if default_data else None)
+    made.add_argument("--out", type=Path, default=Path(__file__).resolve().parent / "out")
+    made.add_argument("--quick", action="store_true", help="small samples; figures are not worth quoting")
+    made.add_argument("--fresh", action="store_true", help="forget stored results")
+    made.add_argument("--seed", type=int, default=0)
+    made.add_argument("--methods", type=words, default=list(DEFAULT_OURS), help="ours, by name")
+    made.add_argument("--peers", type=words, default=list(DEFAULT_PEERS))
+    made.add_argument("--sample", type=int, default=90, help="questions per set")
+    made.add_argument("--slow-sample", type=int, default=36, help="questions per set for slow methods")
+    made.add_argument("--slow-methods", type=words, default=["htmlrag-published", "htmlrag"])
+    made.add_argument("--budgets", type=numbers, default=[2048, 1024, 512, 256])
+    made.add_argument("--timed", type=int, default=8, help="pages per set that are timed cold")
+    made.add_argument("--rounds", type=int, default=5, help="speed: timed rounds after a warm-up")
+    made.add_argument("--speed-pages", type=int, default=16)
+    made.add_argument("--nll-sample", type=int, default=20, help="questions of docs and of wikitables")
+    made.add_argument("--nll-budget", type=int, default=512)
+    made.add_argument(
+        "--nll-methods", type=words, default=["hybrid", "htmlrag", "chunks-bm25", "htmlrag-mended"]
+    )
+    made.add_argument("--context", type=int, default=4000, help="nll: tokens of the whole page")
+    made.add_argument("--trie-scorer", action="append", default=[], metavar="MODULE:FUNCTION")
+    made.add_argument("--trie-cases", type=int, default=4)
+    made.add_argument("--trie-prompt", type=int, default=512, help="tokens of the page in the prompt")
+    made.add_argument("--trie-leaves", type=int, default=24)
+    made.add_argument("--boilerplate-methods", type=words, default=["boilerplate"])
+    made.add_argument("--boilerplate-sample", type=int, default=1000)
+    made.add_argument(
+        "--scaling-mb", type=lambda t: [float(x) for x in words(t)], default=[0.1, 0.3, 1.0, 3.0, 10.0]
+    )
+    return made
+
+
+def machine() -> str:
+    model = platform.processor() or platform.machine()
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                model = line.partition(":")[2].strip()
+                break
+    return f"{model}, {os.cpu_count()} cores, Python {platform.python_version()}"
+
+
+def main(argv: list[str] | None = None) -> None:
+    made = parser()
+    options = made.parse_args(argv)
+    if options.quick:
+        for name, value in QUICK.items():
+            if getattr(options, name) == made.get_default(name):
+                setattr(options, name, value)
+    if find_spec("matplotlib") is None:  # found out now, not after half an hour
+        made.error("the report needs matplotlib: `make bench-html` installs it and the peers in .venv-bench")
+    unknown = [s for s in options.sections if s not in SECTIONS]
+    if unknown:
+        made.error(f"unknown section {', '.join(unknown)}; there are {', '.join(SECTIONS)}")
+    if options.data is not None and not (options.data / "html").is_dir():
+        made.error(f"no folder 'html' in {options.data}")
+    if options.quick and options.out == made.get_default("out"):
+        options.out = options.out / "quick"  # a quick report must not replace a real one
+    warnings.filterwarnings("ignore")  # of the peers, which would break the progress bar
+    logging.getLogger().setLevel(logging.ERROR)
+    sections = measure(options)
+    from benchmarks.html import report
+    from benchmarks.html.store import code_version
+
+    command = "python benchmarks/html/run.py " + shlex.join(argv if argv is not None else sys.argv[1:])
+    report.write(
+        {
+            "machine": machine(),
+            "date": time.strftime("%Y-%m-%d %H:%M"),
+            "code": code_version(),
+            "command": command.strip(),
+            "sections": sections,
+        },
+        options.out,
+    )
+    print(f"{options.out / 'report.html'}\n{options.out / 'report.json'}")
+
+
+def measure(options: argparse.Namespace) -> dict[str, Any]:
+    """Run the sections asked for; return the last result of every section, run now or before."""
+    from importlib import import_module
+
+    from benchmarks.html import methods
+    from benchmarks.html.context import Context
+    from benchmarks.html.store import code_version
+
+    kept = options.out / "sections"
+    kept.mkdir(parents=True, exist_ok=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns) as progress:
+        context = Context(options, options.data, [], progress)
+        if {"evidence", "nll"} & set(options.sections) and options.data is not None:
+            context.methods = methods.available(
+                options.methods, options.peers, options.slow_methods, context.note
+            )
+        shared = list(context.notes)
+        for name in options.sections:
+            context.notes = list(shared) if name in ("evidence", "nll") else []
+            begin = time.perf_counter()
+            result = import_module(f"benchmarks.html.{name}").run(context)
+            result |= {
+                "section_seconds": time.perf_counter() - begin,
+                "date": time.strftime("%Y-%m-%d %H:%M"),
+                "code": code_version(),
+                "notes": context.notes,
+                "load_average": list(os.getloadavg()) if hasattr(os, "getloadavg") else [],
+            }
+            gc.unfreeze()  # sections that time something freeze what the imports left behind
+            path = kept / f"{name}.json"
+            if "skipped" in result and path.exists():
+                context.note(f"{name} was skipped ({result['skipped']}); the report keeps its earlier result")
+                continue
+            path.write_text(json.dumps(result), encoding="utf-8")
+    found = {name: kept / f"{name}.json" for name in SECTIONS}
+    return {name: json.loads(path.read_text("utf-8")) for name, path in found.items() if path.exists()}
+
+
+if __name__ == "__main__":
+    main()
