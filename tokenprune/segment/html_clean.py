@@ -68,6 +68,8 @@ class CleanPage:
         tag: name of each element.
         parent: element around each element, -1 at the top.
         alive: whether an element's tags are in the output.
+        bare: whether an element holds words, line breaks or inline elements of its own; the last is the top
+            of the page.
         dropped: (start, end, reason) of source ranges that are not in the output, ascending.
     """
 
@@ -79,6 +81,7 @@ class CleanPage:
     tag: list[str] = field(default_factory=list)
     parent: list[int] = field(default_factory=list)
     alive: list[bool] = field(default_factory=list)
+    bare: list[bool] = field(default_factory=list)
     dropped: list[Dropped] = field(default_factory=list)
 
     def truncate(self, at: int) -> None:
@@ -110,6 +113,8 @@ class _Cleaner(Target):
         self._kids: list[int] = []  # living block children of each element
         self._only: list[int] = []  # the last of them
         self._own: list[bool] = []  # whether an element holds text of its own
+        self._top = False  # the same of the page
+        self._broken: list[int] = []  # elements that hold a line break
         self._inside = -1
         self._depth = 0  # of elements in the output
         self._pre = 0
@@ -205,6 +210,9 @@ class _Cleaner(Target):
 
     def close(self) -> None:
         self._flush()
+        self.page.bare = [*self._own, self._top]
+        for node in self._broken:
+            self.page.bare[node] = True
         if self._hidden_from >= 0:
             self.page.dropped.append((self._hidden_from, self._text_end, "hidden"))
         while self.page.kind and self.page.kind[-1] == TEXT and self.page.text[-1] == "\n":
@@ -214,6 +222,8 @@ class _Cleaner(Target):
 
     def _emit(self, kind: int, node: int, text: str, begin: int, after: int) -> None:
         page = self.page
+        if kind == BREAK:
+            self._broken.append(self._inside)
         page.kind.append(kind)
         page.node.append(node)
         page.text.append(text)
@@ -279,6 +289,8 @@ class _Cleaner(Target):
     def _mark_own(self) -> None:
         if self._inside >= 0:
             self._own[self._inside] = True
+        else:
+            self._top = True
 
     def _at_line_start(self) -> bool:
         page = self.page
@@ -316,6 +328,8 @@ class _Cleaner(Target):
                 self._only[parent] = survivor
             else:
                 self._own[parent] = True
+        elif tag not in _GENERIC and tag not in _STRUCTURAL:
+            self._top = True
 
 
 def clean(source: str, keep_attributes: Collection[str] = ()) -> CleanPage:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from tokenprune.segment.html_clean import BREAK, CLOSE, TEXT, CleanPage, is_inline
+from tokenprune.segment.html_clean import BREAK, CLOSE, TEXT, CleanPage
 
 _ROWS = frozenset(("tr", "caption"))
 _CELLS = frozenset(("td", "th"))
@@ -55,25 +55,20 @@ class _Structure:
 
     def __init__(self, page: CleanPage, gone: Collection[int]) -> None:
         self.page = page
-        self.around = [_TOP] * len(page.tag)
-        self.children: list[set[str]] = [set() for _ in range(len(page.tag) + 1)]  # the last: top of the page
-        self.bare = [False] * (len(page.tag) + 1)  # holds words, or elements within a line, of its own
-        inside = [_TOP]
-        for kind, node, text in zip(page.kind, page.node, page.text, strict=True):
-            if kind == TEXT:
-                if not self.bare[inside[-1]] and not text.isspace():
-                    self.bare[inside[-1]] = True
-            elif kind == BREAK:
-                self.bare[inside[-1]] = True
-            elif page.alive[node] and node not in gone:
-                if kind == CLOSE:
-                    inside.pop()
-                    continue
-                self.around[node] = inside[-1]
-                self.children[inside[-1]].add(page.tag[node])
-                if is_inline(page.tag[node]):
-                    self.bare[inside[-1]] = True
-                inside.append(node)
+        self.around = [_TOP] * len(page.tag)  # the element around each one; _TOP is also the last index
+        self.children: list[set[str]] = [set() for _ in range(len(page.tag) + 1)]
+        self.bare = list(page.bare)
+        inside = [_TOP] * (len(page.tag) + 1)  # where the children of each element stand
+        for node, tag in enumerate(page.tag):  # parents come first
+            around = inside[page.parent[node]]
+            if page.alive[node] and node not in gone:
+                self.around[node] = around
+                self.children[around].add(tag)
+                inside[node] = node
+            else:
+                inside[node] = around
+                if self.bare[node]:
+                    self.bare[around] = True
 
     def only_groups(self, node: int, tag: str) -> bool:
         """Whether an element's tags say nothing: its children stand apart without them."""
