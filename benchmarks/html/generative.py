@@ -10,7 +10,7 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from importlib import import_module
-from typing import Any
+from typing import Any, cast
 
 from benchmarks.html import data, peers
 from benchmarks.html.context import Context
@@ -30,6 +30,16 @@ def scorer(name: str) -> Scorer:
     for part in attribute.split("."):
         found = getattr(found, part)
     return found
+
+
+def ours(model: Any, prompt: Sequence[int], paths: Sequence[Sequence[int]]) -> Sequence[float]:
+    """Score paths with `tokenprune.score.generative`: one prefill, the trie behind its KV cache."""
+    from tokenprune.models.causal_lm import LoadedLM
+    from tokenprune.score.generative import score_trie
+    from tokenprune.score.path_trie import PathTrie
+
+    lm = LoadedLM("benchmark", model, cast(Any, None), model.config.max_position_embeddings, frozenset())
+    return list(score_trie(lm, prompt, PathTrie.build(paths)))
 
 
 def case(

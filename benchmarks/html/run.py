@@ -84,7 +84,12 @@ def parser() -> argparse.ArgumentParser:
         "--nll-methods", type=words, default=["hybrid", "htmlrag", "chunks-bm25", "htmlrag-mended"]
     )
     made.add_argument("--context", type=int, default=4000, help="nll: tokens of the whole page")
-    made.add_argument("--trie-scorer", action="append", default=[], metavar="MODULE:FUNCTION")
+    made.add_argument(
+        "--trie-scorer",
+        type=words,
+        default=["benchmarks.html.generative:ours"],
+        metavar="MODULE:FUNCTION,...",
+    )
     made.add_argument("--trie-cases", type=int, default=4)
     made.add_argument("--trie-prompt", type=int, default=512, help="tokens of the page in the prompt")
     made.add_argument("--trie-leaves", type=int, default=24)

@@ -11,6 +11,7 @@ from tokenprune.score.bm25 import BM25
 from tokenprune.score.cascade import Cascade
 from tokenprune.score.embedding import Embedding
 from tokenprune.score.generative import LocalPathModel, PathProbability
+from tokenprune.score.generative_upstream import UpstreamPathModel
 from tokenprune.score.neighbours import Neighbours
 from tokenprune.score.structure import Structured
 from tokenprune.score.two_step import TwoStep
@@ -34,6 +35,7 @@ def htmlrag(
     coarse_words: int = 256,
     max_words: int = 64,
     blend: float = 1.0,
+    upstream: str | None = None,
     threshold: float | None = None,
     keep_ratio: float | None = None,
     top_k: int | None = None,
@@ -43,14 +45,16 @@ def htmlrag(
     """Compose the method.
 
     ``first`` scores the first step, ``encoder`` is its model; ``first_budget`` is what the language model
-    ``model`` reads; ``blend`` is the share of its scores (1, the paper's, forgets the first step's).
+    ``model`` reads; ``blend`` is the share of its scores (1, the paper's, forgets the first step's). With an
+    ``upstream`` URL the model is asked there, under the name ``model``, instead of being loaded here.
     """
     steps: dict[str, Scorer] = {
         "bm25": BM25(),
         "embedding": Embedding(encoder),
         "hybrid": Cascade(Neighbours(BM25()), Embedding(encoder), 2048, weight=0.5),
     }
-    paths = PathProbability(LocalPathModel(model))
+    reader = LocalPathModel(model) if upstream is None else UpstreamPathModel(upstream, model)
+    paths = PathProbability(reader)
     scorer = TwoStep(Neighbours(steps[first]), paths, first_budget, coarse_words, blend)
     selector = choose(ShareOfBest(0.7), threshold, keep_ratio, top_k)
     return Pruner(

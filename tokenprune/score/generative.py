@@ -81,21 +81,26 @@ class LocalPathModel:
 
     def score(self, prompt: Sequence[int], trie: PathTrie) -> FloatArray:
         """Prefill the prompt, then read the trie behind its KV cache."""
-        from tokenprune.models.tree_reading import PROMPT_END, read_tree
-
-        nodes = trie.to_read()
-        place = {0: PROMPT_END} | {int(node): i for i, node in enumerate(nodes.tolist())}
-        wanted = {place[n]: trie.token[trie.children[n]].tolist() for n in trie.choices()}
-        if not wanted:
-            return np.zeros(len(trie.leaf))
-        parent = np.asarray([place[int(trie.parent[n])] for n in nodes.tolist()], dtype=np.int64)
-        logits = read_tree(self._lm(), prompt, trie.token[nodes], parent, wanted)
-        return trie.score(lambda node: logits[place[node]])
+        return score_trie(self._lm(), prompt, trie)
 
     def _lm(self) -> LoadedLM:
         from tokenprune.models.causal_lm import load_causal_lm
 
         return load_causal_lm(self.model, dtype=self.dtype)
+
+
+def score_trie(lm: LoadedLM, prompt: Sequence[int], trie: PathTrie) -> FloatArray:
+    """Log probability of each path behind a prompt, float64 [p]: one prefill and a few passes."""
+    from tokenprune.models.tree_reading import PROMPT_END, read_tree
+
+    nodes = trie.to_read()
+    place = {0: PROMPT_END} | {int(node): i for i, node in enumerate(nodes.tolist())}
+    wanted = {place[n]: trie.token[trie.children[n]].tolist() for n in trie.choices()}
+    if not wanted:
+        return np.zeros(len(trie.leaf))
+    parent = np.asarray([place[int(trie.parent[n])] for n in nodes.tolist()], dtype=np.int64)
+    logits = read_tree(lm, prompt, trie.token[nodes], parent, wanted)
+    return trie.score(lambda node: logits[place[node]])
 
 
 @dataclass(frozen=True)
