@@ -20,6 +20,7 @@ GROUP = "tokenprune.pruners"
 # Modules of the methods that ship; each registers what it defines when it is imported.
 _BUILTIN = (
     "baselines",
+    "boilerplate",
     "bm25_sentences",
     "clean_html",
     "embed_sentences",

@@ -10,6 +10,7 @@ import numpy as np
 
 from tokenprune.arrays import BoolArray, IntArray
 from tokenprune.document import Document, Kind
+from tokenprune.markup import Markup
 from tokenprune.tokens import TokenCounter, counts_between
 
 GONE = -1  # owner of a range that the segmenter dropped; -2 - w is a range that stays with wrapper w
@@ -120,6 +121,7 @@ class Units:
         range_reason: why a range is GONE, else "".
         separates: int64 [w], for wrappers that only part paragraphs: the last unit before the gap. Such a
             wrapper is rendered when units on both sides are. None: there are no such wrappers.
+        markup: of a page, when its segmenter was asked for it.
     """
 
     document: Document
@@ -135,6 +137,7 @@ class Units:
     range_owner: IntArray
     range_reason: list[str] = field(repr=False)
     separates: IntArray | None = None
+    markup: Markup | None = field(default=None, repr=False)
 
     @classmethod
     def from_starts(

@@ -10,8 +10,13 @@ from tokenprune.pipeline import Pipeline
 from tokenprune.registry import pruner
 from tokenprune.tokens import get_counter
 
-METHODS = ["none", "random", "clean-html", "htmlrag-bm25", "bm25-sentences"]
-CHAINS = [["clean-html", "htmlrag-bm25"], ["random", "bm25-sentences"], ["clean-html", "bm25-sentences"]]
+METHODS = ["none", "random", "boilerplate", "clean-html", "htmlrag-bm25", "bm25-sentences"]
+CHAINS = [
+    ["clean-html", "htmlrag-bm25"],
+    ["boilerplate", "bm25-sentences"],
+    ["random", "bm25-sentences"],
+    ["clean-html", "bm25-sentences"],
+]
 TEXT_KINDS = ("text", "triples", "examples", "chat")
 QUERY = "Where is the needle of the pruning budget? 日本語"
 

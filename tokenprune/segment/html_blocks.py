@@ -18,6 +18,7 @@ import numpy as np
 from tokenprune.document import Document
 from tokenprune.segment.html_clean import BREAK, CLOSE, OPEN, TEXT, CleanPage, clean, is_inline, word_count
 from tokenprune.segment.html_compact import compact
+from tokenprune.segment.html_markup import clean_marked, markup, scoped
 from tokenprune.segment.html_ranges import partition, source_offsets, whole_entities
 from tokenprune.segment.sentences import sentence_starts, split_long
 from tokenprune.tokens import TokenCounter, counts_between
@@ -40,17 +41,27 @@ class HtmlBlocks:
         max_words: granularity; the paper uses 256 for its first step and 128 for its second.
         keep_attributes: attributes that stay in the output (none by default).
         brief: whether the output leaves out what the HTML standard makes optional (see `html_compact`).
+        markup: whether the units carry the page's markup, for scorers that read it; headings then lead only
+            what lies in the same part of the page.
     """
 
     max_words: int = 128
     keep_attributes: Collection[str] = ()
     brief: bool = True
+    markup: bool = False
 
     def segment(self, document: Document, counter: TokenCounter) -> Units:
         """Clean a page and cut it into blocks; any text is accepted, well formed or not."""
-        page = clean(document.text, self.keep_attributes)
+        marked = clean_marked(document.text, self.keep_attributes) if self.markup else None
+        page = clean(document.text, self.keep_attributes) if marked is None else marked.page
         written = compact(page) if self.brief else page.text
-        return _Cutter(page, written, document, max(1, self.max_words)).units(counter)
+        cutter = _Cutter(page, written, document, max(1, self.max_words))
+        units = cutter.units(counter)
+        if marked is not None:
+            event = np.asarray(cutter.event, dtype=np.int64)
+            units.markup = markup(marked, event, units.pieces.owner, cutter.text)
+            units.lead = scoped(units.lead, units.markup)
+        return units
 
     def finer(self, max_tokens: int) -> HtmlBlocks:
         """Return a segmenter whose blocks are small enough for a budget of ``max_tokens``."""
@@ -79,6 +90,7 @@ class _Cutter:
         self.begin: list[int] = []
         self.after: list[int] = []
         self.tag: list[bool] = []
+        self.event: list[int] = []
         # Columns of the units and wrappers.
         self.unit_begin: list[int] = []
         self.unit_text: list[str] = []
@@ -201,7 +213,7 @@ class _Cutter:
             if n:
                 unit = self._unit("", sources[n])
             end = sources[n + 1] if n + 1 < len(sources) else page.after[k]
-            self._add(text[a:b], text[a:b], unit, sources[n], end, tag=False)
+            self._add(text[a:b], text[a:b], unit, sources[n], end, k, tag=False)
         return unit, cut
 
     def _chunks(self, text: str, node: int) -> list[int]:
@@ -287,16 +299,19 @@ class _Cutter:
     def _piece(self, i: int, owner: int) -> None:
         page = self.page
         self._add(
-            page.text[i], self.written[i], owner, page.begin[i], page.after[i], tag=page.kind[i] != TEXT
+            page.text[i], self.written[i], owner, page.begin[i], page.after[i], i, tag=page.kind[i] != TEXT
         )
 
-    def _add(self, text: str, brief: str, owner: int, begin: int, after: int, *, tag: bool) -> None:
+    def _add(
+        self, text: str, brief: str, owner: int, begin: int, after: int, event: int, *, tag: bool
+    ) -> None:
         self.text.append(text)
         self.brief.append(brief)
         self.owner.append(owner)
         self.begin.append(begin)
         self.after.append(after)
         self.tag.append(tag)
+        self.event.append(event)
 
     # -- the result -----------------------------------------------------------------------------------
 

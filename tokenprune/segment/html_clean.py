@@ -102,7 +102,9 @@ def is_inline(tag: str) -> bool:
     return tag in _INLINE
 
 
-class _Cleaner(Target):
+class Cleaner(Target):
+    """Turns the events of a page into a `CleanPage`; subclasses may record more."""
+
     scan: Scan
 
     def __init__(self, keep_attributes: Collection[str]) -> None:
@@ -130,6 +132,7 @@ class _Cleaner(Target):
     # -- events from libxml2 --------------------------------------------------------------------------
 
     def start(self, tag: str, attrs: Mapping[str, str]) -> None:
+        """Write a start tag, or leave it out."""
         self._flush()
         number = attrs.get(NUMBER)
         mark = -1 if number is None else int(number)
@@ -182,6 +185,7 @@ class _Cleaner(Target):
         self._pre += tag in _PRE
 
     def end(self, tag: str) -> None:
+        """Write an end tag and settle its element."""
         self._flush()
         if self._hidden:
             self._hidden -= 1
@@ -202,13 +206,16 @@ class _Cleaner(Target):
             self._remove(node)
 
     def data(self, text: str) -> None:
+        """Collect text."""
         self._text.append(text)
 
     def comment(self, text: str) -> None:
+        """Move to the text run of this number."""
         self._flush()
         self._goto(int(text))
 
     def close(self) -> None:
+        """End the page."""
         self._flush()
         self.page.bare = [*self._own, self._top]
         for node in self._broken:
@@ -217,6 +224,11 @@ class _Cleaner(Target):
             self.page.dropped.append((self._hidden_from, self._text_end, "hidden"))
         while self.page.kind and self.page.kind[-1] == TEXT and self.page.text[-1] == "\n":
             self.page.truncate(len(self.page.kind) - 1)
+
+    def settle(self) -> CleanPage:
+        """Return the page, once it has been parsed."""
+        self.page.dropped = _merge(self.page.dropped, self.scan.dropped)
+        return self.page
 
     # -- output ---------------------------------------------------------------------------------------
 
@@ -339,11 +351,9 @@ def clean(source: str, keep_attributes: Collection[str] = ()) -> CleanPage:
         source: any text; it need not be well formed, nor HTML.
         keep_attributes: names of attributes that stay (``href``, ``alt``, ``colspan``, ...).
     """
-    cleaner = _Cleaner(keep_attributes)
+    cleaner = Cleaner(keep_attributes)
     parse(source, cleaner)
-    page = cleaner.page
-    page.dropped = _merge(page.dropped, cleaner.scan.dropped)
-    return page
+    return cleaner.settle()
 
 
 def _merge(hidden: list[Dropped], other: list[Dropped]) -> list[Dropped]:
