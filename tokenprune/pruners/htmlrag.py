@@ -34,7 +34,7 @@ def htmlrag(
     first_budget: int = 2048,
     coarse_words: int = 256,
     max_words: int = 64,
-    blend: float = 1.0,
+    blend: float = 0.2,
     upstream: str | None = None,
     threshold: float | None = None,
     keep_ratio: float | None = None,
@@ -45,7 +45,8 @@ def htmlrag(
     """Compose the method.
 
     ``first`` scores the first step, ``encoder`` is its model; ``first_budget`` is what the language model
-    ``model`` reads; ``blend`` is the share of its scores (1, the paper's, forgets the first step's). With an
+    ``model`` reads; ``blend`` is the share of its scores. 1 is the paper's way, for a model that was trained to
+    write paths; one that was not guesses, and alone it halves what is found (benchmarks/RESULTS.md). With an
     ``upstream`` URL the model is asked there, under the name ``model``, instead of being loaded here.
     """
     steps: dict[str, Scorer] = {
@@ -56,7 +57,7 @@ def htmlrag(
     reader = LocalPathModel(model) if upstream is None else UpstreamPathModel(upstream, model)
     paths = PathProbability(reader)
     scorer = TwoStep(Neighbours(steps[first]), paths, first_budget, coarse_words, blend)
-    selector = choose(ShareOfBest(0.7), threshold, keep_ratio, top_k)
+    selector = choose(ShareOfBest(0.6), threshold, keep_ratio, top_k)
     return Pruner(
         HtmlBlocks(max_words, tuple(keep_attributes)), Structured(scorer), selector, renderer(output)
     )

@@ -28,7 +28,7 @@ def htmlrag_bm25(
     output: str = "same",
 ) -> Pruner:
     """Compose the method; ``threshold`` is a BM25 sum."""
-    selector = choose(ShareOfBest(0.5), threshold, keep_ratio, top_k)
+    selector = choose(ShareOfBest(0.4), threshold, keep_ratio, top_k)
     return Pruner(
         HtmlBlocks(max_words, tuple(keep_attributes)),
         Structured(Neighbours(BM25())),

@@ -30,7 +30,7 @@ def htmlrag_embed(
     output: str = "same",
 ) -> Pruner:
     """Compose the method; ``threshold`` is a cosine."""
-    selector = choose(ShareOfBest(0.7), threshold, keep_ratio, top_k)
+    selector = choose(ShareOfBest(0.65), threshold, keep_ratio, top_k)
     return Pruner(
         HtmlBlocks(max_words, tuple(keep_attributes)),
         Structured(Neighbours(Embedding(model))),

@@ -35,4 +35,4 @@ def hybrid(
     cascade = Cascade(Neighbours(BM25()), Embedding(model), embed_tokens, weight=0.5)
     scorer = Structured(Neighbours(cascade))
     segmenter = ByKind(html=HtmlBlocks(max_words))
-    return Pruner(segmenter, scorer, choose(ShareOfBest(0.7), threshold, keep_ratio, top_k), renderer(output))
+    return Pruner(segmenter, scorer, choose(ShareOfBest(0.6), threshold, keep_ratio, top_k), renderer(output))
