@@ -52,6 +52,23 @@ def test_full_file(write):
     assert config.build("strict") is config.build("strict")
 
 
+def test_output(write):
+    """Of a method in the file, and of a whole pipeline: its last method for HTML writes it."""
+    chain = "pipelines: {chain: {pruners: [{name: clean-html, output: markdown}, htmlrag-bm25, {name: none, kinds: [text]}]}}"
+    config = load_config(write(chain))
+    forms = [type(p.renderer).__name__ for p in config.build("chain").pruners]
+    assert forms == ["Markdown", "SameForm", "SameForm"]
+    text = config.build("chain", "text")
+    assert [type(p.renderer).__name__ for p in text.pruners] == ["Markdown", "PlainText", "SameForm"]
+    assert text.pruners[1].scorer is config.build("chain").pruners[1].scorer
+    assert config.build("chain", "text") is text
+    assert config.build("none", "markdown").prune("", ["<h1>A</h1><p>b</p>"]).documents[0].text == "# A\n\nb"
+    with pytest.raises(ConfigError, match="unknown output 'pdf'; known outputs: same, html, text, markdown"):
+        config.build("chain", "pdf")
+    with pytest.raises(ConfigError, match="unknown output 'pdf'"):
+        load_config(write("pruners: [{name: random, output: pdf}]"))
+
+
 def test_single_pipeline(write):
     config = load_config(
         write(

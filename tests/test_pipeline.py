@@ -241,6 +241,24 @@ def test_text_output_of_a_first_stage_is_not_read_as_html(check):
     assert "ends it with </script>." in result.documents[0].text
 
 
+@pytest.mark.parametrize("first", ["clean-html", "htmlrag-bm25"])
+def test_markdown_of_a_first_stage_is_text_for_the_second(first, samples, check):
+    """Receipts lead through the Markdown to the page."""
+    document = tp.Document(samples.page(2))
+    stages = [tp.pruner(first, output="markdown"), "bm25-sentences"]
+    result = tp.Pipeline(stages).prune("How is a file opened for appending?", [document], tp.Budget(150))
+    text = result.documents[0].text
+    assert "opens the file for appending." in text
+    assert "<" not in text
+    assert get_counter().count(text) == result.tokens_after <= 150
+    (receipt,) = result.receipts
+    edges = [(u.start, u.end) for u in receipt.units]
+    assert [a for a, _ in edges[1:]] == [b for _, b in edges[:-1]]
+    kept = [document.text[u.start : u.end] for u in receipt.units if u.kept]
+    assert any("opens the file for appending." in part for part in kept)
+    assert not any("starttls" in part for part in kept)
+
+
 @pytest.mark.parametrize("method", ["clean-html", "htmlrag-bm25", "bm25-sentences"])
 def test_text_output(method, samples):
     document = tp.Document(samples.page(1))
@@ -248,7 +266,7 @@ def test_text_output(method, samples):
     text = result.documents[0].text
     assert "<" not in text
     assert 150 <= get_counter().count(text) == result.tokens_after <= 200
-    with pytest.raises(ConfigError, match="unknown output 'pdf'; known outputs: same, text"):
+    with pytest.raises(ConfigError, match="unknown output 'pdf'; known outputs: same, html, text"):
         tp.pruner(method, output="pdf")
 
 

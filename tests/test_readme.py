@@ -49,6 +49,14 @@ def test_rag_snippet_keeps_the_answer() -> None:
     assert "repainted" not in out.splitlines()[0]
 
 
+def test_output_snippet() -> None:
+    code = next(c for c in snippets("python") if 'output="markdown"' in c)
+    assert (
+        run([sys.executable, "-c", code])
+        == "# Plans\n\n| Plan | Price |\n|---|---|\n| Basic | 5 |\n| Team | 20 |\n"
+    )
+
+
 def test_measuring_snippet_shows_what_pruning_keeps() -> None:
     code = next(c for c in snippets("python") if "answer kept" in c)
     rows = {line.split()[0]: line for line in run([sys.executable, "-c", code]).splitlines()}

@@ -18,6 +18,7 @@ A file with only ``pruners`` (and ``budget``) at the top is one pipeline. Enviro
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ from tokenprune.errors import ConfigError, UnknownNameError
 from tokenprune.pipeline import Pipeline
 from tokenprune.registry import list_pruners
 from tokenprune.registry import pruner as build_pruner
+from tokenprune.render import renderer
 from tokenprune.tokens import DEFAULT_TOKENIZER
 
 
@@ -80,7 +82,7 @@ class Config(BaseSettings):
     tokenizer: str = DEFAULT_TOKENIZER
     pipelines: dict[str, PipelineConfig] = Field(default_factory=dict)
     server: dict[str, Any] = Field(default_factory=dict)
-    _built: dict[str, Pipeline] = PrivateAttr(default_factory=dict)
+    _built: dict[tuple[str, str | None], Pipeline] = PrivateAttr(default_factory=dict)
 
     @classmethod
     def settings_customise_sources(
@@ -99,15 +101,22 @@ class Config(BaseSettings):
         super().model_post_init(context)
         self.pipelines.setdefault("default", default_pipeline())
 
-    def build(self, name: str = "default") -> Pipeline:
+    def build(self, name: str = "default", output: str | None = None) -> Pipeline:
         """Return a configured pipeline, or one made of a single method; built once.
 
+        Args:
+            name: of the pipeline or method.
+            output: what it makes of HTML (``same``, ``text``, ``markdown``); None as it is configured.
+
         Raises:
+            ConfigError: there is no such output.
             UnknownNameError: neither a pipeline nor a method has this name; the message lists both.
         """
-        if name not in self._built:
-            self._built[name] = self._build(name)
-        return self._built[name]
+        key = (name, output)
+        if key not in self._built:
+            built = self._build(name) if output is None else with_output(self.build(name), output)
+            self._built[key] = built
+        return self._built[key]
 
     def _build(self, name: str) -> Pipeline:
         if name in self.pipelines:
@@ -116,6 +125,25 @@ class Config(BaseSettings):
         if name in methods:
             return Pipeline([name], tokenizer=self.tokenizer)
         raise UnknownNameError("pipeline or method", name, [*self.pipelines, *methods])
+
+
+def with_output(pipeline: Pipeline, output: str) -> Pipeline:
+    """Return a pipeline that gives HTML back in another form; models that are loaded are shared.
+
+    Args:
+        pipeline: its last method for HTML writes the form; those before it write what they did.
+        output: ``same``, ``text`` or ``markdown``.
+
+    Raises:
+        ConfigError: there is no such output.
+    """
+    form = renderer(output)
+    pruners = list(pipeline.pruners)
+    for n in range(len(pruners) - 1, -1, -1):
+        if "html" in pruners[n].kinds:
+            pruners[n] = replace(pruners[n], renderer=form)
+            break
+    return Pipeline(pruners, budget=pipeline.budget, tokenizer=pipeline.tokenizer)
 
 
 def load_config(path: str | None = None, tokenizer: str | None = None) -> Config:

@@ -18,6 +18,7 @@ from tokenprune.errors import BudgetError, ConfigError, DocumentError, QueryErro
 from tokenprune.pruners.base import Pruner
 from tokenprune.receipt import PruneResult, Receipt, UnitRecords, compose
 from tokenprune.registry import pruner as build_pruner
+from tokenprune.render.costs import priced
 from tokenprune.score import within
 from tokenprune.select.budget import fill
 from tokenprune.select.simple import KeepRatio
@@ -228,7 +229,7 @@ def _segment(pruner: Pruner, document: Document, limit: int | None, counter: Tok
     finer = getattr(pruner.segmenter, "finer", None)
     if limit and finer is not None and len(units) and int(units.cost.max()) > limit:
         units = finer(limit).segment(document, counter)
-    return units
+    return priced(units, pruner.renderer, counter) if limit else units
 
 
 def _jobs(documents: Sequence[Document | str], counter: TokenCounter) -> list[_Job]:

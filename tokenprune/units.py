@@ -49,6 +49,7 @@ class Rendered:
     text: str
     offsets: OffsetMap
     kind: Kind | None = None  # of the output, where it differs from the document's
+    owner: IntArray | None = None  # int64 [p] of the offsets' pieces, as in `Pieces`; None: not known
 
 
 @dataclass(frozen=True)
@@ -73,9 +74,9 @@ class Pieces:
     source: str = ""
     brief: list[str] | None = None
 
-    def join(self, keep: BoolArray) -> Rendered:
-        """Join the pieces under a mask, bool [p]."""
-        texts = list(compress(self.text if self.brief is None else self.brief, keep.tolist()))
+    def join(self, keep: BoolArray, *, brief: bool = True) -> Rendered:
+        """Join the pieces under a mask, bool [p], in their brief form or as they are."""
+        texts = list(compress(self.brief if brief and self.brief is not None else self.text, keep.tolist()))
         if self.tag is not None and len(texts) > 1:
             # Where markup between two texts is dropped, their words must not run together.
             at = np.flatnonzero(keep)

@@ -53,6 +53,7 @@ class PruneRequest(BaseModel):
     method: str | None = None
     max_tokens: int | None = Field(None, strict=True)
     keep_ratio: float | None = Field(None, strict=True)
+    output: Literal["same", "html", "text", "markdown"] | None = None
 
     @field_validator("documents", mode="before")
     @classmethod
@@ -133,7 +134,8 @@ def create_admin_app(runtime: Runtime, inner: ASGIApp) -> FastAPI:
 def _prune(runtime: Runtime, request: PruneRequest) -> PruneResult:
     if request.pipeline is not None and request.method is not None:
         raise RequestError("give pipeline or method, not both", param="method")
-    pipeline = runtime.config.build(request.pipeline or request.method or runtime.settings.pipeline)
+    name = request.pipeline or request.method or runtime.settings.pipeline
+    pipeline = runtime.config.build(name, request.output)
     documents = [tp.Document(**document.model_dump()) for document in request.documents]
     budget = tp.Budget(max_tokens=request.max_tokens, keep_ratio=request.keep_ratio)
     return pipeline.prune(request.query, documents, None if budget.adaptive else budget)

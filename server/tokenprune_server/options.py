@@ -18,6 +18,7 @@ _HEADER_FIELDS = {
     b"x-tokenprune-max-tokens": "max_tokens",
     b"x-tokenprune-keep-ratio": "keep_ratio",
     b"x-tokenprune-query": "query",
+    b"x-tokenprune-output": "output",
 }
 _INTEGER = re.compile(r"[+-]?[0-9]{1,18}")
 _NUMBER = re.compile(r"[+-]?(?:[0-9]{1,18}(?:\.[0-9]{0,30})?|\.[0-9]{1,30})(?:[eE][+-]?[0-9]{1,3})?")
@@ -43,6 +44,7 @@ class Options(BaseModel):
         pipeline: a configured pipeline or a single pruner (``method`` is the same under another name).
         max_tokens: tokens that all documents together may keep.
         keep_ratio: the same as a share (0..1) of their tokens.
+        output: what HTML becomes: ``same`` (stays HTML), ``text`` or ``markdown``.
         query: the question, in place of the last user question.
         contexts: documents given apart from the messages; pruned, then inserted before the last question.
         code_fences: also prune inside ``` fences.
@@ -55,6 +57,7 @@ class Options(BaseModel):
     method: str | None = None
     max_tokens: int | None = Field(None, ge=0)
     keep_ratio: float | None = Field(None, ge=0, le=1)
+    output: Literal["same", "html", "text", "markdown"] | None = None
     query: str | None = None
     contexts: tuple[ContextItem, ...] = ()
     code_fences: bool | None = None

@@ -178,7 +178,8 @@ class Rewriter:
         budget: Budget | None,
         too_long: int | None,
     ) -> Outcome:
-        pipeline = self._config.build(request.options.name or self._settings.pipeline)
+        options = request.options
+        pipeline = self._config.build(options.name or self._settings.pipeline, options.output)
         edits: list[tuple[Span, str]] = []
         results: list[PruneResult] = []
         kept_contexts: list[Context] = []

@@ -119,6 +119,27 @@ def test_kind(run):
     assert "triples" in message
 
 
+PAGE = "<h1>Hay</h1><ul><li>A needle is lost.</li><li>Dogs bark.</li></ul>"
+
+
+@pytest.mark.parametrize("method", ["none", "clean-html", "bm25-sentences", "all"])
+def test_output(run, tmp_path, method):
+    (tmp_path / "c.yaml").write_text(
+        "pipelines: {all: {pruners: [clean-html, {name: bm25-sentences, keep_ratio: 1}]}}"
+    )
+    command = ["-m", method, "--config", "c.yaml", "--kind", "html", *QUERY, "-"]
+    expected = {
+        "same": PAGE.encode(),
+        "text": b"Hay\nA needle is lost.\nDogs bark.",
+        "markdown": b"# Hay\n\n- A needle is lost.\n- Dogs bark.",
+    }
+    for output, text in expected.items():
+        assert run("--output", output, *command, stdin=PAGE).stdout == text
+    loaded = json.loads(run("--output", "markdown", "--format", "json", *command, stdin=PAGE).stdout)
+    assert loaded["documents"][0]["text"].encode() == expected["markdown"]
+    assert run("--output", "markdown", "-m", "none", "-", stdin=TEXT).stdout.decode() == TEXT
+
+
 CONFIG = """
 pipelines:
   default: {pruners: [bm25-sentences], budget: {max_tokens: 9}}
@@ -163,6 +184,7 @@ def test_missing_config(run):
         (["--max-tokens", "5", "--threshold", "0.5", "-"], 2, ["only one"]),
         (["--max-tokens", "many", "-"], 2, ["--max-tokens", "integer"]),
         (["--format", "xml", "-"], 2, ["xml"]),
+        (["--output", "xml", "-"], 2, ["xml", "markdown"]),
         (["--nonesuch", "-"], 2, ["--nonesuch"]),
         (["-m", "bm25-sentences", "-"], 1, ["query is empty", "bm25-sentences"]),
         (["-q", "x", "-m", "bm25-sentences", "--keep-ratio", "1.5", "-"], 1, ["between 0 and 1"]),
@@ -215,6 +237,7 @@ def test_help_has_examples(run):
     assert done.returncode == 0
     assert b"tokenprune prune --query" in done.stdout
     assert b"--format json" in done.stdout
+    assert b"--output markdown" in done.stdout
 
 
 @pytest.mark.models

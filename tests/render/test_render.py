@@ -1,4 +1,4 @@
-"""Renderers: the same form, and plain text out of HTML."""
+"""Renderers: the same form, plain text out of HTML, and what all of them have in common."""
 
 import numpy as np
 import pytest
@@ -9,6 +9,7 @@ from tokenprune import Pruner
 from tokenprune.budget import Budget
 from tokenprune.document import Document
 from tokenprune.pipeline import Pipeline
+from tokenprune.render.markdown import Markdown
 from tokenprune.render.source import SameForm
 from tokenprune.render.text import PlainText
 from tokenprune.score.bm25 import BM25
@@ -16,6 +17,8 @@ from tokenprune.segment.html_blocks import HtmlBlocks
 from tokenprune.segment.sentences import Sentences
 from tokenprune.select.simple import Everything
 from tokenprune.tokens import get_counter
+
+RENDERERS = [SameForm(), PlainText(), Markdown()]
 
 
 def html(page, max_words=64):
@@ -37,7 +40,13 @@ def plain(page, keep=None, max_words=64):
         ("<p>a<br>b</p>", "a\nb"),
         ("<p>a &amp; b &lt;i&gt; &eacute;</p>", "a & b <i> é"),
         ("<table><tr><th>A</th><th>B</th></tr><tr><td>1</td><td>2</td></tr></table>", "A\tB\n1\t2"),
+        (
+            "<table><tr><td></td><td>1</td></tr><tr><td><p>a</p><p>b</p></td><td>2</td></tr></table>",
+            "\t1\na b \t2",
+        ),
         ("<pre>a\n  b</pre>", "a\n  b"),
+        ("<p>x</p><pre>\na\n\n\n  b\n</pre><p>y</p>", "x\na\n\n\n  b\ny"),
+        ("<address>a</address><select><option>b<option>c</select>", "a\nb\nc"),
         ("<p>x<sup>2</sup> <code>f()</code></p>", "x2 f()"),
         ("<div><div>a</div>\n\n<div>b</div></div>", "a\nb"),
     ],
@@ -58,7 +67,7 @@ def test_plain_text_of_plain_text():
     assert PlainText().render(units, keep).text == SameForm().render(units, keep).text == "One. Three."
 
 
-@pytest.mark.parametrize("renderer", [SameForm(), PlainText()], ids=["same form", "plain text"])
+@pytest.mark.parametrize("renderer", RENDERERS[:2], ids=lambda r: type(r).__name__)
 @given(data=st.data())
 def test_adds_no_word(renderer, data, strategies, read_html):
     page = data.draw(strategies.nested_html)
@@ -69,7 +78,7 @@ def test_adds_no_word(renderer, data, strategies, read_html):
     assert read_html.is_subsequence("".join(letters.split()), "".join(read_html.text(page).split()))
 
 
-@pytest.mark.parametrize("renderer", [SameForm(), PlainText()], ids=["same form", "plain text"])
+@pytest.mark.parametrize("renderer", RENDERERS, ids=lambda r: type(r).__name__)
 def test_offsets_lead_back_to_the_source(renderer, samples):
     page = samples.page(1)
     rendered = renderer.render(html(page), np.ones(len(html(page)), dtype=bool))
@@ -80,17 +89,35 @@ def test_offsets_lead_back_to_the_source(renderer, samples):
         assert page[source : source + len(word)] == word
 
 
+@pytest.mark.parametrize("renderer", RENDERERS, ids=lambda r: type(r).__name__)
 @given(data=st.data())
-def test_offsets_are_ascending_and_inside(data, strategies):
+def test_offsets_are_ascending_and_inside(renderer, data, strategies):
     page = data.draw(strategies.html)
     units = html(page, 4)
     keep = np.asarray(
         data.draw(st.lists(st.booleans(), min_size=len(units), max_size=len(units))), dtype=bool
     )
-    rendered = SameForm().render(units, keep)
+    rendered = renderer.render(units, keep)
     mapped = rendered.offsets.to_source(np.arange(len(rendered.text))).tolist()
     assert mapped == sorted(mapped)
     assert all(0 <= m <= len(page) for m in mapped)
+
+
+@pytest.mark.parametrize("renderer", RENDERERS[1:], ids=lambda r: type(r).__name__)
+def test_offsets_are_exact(renderer):
+    """Through entities, folded white space, escapes and the indent of code every letter leads to itself."""
+    page = (
+        "<p>A &amp; B &lt;i&gt; &eacute;t&eacute;   *a* _b_*c*\n\n __d__ &#35; e</p><ul><li><p>f g</p><pre>\n"
+        "h\n  i &lt;j&gt;\n\n   k</pre></li></ul><table><tr><td>l|m &amp;&amp; n</td><td> o p </td></tr></table>"
+    )
+    units = html(page)
+    rendered = renderer.render(units, np.ones(len(units), dtype=bool))
+    places = rendered.offsets.to_source(np.arange(len(rendered.text))).tolist()
+    letters = [
+        (c, page[p]) for c, p in zip(rendered.text, places, strict=True) if c.isascii() and c.isalnum()
+    ]
+    assert "".join(c for c, _ in letters) == "ABitabcdefghijklmnop"
+    assert all(c == source for c, source in letters)
 
 
 def test_plain_text_pruner_stays_in_the_budget(samples):

@@ -242,7 +242,7 @@ class StandInConfig:
         self.pipelines = dict.fromkeys(self.names)
         self.calls = []
 
-    def build(self, name="default"):
+    def build(self, name="default", output=None):
         if name not in self.names:
             raise UnknownNameError("pipeline or pruner", name, list(self.names))
         return WordPipeline(name, self.calls)

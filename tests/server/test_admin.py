@@ -39,6 +39,17 @@ class TestPrune:
         assert prune(url, method="drop-all").json()["tokens_after"] == 0
         assert prune(url, pipeline="default", keep_ratio=0.5).json()["tokens_after"] > 0
 
+    def test_output(self, stub, serve):
+        url = serve(create_app(Config(pipelines={"default": {"pruners": ["none"]}}), stub.url))
+        page = {"text": "<h1>Tower</h1><p>The lighthouse was built in 1871.</p>", "kind": "html"}
+        for output, text in (
+            ("markdown", "# Tower\n\nThe"),
+            ("text", "Tower\nThe"),
+            ("same", "<h1>Tower</h1><p>The"),
+        ):
+            result = prune(url, documents=[page], method="clean-html", output=output).json()
+            assert result["documents"][0]["text"].startswith(text)
+
     @pytest.mark.parametrize(
         ("body", "words"),
         [
@@ -53,6 +64,7 @@ class TestPrune:
             ({"documents": [{"kind": "html"}]}, ["text"]),
             ({"documents": [{"text": "x", "kind": "pdf"}]}, ["kind"]),
             ({"query": None}, ["query"]),
+            ({"output": "pdf"}, ["output", "markdown"]),
             ({"qery": "x"}, ["qery", "fields:"]),
         ],
     )
@@ -159,6 +171,7 @@ def test_playground_is_one_page_without_foreign_parts(url):
     page = httpx.get(f"{url}/playground").text
     assert "<title>tokenprune" in page
     assert "http://" not in page
+    assert '<option value="markdown">' in page
     assert "https://" not in page
     names = httpx.get(f"{url}/playground/names").json()
     assert "default" in names["pipelines"]

@@ -7,6 +7,7 @@ import httpx
 import openai
 import pytest
 
+from tokenprune.config import Config
 from tokenprune.tokens import get_counter
 from tokenprune_server.app import create_app
 from tokenprune_server.options import Options
@@ -173,6 +174,19 @@ class TestOptions:
         assert response.headers["x-tokenprune-decision"] == "pruned"
         assert said(stub) == f"Context:\n[1]\n{FACT}\n\n[2] Title: Harbour\n{FACT}\n\n{Q}"
 
+    @pytest.mark.parametrize("in_header", [True, False])
+    def test_output(self, stub, serve, in_header):
+        config = Config(pipelines={"default": {"pruners": ["clean-html"]}}, server={"min_document_tokens": 1})
+        url = serve(create_app(config, stub.url))
+        context = {
+            "text": "<h2 class=a>Hay</h2><p>A needle.</p><ul><li>One</li><li>Two</li></ul>" * 9,
+            "kind": "html",
+        }
+        options = {"contexts": [context], "output": "markdown"}
+        headers = {"x-tokenprune-output": options.pop("output")} if in_header else {}
+        httpx.post(f"{url}/v1/chat/completions", json=chat(Q, tokenprune=options), headers=headers)
+        assert "[1]\n## Hay\n\nA needle.\n\n- One\n- Two\n\n## Hay" in said(stub)
+
     @pytest.mark.parametrize("options", [{"enabled": False}, {"pipeline": "broken"}])
     def test_contexts_arrive_even_when_nothing_is_pruned(self, post, stub, options):
         post(chat(Q, tokenprune={"contexts": [DOCUMENT], **options}))
@@ -190,6 +204,7 @@ class TestOptions:
             ({"enabled": "yes"}, ["enabled", "boolean"]),
             ({"method": "magic"}, ["'magic'", "default", "drop-all"]),
             ({"pipeline": "magic"}, ["'magic'", "default", "drop-all"]),
+            ({"output": "pdf"}, ["output", "markdown"]),
             ({"contexts": "text"}, ["contexts"]),
             ({"contexts": [{"txt": "x"}]}, ["contexts"]),
             ({"contexts": [{"text": "x", "id": "a"}, {"text": "y", "id": "a"}]}, ["ids"]),

@@ -14,8 +14,17 @@ import typer
 class OutputFormat(StrEnum):
     """What is written to standard output."""
 
+    html = "html"
     text = "text"
     json = "json"
+
+
+class OutputForm(StrEnum):
+    """What HTML becomes; see `tokenprune.render.OUTPUTS`."""
+
+    same = "same"
+    text = "text"
+    markdown = "markdown"
 
 
 class DocumentKind(StrEnum):
@@ -43,6 +52,10 @@ def prune(
     keep_ratio: Annotated[float | None, typer.Option(help="Keep at most this share of the tokens.")] = None,
     threshold: Annotated[float | None, typer.Option(help="Keep what scores at least this much.")] = None,
     kind: Annotated[DocumentKind | None, typer.Option(help="What the input is; default: look.")] = None,
+    output: Annotated[
+        OutputForm | None,
+        typer.Option(help="What HTML becomes: same (stays HTML), text or markdown; default: as configured."),
+    ] = None,
     format: Annotated[OutputFormat, typer.Option(help="text, or json with receipts.")] = OutputFormat.text,
     config: Annotated[str | None, typer.Option(help="YAML file with pipelines; --method names one.")] = None,
     tokenizer: Annotated[
@@ -54,16 +67,20 @@ def prune(
     \b
     Examples:
       tokenprune prune --query "How do I open a file?" --max-tokens 512 page.html
+      tokenprune prune -q "Which modes are there?" --keep-ratio 0.2 --output markdown page.html
       cat notes.txt | tokenprune prune -q "Who wrote it?" -m bm25-sentences --format json -
     """
     given = [o for o, v in (("--max-tokens", max_tokens), ("--keep-ratio", keep_ratio)) if v is not None]
     if len(given) > 1 or (given and threshold is not None):
         raise typer.BadParameter("give only one of --max-tokens, --keep-ratio and --threshold")
     from tokenprune.budget import Budget
+    from tokenprune.config import with_output
     from tokenprune.document import Document
 
     document = Document.from_bytes(_read(file), kind=None if kind is None else kind.value)
     pipeline = _pipeline(method, threshold, config, tokenizer, str(document.kind))
+    if output is not None:
+        pipeline = with_output(pipeline, output.value)
     budget = Budget(max_tokens, keep_ratio) if given else None
     result = pipeline.prune(query, [document], budget)
     if format is OutputFormat.json:

@@ -3,6 +3,7 @@
 from tokenprune.document import KINDS
 from tokenprune.pruners.base import Pruner
 from tokenprune.registry import named
+from tokenprune.render import renderer
 from tokenprune.score.constant import Position, Random
 from tokenprune.segment.by_kind import ByKind
 from tokenprune.select.choice import choose
@@ -15,15 +16,22 @@ from tokenprune.select.simple import Everything, KeepRatio
     paper="baseline",
     summary="no pruning; under a budget, the text cut at the end as a server would cut it",
 )
-def none() -> Pruner:
-    """Keep everything; a budget keeps the beginning."""
-    return Pruner(ByKind(), Position(), Everything(), uses_query=False, in_order=True)
+def none(output: str = "same") -> Pruner:
+    """Keep everything; a budget keeps the beginning, ``output`` is ``same``, ``text`` or ``markdown``."""
+    return Pruner(ByKind(), Position(), Everything(), renderer(output), uses_query=False, in_order=True)
 
 
 @named("random", kinds=KINDS, paper="baseline", summary="units drawn by chance, the same for the same input")
 def random(
-    seed: int = 0, threshold: float | None = None, keep_ratio: float | None = None, top_k: int | None = None
+    seed: int = 0,
+    threshold: float | None = None,
+    keep_ratio: float | None = None,
+    top_k: int | None = None,
+    output: str = "same",
 ) -> Pruner:
-    """Keep random units, a quarter of the tokens unless told otherwise."""
+    """Keep random units, a quarter of the tokens unless told otherwise.
+
+    ``output`` is ``same``, ``text`` or ``markdown``.
+    """
     selector = choose(KeepRatio(0.25), threshold, keep_ratio, top_k)
-    return Pruner(ByKind(), Random(seed), selector, uses_query=False)
+    return Pruner(ByKind(), Random(seed), selector, renderer(output), uses_query=False)

@@ -17,7 +17,7 @@ from tokenprune.select.simple import Everything
     summary="markup that carries no words goes; every visible word stays",
 )
 def clean_html(keep_attributes: Sequence[str] = (), output: str = "same") -> Pruner:
-    """Clean a page; a budget keeps its beginning."""
+    """Clean a page; a budget keeps its beginning, ``output`` is ``same``, ``text`` or ``markdown``."""
     return Pruner(
         HtmlBlocks(128, tuple(keep_attributes), brief=False),
         Position(),

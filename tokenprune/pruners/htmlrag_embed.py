@@ -29,7 +29,7 @@ def htmlrag_embed(
     keep_attributes: Sequence[str] = (),
     output: str = "same",
 ) -> Pruner:
-    """Compose the method; ``threshold`` is a cosine."""
+    """Compose the method; ``threshold`` is a cosine, ``output`` is ``same``, ``text`` or ``markdown``."""
     selector = choose(ShareOfBest(0.65), threshold, keep_ratio, top_k)
     return Pruner(
         HtmlBlocks(max_words, tuple(keep_attributes)),

@@ -31,7 +31,11 @@ def hybrid(
     top_k: int | None = None,
     output: str = "same",
 ) -> Pruner:
-    """Compose the method; ``embed_tokens`` bounds what the encoder reads per call (at least two budgets)."""
+    """Compose the method.
+
+    ``embed_tokens`` bounds what the encoder reads per call (at least two budgets), ``output`` is ``same``,
+    ``text`` or ``markdown``.
+    """
     cascade = Cascade(Neighbours(BM25()), Embedding(model), embed_tokens, weight=0.5)
     scorer = Structured(Neighbours(cascade))
     segmenter = ByKind(html=HtmlBlocks(max_words))

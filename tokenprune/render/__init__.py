@@ -8,7 +8,7 @@ from tokenprune.arrays import BoolArray
 from tokenprune.errors import ConfigError
 from tokenprune.units import Rendered, Units
 
-OUTPUTS = ("same", "text")
+OUTPUTS = ("same", "html", "text", "markdown")
 
 
 class Renderer(Protocol):
@@ -20,14 +20,26 @@ class Renderer(Protocol):
 
 
 def renderer(output: str) -> Renderer:
-    """Return the renderer of an output form: ``same`` (HTML stays HTML) or ``text`` (words without markup).
+    """Return the renderer of an output form.
+
+    Args:
+        output: ``same`` (HTML stays HTML, without the end tags that its standard makes optional), ``html``
+            (the same with all of them), ``text`` (words without markup) or ``markdown`` (CommonMark with GFM
+            tables). Text documents stay as they are in every form.
 
     Raises:
         ConfigError: there is no such form.
     """
+    from tokenprune.render.markdown import Markdown
     from tokenprune.render.source import SameForm
     from tokenprune.render.text import PlainText
 
     if output not in OUTPUTS:
         raise ConfigError(f"unknown output {output!r}; known outputs: {', '.join(OUTPUTS)}")
-    return SameForm() if output == "same" else PlainText()
+    forms: dict[str, Renderer] = {
+        "same": SameForm(),
+        "html": SameForm(brief=False),
+        "text": PlainText(),
+        "markdown": Markdown(),
+    }
+    return forms[output]

@@ -10,8 +10,14 @@ from tokenprune.units import Rendered, Units
 
 @dataclass(frozen=True)
 class SameForm:
-    """Join the pieces of kept units and the tags of the wrappers around them."""
+    """Join the pieces of kept units and the tags of the wrappers around them.
+
+    Args:
+        brief: whether HTML leaves out the tags that the standard makes optional.
+    """
+
+    brief: bool = True
 
     def render(self, units: Units, keep: BoolArray) -> Rendered:
         """Return the kept pieces in document order."""
-        return units.pieces.join(units.piece_mask(keep))
+        return units.pieces.join(units.piece_mask(keep), brief=self.brief)

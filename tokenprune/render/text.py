@@ -2,47 +2,92 @@
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from html import unescape
 
 import numpy as np
 
 from tokenprune.arrays import BoolArray
+from tokenprune.render.places import Parts
+from tokenprune.render.tags import BLOCKS, CELLS, PRE, read_tag
 from tokenprune.units import Pieces, Rendered, Units
 
-_LINE = re.compile(
-    r"</?(?:br|p|div|section|article|main|header|footer|nav|aside|h[1-6]|title|pre|ul|ol|dl|li|dt|dd|table|tr"
-    r"|blockquote|caption|figure|form|fieldset|option|textarea)\b",
-    re.I,
-)
-_CELL = re.compile(r"<t[dh]\b", re.I)
+_LINES = (BLOCKS - CELLS) | {"br"}
 
 
 @dataclass(frozen=True)
 class PlainText:
-    """Words without markup: a line per block, cells of a row set apart by tabs."""
+    """Words without markup: a line per block, cells of a row set apart by tabs, code line by line."""
 
     def render(self, units: Units, keep: BoolArray) -> Rendered:
         """Return the kept words."""
-        pieces = units.pieces
+        pieces, mask = units.pieces, units.piece_mask(keep)
         if pieces.tag is None:
-            return pieces.join(units.piece_mask(keep))
-        mask = units.piece_mask(keep)
-        texts = [""] * len(pieces.text)
-        end = "\n"  # how the text so far ends, to write one line end where blocks meet
-        for i in np.flatnonzero(mask).tolist():
-            piece = pieces.text[i]
-            if not pieces.tag[i]:
-                piece = unescape(piece)
-                if end == "\n" and piece.isspace():
-                    continue
-            elif _LINE.match(piece):
-                piece = "" if end == "\n" else "\n"
+            return pieces.join(mask)
+        return _Writer(pieces).write(np.flatnonzero(mask).tolist(), pieces.tag.tolist())
+
+
+class _Writer:
+    """Reads kept pieces in order and writes lines."""
+
+    def __init__(self, pieces: Pieces) -> None:
+        self.pieces = pieces
+        self.out = Parts()
+        self.end = "\n"  # how the text so far ends, to write one line end where blocks meet
+        self.last = -2  # the piece read last
+        self.pre = 0
+        self.cell = 0  # depth of cells
+        self.cells = 0  # begun in the open row
+
+    def write(self, kept: list[int], tag: list[bool]) -> Rendered:
+        text, out = self.pieces.text, self.out
+        for i in kept:
+            if tag[i]:
+                self._tag(i, *read_tag(text[i]))
             else:
-                piece = "\t" if _CELL.match(piece) and end != "\n" else ""
-            texts[i] = piece
-            end = piece[-1] if piece else end
-        plain: Pieces = replace(pieces, text=texts, brief=None)
-        rendered = plain.join(mask)
-        return Rendered(rendered.text.rstrip("\n\t"), replace(rendered.offsets, resolve=None), "text")
+                self._words(i, text[i])
+            self.last = i
+        while out.text and not out.text[-1].strip("\n\t"):
+            del out.text[-1], out.piece[-1], out.literal[-1]
+        if out.text:
+            out.text[-1] = out.text[-1].rstrip("\n\t")
+        return out.rendered(self.pieces)
+
+    def _mark(self, text: str, i: int) -> None:
+        self.out.add(text, i)
+        self.end = text
+
+    def _words(self, i: int, piece: str) -> None:
+        apart = self.end.isspace()
+        if self.pre:
+            if self.last == i - 1 and self.pieces.text[self.last].startswith("<pre"):
+                piece = piece.removeprefix("\n")  # right behind the tag it does not count
+            apart = self.end == "\n"
+        elif piece.isspace() and apart:
+            return
+        if not piece:
+            return
+        if i > self.last + 1 and not apart and not piece[0].isspace():
+            # Where something between two texts is dropped, their words must not run together.
+            self._mark("\n", i)
+        piece = unescape(piece)
+        self.out.add(piece, i, literal=True)
+        self.end = piece[-1]
+
+    def _tag(self, i: int, name: str, closing: bool) -> None:
+        if name in PRE:
+            self.pre += -1 if closing else 1
+        if name in CELLS:
+            self.cell += -1 if closing else 1
+            if not closing and self.cell == 1:
+                if self.cells:
+                    self._mark("\t", i)
+                self.cells += 1
+        elif name in _LINES:
+            if name == "tr" and not self.cell:
+                self.cells = 0
+            if self.cell and not self.pre:  # a row is one line, whatever its cells hold
+                if not self.end.isspace():
+                    self._mark(" ", i)
+            elif self.end != "\n":
+                self._mark("\n", i)
