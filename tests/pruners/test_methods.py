@@ -178,6 +178,7 @@ PARTS = {
     "table rows": "| a | b |\n", "list items": "- a\n", "headings": "# a\n", "han": "漢", "combining": "\u0301",
     "scripts": "<script></script>", "unclosed scripts": "<script>", "comments": "<!-- ", "surrogates": "\ud800",
     "rows": "<tr><td>a", "paragraphs": "<p>a", "terms": "<dt>a<dd>b", "breaks": "a<br>", "headed": "<h2>a</h2><p>b",
+    "zero-width": "a\u200b ", "joiners": "م\u200c", "clashes": "<ul><b><form>a", "templates": "<template>a</template>b",
 }  # fmt: skip
 MEGABYTE = 1_000_000
 

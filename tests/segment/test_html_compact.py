@@ -88,6 +88,9 @@ def written(text):
         ("<ul><li>a</li>b</ul>", "<ul><li>a</li>b</ul>"),
         ("<div><p>a</p><section>b<p>c</p></section></div>", "<p>a</p><section>b<p>c</p></section>"),
         ("<div>a</div><div>b</div>", "<div>a</div><div>b</div>"),
+        # without the division the list inside would end the address
+        ("<address><section><ul><li>a</ul><p>b</p></section><p>c</p></address>",
+         "<address><section><ul><li>a</ul><p>b</section><p>c</p></address>"),
         ("<nav><p>a</p><p>b</p></nav>", "<nav><p>a<p>b</nav>"),
         ("<p>a <code>b</code></p><pre>c\n d</pre>", "<p>a <code>b</code><pre>c\n d</pre>"),
     ],

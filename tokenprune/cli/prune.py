@@ -15,6 +15,7 @@ class OutputFormat(StrEnum):
     """What is written to standard output."""
 
     html = "html"
+    html = "html"
     text = "text"
     json = "json"
 
@@ -23,6 +24,7 @@ class OutputForm(StrEnum):
     """What HTML becomes; see `tokenprune.render.OUTPUTS`."""
 
     same = "same"
+    html = "html"
     text = "text"
     markdown = "markdown"
 
@@ -30,6 +32,7 @@ class OutputForm(StrEnum):
 class DocumentKind(StrEnum):
     """What the input is; see `tokenprune.document.KINDS`."""
 
+    html = "html"
     html = "html"
     text = "text"
     triples = "triples"

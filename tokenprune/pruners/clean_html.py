@@ -16,10 +16,13 @@ from tokenprune.select.simple import Everything
     paper="HtmlRAG, arXiv 2411.02959, section 3.1",
     summary="markup that carries no words goes; every visible word stays",
 )
-def clean_html(keep_attributes: Sequence[str] = (), output: str = "same") -> Pruner:
-    """Clean a page; a budget keeps its beginning, ``output`` is ``same``, ``text`` or ``markdown``."""
+def clean_html(keep_attributes: Sequence[str] = (), output: str = "same", drop_hidden: bool = True) -> Pruner:
+    """Clean a page; a budget keeps its beginning.
+
+    ``drop_hidden=False`` keeps text that people do not see; ``output`` is ``same``, ``text`` or ``markdown``.
+    """
     return Pruner(
-        HtmlBlocks(128, tuple(keep_attributes), brief=False),
+        HtmlBlocks(128, tuple(keep_attributes), brief=False, drop_hidden=drop_hidden),
         Position(),
         Everything(),
         renderer(output),

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from tokenprune.arrays import BoolArray
-from tokenprune.segment.html_clean import is_inline
+from tokenprune.segment.html_tags import is_inline
 from tokenprune.units import Units
 
 _NAME = re.compile(r"<(/?)([a-z][^\s/>]*)", re.I)

@@ -14,7 +14,7 @@ from tokenprune.arrays import BoolArray, FloatArray, IntArray
 from tokenprune.markup import Markup
 from tokenprune.score import page_rules as rules
 from tokenprune.segment.html_clean import word_count
-from tokenprune.segment.html_source import attributes
+from tokenprune.segment.html_tags import attributes
 
 PLAIN, OFF, ASIDE, CONTENT, BYLINE = range(5)
 _PART = re.compile(r"[A-Za-z]+")

@@ -16,10 +16,11 @@ from itertools import pairwise
 import numpy as np
 
 from tokenprune.document import Document
-from tokenprune.segment.html_clean import BREAK, CLOSE, OPEN, TEXT, CleanPage, clean, is_inline, word_count
+from tokenprune.segment.html_clean import BREAK, CLOSE, OPEN, TEXT, CleanPage, clean, word_count
 from tokenprune.segment.html_compact import compact
 from tokenprune.segment.html_markup import clean_marked, markup, scoped
 from tokenprune.segment.html_ranges import partition, source_offsets, whole_entities
+from tokenprune.segment.html_tags import INLINE_TAG, LISTS, is_inline
 from tokenprune.segment.sentences import sentence_starts, split_long
 from tokenprune.tokens import TokenCounter, counts_between
 from tokenprune.units import Pieces, Units, contexts
@@ -27,10 +28,8 @@ from tokenprune.units import Pieces, Units, contexts
 # Ranks of units that lead others: one with a smaller rank reaches further. Headings rank by level.
 _TITLE, _TERM, _LIST, _TABLE = 0, 10, 1_000_000, 2_000_000
 _HEADINGS = {f"h{level}": level for level in range(1, 7)}
-_LISTS = frozenset(("ul", "ol", "dl"))
 # A row is read as a whole; its cells become blocks of their own only when it is much longer than a block.
 _ROW_FACTOR = 3
-_INLINE_TAG = re.compile(r"</?(?:code|kbd|samp|sub|sup|del|ins|q)\b")
 
 
 @dataclass(frozen=True)
@@ -43,17 +42,20 @@ class HtmlBlocks:
         brief: whether the output leaves out what the HTML standard makes optional (see `html_compact`).
         markup: whether the units carry the page's markup, for scorers that read it; headings then lead only
             what lies in the same part of the page.
+        drop_hidden: whether text that people do not see goes.
     """
 
     max_words: int = 128
     keep_attributes: Collection[str] = ()
     brief: bool = True
     markup: bool = False
+    drop_hidden: bool = True
 
     def segment(self, document: Document, counter: TokenCounter) -> Units:
         """Clean a page and cut it into blocks; any text is accepted, well formed or not."""
-        marked = clean_marked(document.text, self.keep_attributes) if self.markup else None
-        page = clean(document.text, self.keep_attributes) if marked is None else marked.page
+        given = document.text, self.keep_attributes
+        marked = clean_marked(*given, drop_hidden=self.drop_hidden) if self.markup else None
+        page = clean(*given, drop_hidden=self.drop_hidden) if marked is None else marked.page
         written = compact(page) if self.brief else page.text
         cutter = _Cutter(page, written, document, max(1, self.max_words))
         units = cutter.units(counter)
@@ -134,7 +136,7 @@ class _Cutter:
     def _enter(self, i: int, node: int) -> None:
         """Split an element: if it is alive its tags become a wrapper."""
         self.depth += 1
-        if self.page.tag[node] in _LISTS:
+        if self.page.tag[node] in LISTS:
             self._introduce()
         if self.page.alive[node]:
             wrapper = len(self.wrapper_parent)
@@ -151,7 +153,7 @@ class _Cutter:
             self._flush_loose(owner)
             self._piece(i, owner)
         tag = self.page.tag[node]
-        if tag in _LISTS or tag == "table":
+        if tag in LISTS or tag == "table":
             table = _TABLE + 2 * self.depth
             mine = (_TERM + self.depth, _LIST + self.depth, table, table + 1)
             while self.leads and self.leads[-1][0] in mine:
@@ -257,14 +259,14 @@ class _Cutter:
             rank = _TABLE + 2 * self.depth + (tag != "caption")
             if any(r == rank for r, _ in self.leads) and tag != "thead":
                 rank = None  # only the first row is the header
-        elif tag in _LISTS:
+        elif tag in LISTS:
             self._introduce()
         if rank is not None:
             while self.leads and self.leads[-1][0] >= rank:
                 self.leads.pop()
         self.wrapper.append(self.open_wrappers[-1])
         self.lead.append(self.leads[-1][1] if self.leads else -1)
-        if tag in _LISTS and self.leads and self.leads[-1][0] == _LIST + self.depth:
+        if tag in LISTS and self.leads and self.leads[-1][0] == _LIST + self.depth:
             self.leads.pop()
         if rank is not None:
             self.leads.append((rank, unit))
@@ -365,5 +367,5 @@ class _Cutter:
 
 def _visible(text: list[str], tag: list[bool], pieces: list[int]) -> str:
     """Words of some pieces: block tags set words apart, inline ones do not."""
-    parts = [" " if tag[p] and not _INLINE_TAG.match(text[p]) else "" if tag[p] else text[p] for p in pieces]
+    parts = [" " if tag[p] and not INLINE_TAG.match(text[p]) else "" if tag[p] else text[p] for p in pieces]
     return unescape(" ".join("".join(parts).split()))

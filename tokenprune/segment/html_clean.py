@@ -9,29 +9,27 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from html import escape, unescape
+from html import escape
+from typing import NamedTuple
 
-from tokenprune.segment.html_source import NUMBER, Scan, Target, attributes, parse
-
-# Elements that only group: one of them goes when it wraps a single element.
-_GENERIC = frozenset(
-    "div section article main header footer nav aside figure form fieldset address hgroup search details"
-    " dialog dir menu".split()
+from tokenprune.segment.entities import unescape
+from tokenprune.segment.html_hidden import VISIBILITY, State, painted
+from tokenprune.segment.html_source import NUMBER, Scan, Target, parse
+from tokenprune.segment.html_tags import (
+    CELLS,
+    ENDED_BY,
+    ENDED_BY_MASK,
+    ENDERS,
+    GENERIC,
+    HEADINGS,
+    INLINE,
+    PRE,
+    STRUCTURAL,
+    UNWRAPPED_BLOCKS,
+    VOID,
+    attributes,
 )
-_STRUCTURAL = frozenset(
-    "title h1 h2 h3 h4 h5 h6 p pre textarea listing blockquote ul ol li dl dt dd table caption thead tbody"
-    " tfoot tr td th figcaption legend summary select optgroup option".split()
-)
-# The only inline tags that carry meaning; the others (a, span, b, ...) only say how the page looks.
-_INLINE = frozenset("code kbd samp sub sup del ins q".split())
-# Blocks that say only how the page looks: their tags go, but words on both sides must not run together.
-_UNWRAPPED_BLOCKS = frozenset(("center", "noscript", "body"))
-# Cells stay when empty: the columns of a table depend on them.
-_CELLS = frozenset(("td", "th"))
-_VOID = frozenset(
-    "area base basefont br col embed frame hr img input link meta param source track wbr".split()
-)
-_PRE = frozenset(("pre", "textarea", "listing"))
+from tokenprune.segment.invisible import Dropped, drop_invisible
 
 # Elements nested deeper lose their tags (not their words), as browsers flatten them too: every block would
 # have to pay for all the elements around it.
@@ -39,11 +37,15 @@ _MAX_DEPTH = 200
 
 _SPACES = re.compile(r"[ \t\n\r\f]+")
 _AMPERSAND = re.compile(r"&(?=[a-zA-Z0-9#]|\Z)")
+# That a wrapper inside an element stays for the element's sake, beside the bits of ``ENDERS``.
+_HELD = 1 << len(ENDERS)
+_SIGNS = ("&lt;", "&amp;")
 _LESS = re.compile(r"<(?=[a-zA-Z/!?]|\Z)")
 _NONASCII_WORD = re.compile("[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")
 
 OPEN, CLOSE, TEXT, BREAK = range(4)
-Dropped = tuple[int, int, str]  # start, end, reason
+# In the stack of open tags: a tag that is not in the output, and an element that has ended already.
+NOT_WRITTEN, _ENDED = -1, -2
 
 
 def word_count(text: str) -> int:
@@ -97,9 +99,13 @@ def escape_text(text: str) -> str:
     return _LESS.sub("&lt;", text) if "<" in text else text
 
 
-def is_inline(tag: str) -> bool:
-    """Whether an element sits inside a line of text."""
-    return tag in _INLINE
+class _Outside(NamedTuple):
+    """What held outside an element that says something about being seen."""
+
+    depth: int
+    state: State
+    begin: int
+    shown: int
 
 
 class Cleaner(Target):
@@ -107,13 +113,16 @@ class Cleaner(Target):
 
     scan: Scan
 
-    def __init__(self, keep_attributes: Collection[str]) -> None:
+    def __init__(self, keep_attributes: Collection[str], drop_hidden: bool) -> None:
         self.page = CleanPage()
         self._keep = frozenset(a.lower() for a in keep_attributes)
-        self._stack: list[int] = []  # element of each open tag; -1 for one that is not in the output
+        self._drop_hidden = drop_hidden
+        self._stack: list[int] = []  # element of each open tag, or one of the marks above
+        self._place: list[int] = []  # where in the stack each element stands
         self._opened: list[int] = []  # event that opens each element
         self._kids: list[int] = []  # living block children of each element
         self._only: list[int] = []  # the last of them
+        self._enders: list[int] = []  # which of them libxml2 takes for the end of other elements, as bits
         self._own: list[bool] = []  # whether an element holds text of its own
         self._top = False  # the same of the page
         self._broken: list[int] = []  # elements that hold a line break
@@ -122,12 +131,18 @@ class Cleaner(Target):
         self._pre = 0
         self._hidden = 0  # depth below a hidden element
         self._hidden_from = -1
+        self._hidden_why = ""
+        self._state = State()  # what the elements around say about whether text is seen
+        self._veil = ""  # why it is not
+        self._looks: list[_Outside] = []
+        self._shown = 0  # texts and pictures in the output
         self._cursor = 0  # source offset of what comes next
         self._text_end = 0  # source offset where the text at the cursor ends
         self._text: list[str] = []
         self._space = True  # whether the output so far ends in white space, or is empty
         self._pending = False  # white space met and not written yet
         self._edge = False  # a block edge met that is not written: what follows starts a line
+        self._dangling: list[int] = []  # texts that end in an escaped sign
 
     # -- events from libxml2 --------------------------------------------------------------------------
 
@@ -140,49 +155,53 @@ class Cleaner(Target):
         if self._hidden:
             self._hidden += 1
             return
-        if mark in self.scan.hidden and tag not in _VOID:
-            self._hidden, self._hidden_from = 1, begin
+        if (mark in self.scan.looks or self._looks) and tag not in VOID and self._look(tag, mark, begin):
             return
         kept = self._attributes(mark)
-        if tag in _VOID:
-            if tag == "br" and not self._at_line_start():
+        if tag in VOID:
+            if self._veil and (tag == "br" or self._veil == VISIBILITY):
+                self._edge = self._edge or tag == "br"
+            elif tag == "br" and not self._at_line_start():
                 self._emit(BREAK, self._inside, "<br>", begin, self._cursor)
             elif tag == "img" and kept:
                 self._write_space()
                 self._emit(BREAK, self._inside, f"<img{kept}>", begin, self._cursor)
                 self._space = False
+                self._shown += 1
                 self._mark_own()
             self._edge = self._edge or tag == "hr"
             return
-        block = tag in _GENERIC or tag in _STRUCTURAL
-        if self._depth >= _MAX_DEPTH:
-            self._stack.append(-1)
+        block = tag in GENERIC or tag in STRUCTURAL
+        if self._depth >= _MAX_DEPTH or (tag in ENDERS and self._clashes(tag, begin)):
+            self._stack.append(NOT_WRITTEN)
             self._edge = self._edge or block
             return
         if block:
             if self._pending:
                 self._emit(TEXT, self._inside, "\n", begin, begin)
                 self._pending, self._space = False, True
-        elif tag in _INLINE or kept:
+        elif tag in INLINE or kept:
             self._write_space()
         else:
-            self._stack.append(-1)
-            self._edge = self._edge or tag in _UNWRAPPED_BLOCKS
+            self._stack.append(NOT_WRITTEN)
+            self._edge = self._edge or tag in UNWRAPPED_BLOCKS
             return
         page = self.page
         node = len(page.tag)
         page.tag.append(tag)
         page.parent.append(self._inside)
         page.alive.append(True)
+        self._place.append(len(self._stack))
         self._opened.append(len(page.kind))
         self._kids.append(0)
         self._only.append(-1)
+        self._enders.append(0)
         self._own.append(False)
         self._emit(OPEN, node, f"<{tag}{kept}>", begin, self._cursor)
         self._stack.append(node)
         self._inside = node
         self._depth += 1
-        self._pre += tag in _PRE
+        self._pre += tag in PRE
 
     def end(self, tag: str) -> None:
         """Write an end tag and settle its element."""
@@ -190,17 +209,23 @@ class Cleaner(Target):
         if self._hidden:
             self._hidden -= 1
             return
-        if tag in _VOID or not self._stack:
+        if tag in VOID or not self._stack:
             return
         node = self._stack.pop()
+        if self._looks and self._looks[-1].depth == len(self._stack):
+            self._look_back()
         if node < 0:
-            self._edge = self._edge or tag in _UNWRAPPED_BLOCKS
-            return
+            self._edge = self._edge or tag in UNWRAPPED_BLOCKS or tag in GENERIC or tag in STRUCTURAL
+        else:
+            self._close(node, self._text_end)
+
+    def _close(self, node: int, at: int) -> None:
+        tag = self.page.tag[node]
         self._inside = self.page.parent[node]
         self._depth -= 1
-        self._pre -= tag in _PRE
-        if self._own[node] or self._kids[node] or tag in _CELLS:
-            self._emit(CLOSE, node, f"</{tag}>", self._text_end, self._text_end)
+        self._pre -= tag in PRE
+        if self._own[node] or self._kids[node] or tag in CELLS:
+            self._emit(CLOSE, node, f"</{tag}>", at, at)
             self._collapse(node)
         else:
             self._remove(node)
@@ -221,7 +246,8 @@ class Cleaner(Target):
         for node in self._broken:
             self.page.bare[node] = True
         if self._hidden_from >= 0:
-            self.page.dropped.append((self._hidden_from, self._text_end, "hidden"))
+            self.page.dropped.append((self._hidden_from, self._text_end, self._hidden_why))
+        self._settle_signs()
         while self.page.kind and self.page.kind[-1] == TEXT and self.page.text[-1] == "\n":
             self.page.truncate(len(self.page.kind) - 1)
 
@@ -229,6 +255,41 @@ class Cleaner(Target):
         """Return the page, once it has been parsed."""
         self.page.dropped = _merge(self.page.dropped, self.scan.dropped)
         return self.page
+
+    # -- what people do not see -----------------------------------------------------------------------
+
+    def _look(self, tag: str, mark: int, begin: int) -> bool:
+        """Take in what a start tag says about being seen; return whether its whole element is hidden."""
+        look = self.scan.looks.get(mark)
+        if look is not None and look.reason:
+            self._hide(begin, look.reason)
+            self._hidden = 1
+            return True
+        if self._looks:
+            look = painted(tag, look, self.scan.attrs.get(mark, ""))
+        if look is not None:
+            self._looks.append(_Outside(len(self._stack), self._state, begin, self._shown))
+            self._state = self._state.inside(look)
+            self._veil = self._state.reason
+        return False
+
+    def _look_back(self) -> None:
+        """Leave an element that said something; if nothing in it is seen, it is gone as a whole."""
+        outside = self._looks.pop()
+        reason, self._state = self._veil, outside.state
+        self._veil = self._state.reason
+        if reason and not self._veil and self._shown == outside.shown:
+            self._hide(outside.begin, reason)
+
+    def _hide(self, begin: int, reason: str) -> None:
+        if self._hidden_from < 0 or begin <= self._hidden_from:
+            self._hidden_from, self._hidden_why = begin, reason
+
+    def _unhide(self, at: int) -> None:
+        """Note what is hidden when the first thing behind a hidden element comes."""
+        if self._hidden_from >= 0 and not self._hidden:
+            self.page.dropped.append((self._hidden_from, max(at, self._hidden_from), self._hidden_why))
+            self._hidden_from = -1
 
     # -- output ---------------------------------------------------------------------------------------
 
@@ -246,16 +307,17 @@ class Cleaner(Target):
         """Move the cursor to a numbered place; return where that place begins."""
         begin = self.scan.begin[mark]
         self._cursor, self._text_end = self.scan.text[mark], self.scan.end[mark]
-        if self._hidden_from >= 0 and not self._hidden:  # the first thing behind a hidden element
-            self.page.dropped.append((self._hidden_from, begin, "hidden"))
-            self._hidden_from = -1
+        self._unhide(begin)
         return begin
 
     def _attributes(self, mark: int) -> str:
         if not self._keep or mark not in self.scan.attrs:
             return ""
         found = attributes(self.scan.attrs[mark])
-        return "".join(f' {k}="{escape(unescape(v))}"' for k, v in found.items() if k in self._keep)
+        shown = {k: unescape(v) for k, v in found.items() if k in self._keep}
+        if self._drop_hidden:
+            shown = {k: drop_invisible(v, entities=False)[0] for k, v in shown.items()}
+        return "".join(f' {k}="{escape(v)}"' for k, v in shown.items())
 
     def _flush(self) -> None:
         if not self._text:
@@ -263,6 +325,13 @@ class Cleaner(Target):
         text = "".join(self._text)
         self._text.clear()
         if self._hidden:
+            return
+        if self._hidden_from >= 0 and not text.isspace():
+            # libxml2 ended the hidden element before a text that was announced inside it.
+            self._unhide(self._cursor)
+        if self._veil:
+            if not text.isspace():
+                self.page.dropped.append((self._cursor, self._text_end, self._veil))
             return
         if self._pre:
             self._write_space()
@@ -276,14 +345,13 @@ class Cleaner(Target):
             return
         self._write_space()
         self._pending = folded[-1] == " "
-        folded = escape_text(folded)
-        self._write(folded[:-1] if self._pending else folded)
+        self._write(escape_text(folded[:-1] if self._pending else folded))
 
     def _write_space(self) -> None:
         """Write the white space that is due, as a line end behind a block and as a space inside a line."""
         if self._pending:
             page = self.page
-            line = bool(page.kind) and page.kind[-1] == CLOSE and page.tag[page.node[-1]] not in _INLINE
+            line = bool(page.kind) and page.kind[-1] == CLOSE and page.tag[page.node[-1]] not in INLINE
             at = page.after[-1] if page.after else 0
             self._emit(TEXT, self._inside, "\n" if line else " ", at, at)
             self._pending = self._edge = False
@@ -294,8 +362,11 @@ class Cleaner(Target):
             if not self._space and not self._at_line_start():
                 self._emit(BREAK, self._inside, "<br>", self._cursor, self._cursor)
             self._edge = False
+        if text.endswith(_SIGNS):
+            self._dangling.append(len(self.page.kind))
         self._emit(TEXT, self._inside, text, self._cursor, self._text_end)
         self._space = False
+        self._shown += 1
         self._mark_own()
 
     def _mark_own(self) -> None:
@@ -308,51 +379,102 @@ class Cleaner(Target):
         page = self.page
         if not page.kind or page.kind[-1] == BREAK:
             return True
-        return page.kind[-1] != TEXT and page.tag[page.node[-1]] not in _INLINE
+        return page.kind[-1] != TEXT and page.tag[page.node[-1]] not in INLINE
+
+    def _settle_signs(self) -> None:
+        """Write "<" and "&" at the end of a text plain if the next text does not make them read as markup."""
+        page = self.page
+        for i in self._dangling:
+            k = i + 1
+            while k < len(page.kind) and page.kind[k] in (OPEN, CLOSE) and not page.alive[page.node[k]]:
+                k += 1
+            if k < len(page.kind) and i < len(page.kind) and page.kind[k] == TEXT and page.kind[i] == TEXT:
+                sign = next((s for s in _SIGNS if page.text[i].endswith(s)), "")
+                plain = f"{unescape(sign)}{page.text[k][:1]} "
+                if sign and escape_text(plain) == plain:
+                    page.text[i] = page.text[i][: -len(sign)] + plain[0]
 
     # -- structure ------------------------------------------------------------------------------------
+
+    def _clashes(self, tag: str, begin: int) -> bool:
+        """Whether a block cannot stand right inside the elements around it, since their tags would end there.
+
+        Inline tags that are gone held them apart. Elements that can end early do so here; where an element
+        around says more than the block, the block's tags go.
+        """
+        page = self.page
+        while self._inside >= 0 and tag in ENDED_BY.get(outer := page.tag[self._inside], ()):
+            if tag in GENERIC or outer in PRE or (outer in HEADINGS and tag != "table"):
+                return True
+            node = self._inside
+            self._stack[self._place[node]] = _ENDED
+            self._close(node, begin)
+        return False
 
     def _remove(self, node: int) -> None:
         """Take an element without words out again, with all it holds except a white space."""
         page, at = self.page, self._opened[node]
         page.alive[node] = False
         white = TEXT in page.kind[at:]
-        if at and not self._pre and page.kind[at - 1] == TEXT and page.text[at - 1].isspace():
+        if at and not self._pre and page.kind[at - 1] == TEXT and page.text[at - 1] in (" ", "\n"):
             white, at = True, at - 1
         if white:
             self._space, self._pending = False, True
         page.truncate(at)
-        self._edge = self._edge or page.tag[node] not in _INLINE
+        self._edge = self._edge or page.tag[node] not in INLINE
 
     def _collapse(self, node: int) -> None:
-        """Settle a closed element: of a wrapper and the only element in it, one is enough."""
+        """Settle a closed element: of a wrapper and the only element in it, one is enough.
+
+        A wrapper stays where without it the tags of what it wraps would end the element around it.
+        """
         page, tag, parent = self.page, self.page.tag[node], self.page.parent[node]
-        survivor, only = node, self._only[node]
-        if self._kids[node] == 1 and not self._own[node]:
-            if tag in _GENERIC:
-                page.alive[node] = False
-                survivor = only
-            elif page.tag[only] in _GENERIC or page.tag[only] == "p":
+        around = page.tag[parent] if parent >= 0 else ""
+        survivor, held = node, 0
+        if tag in GENERIC:
+            while page.tag[survivor] in GENERIC and self._wraps_one(survivor):
+                if page.tag[self._only[survivor]] in ENDED_BY.get(around, ()):
+                    held = _HELD
+                    break
+                page.alive[survivor] = False
+                survivor = self._only[survivor]
+        else:
+            while self._wraps_one(node) and self._gives_way(self._only[node], tag):
+                only = self._only[node]
                 page.alive[only] = False
+                self._kids[node], self._only[node] = self._kids[only], self._only[only]
+                self._own[node], self._enders[node] = self._own[only], self._enders[only]
         if parent >= 0:
-            if tag in _GENERIC or tag in _STRUCTURAL:
+            if tag in GENERIC or tag in STRUCTURAL:
                 self._kids[parent] += 1
                 self._only[parent] = survivor
+                self._enders[parent] |= ENDERS.get(page.tag[survivor], 0) | held
             else:
                 self._own[parent] = True
-        elif tag not in _GENERIC and tag not in _STRUCTURAL:
+        elif tag not in GENERIC and tag not in STRUCTURAL:
             self._top = True
 
+    def _wraps_one(self, node: int) -> bool:
+        return self._kids[node] == 1 and not self._own[node]
 
-def clean(source: str, keep_attributes: Collection[str] = ()) -> CleanPage:
+    def _gives_way(self, node: int, around: str) -> bool:
+        """Whether the only element in a structural one may go: what it holds can stand there just so."""
+        if self.page.tag[node] not in GENERIC and self.page.tag[node] != "p":
+            return False
+        held = self._enders[node] & _HELD and not self._wraps_one(node)
+        return not held and not self._enders[node] & ENDED_BY_MASK.get(around, 0)
+
+
+def clean(source: str, keep_attributes: Collection[str] = (), *, drop_hidden: bool = True) -> CleanPage:
     """Clean a page.
 
     Args:
         source: any text; it need not be well formed, nor HTML.
         keep_attributes: names of attributes that stay (``href``, ``alt``, ``colspan``, ...).
+        drop_hidden: whether what people do not see goes; ``html_hidden`` lists what that is.
     """
-    cleaner = Cleaner(keep_attributes)
-    parse(source, cleaner)
+    cleaner = Cleaner(keep_attributes, drop_hidden)
+    parse(source, cleaner, drop_hidden=drop_hidden)
     return cleaner.settle()
 
 
@@ -360,8 +482,8 @@ def _merge(hidden: list[Dropped], other: list[Dropped]) -> list[Dropped]:
     """Merge two ascending lists of ranges; what lies inside a hidden range is part of it."""
     merged: list[Dropped] = []
     end = 0
-    for gone in sorted([*hidden, *other], key=lambda d: (d[0], -d[1])):
-        if gone[0] >= end:
-            merged.append(gone)
-            end = gone[1]
+    for start, stop, reason in sorted([*hidden, *other], key=lambda d: (d[0], -d[1])):
+        if stop > end:
+            merged.append((max(start, end), stop, reason))
+            end = stop
     return merged

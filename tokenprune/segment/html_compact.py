@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from tokenprune.segment.html_clean import BREAK, CLOSE, TEXT, CleanPage
+from tokenprune.segment.html_tags import ENDED_BY
 
 _ROWS = frozenset(("tr", "caption"))
 _CELLS = frozenset(("td", "th"))
@@ -79,7 +80,14 @@ class _Structure:
             around = self.around[node]
             table = around >= 0 and self.page.tag[around] == "table"
             return table and self._only_tbody(around) and children <= _ROWS
-        return tag in _DIVISIONS and children <= _STAND_APART
+        return tag in _DIVISIONS and children <= _STAND_APART and not self._keeps_open(node)
+
+    def _keeps_open(self, node: int) -> bool:
+        """Whether without an element the tags in it would end the one around it."""
+        around = self.around[node]
+        while around >= 0 and self.page.tag[around] in _DIVISIONS:
+            around = self.around[around]
+        return around >= 0 and not self.children[node].isdisjoint(ENDED_BY.get(self.page.tag[around], ()))
 
     def _only_tbody(self, table: int) -> bool:
         return not (self.children[table] - {"caption", "thead", "tbody"} or self.bare[table])

@@ -11,15 +11,16 @@ import numpy as np
 
 from tokenprune.arrays import BoolArray, IntArray
 from tokenprune.markup import Markup
-from tokenprune.segment.html_clean import BREAK, CLOSE, OPEN, TEXT, Cleaner, CleanPage, is_inline
+from tokenprune.segment.html_clean import BREAK, CLOSE, NOT_WRITTEN, OPEN, TEXT, Cleaner, CleanPage
 from tokenprune.segment.html_source import NUMBER, parse
+from tokenprune.segment.html_tags import is_inline
 
 
 class MarkedCleaner(Cleaner):
     """Cleans a page and records its markup on the way."""
 
-    def __init__(self, keep_attributes: Collection[str]) -> None:
-        super().__init__(keep_attributes)
+    def __init__(self, keep_attributes: Collection[str], drop_hidden: bool = True) -> None:
+        super().__init__(keep_attributes, drop_hidden)
         self.attributes: list[str] = []
         self.inline_tag: list[str] = []
         self.inline_parent: list[int] = []
@@ -43,7 +44,7 @@ class MarkedCleaner(Cleaner):
     def end(self, tag: str) -> None:
         """Clean an end tag."""
         depth = len(self._stack)
-        inline = depth > 0 and self._stack[-1] < 0
+        inline = depth > 0 and self._stack[-1] == NOT_WRITTEN
         super().end(tag)
         if inline and len(self._stack) < depth and self._within >= 0:
             self._within = self.inline_parent[self._within]
@@ -54,10 +55,12 @@ class MarkedCleaner(Cleaner):
             self.inline_of[len(self.page.kind) - 1] = self._within
 
 
-def clean_marked(source: str, keep_attributes: Collection[str] = ()) -> MarkedCleaner:
+def clean_marked(
+    source: str, keep_attributes: Collection[str] = (), *, drop_hidden: bool = True
+) -> MarkedCleaner:
     """Clean a page and return the cleaner, with its ``page`` and what it recorded."""
-    cleaner = MarkedCleaner(keep_attributes)
-    parse(source, cleaner)
+    cleaner = MarkedCleaner(keep_attributes, drop_hidden)
+    parse(source, cleaner, drop_hidden=drop_hidden)
     cleaner.settle()
     return cleaner
 

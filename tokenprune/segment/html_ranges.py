@@ -5,14 +5,18 @@ from __future__ import annotations
 import re
 from bisect import bisect_right
 from collections.abc import Sequence
-from html import unescape
 
 import numpy as np
 
 from tokenprune.arrays import IntArray
+from tokenprune.segment.entities import unescape
+from tokenprune.segment.invisible import is_invisible, may_hold_invisible, only_invisible
 from tokenprune.units import GONE
 
 _WORD = re.compile(r"[^ \t\n\r\f]+")
+_SPACE_ENTITY = re.compile(
+    r"&(?:#(?:0*(?:9|10|12|13|32)(?!\d)|x0*(?:9|a|c|d|20)(?![\da-f]));?|Tab;|NewLine;)", re.I
+)
 _CHARACTER = re.compile(r"&(?:#\d+|#x[0-9a-f]+|[a-z][a-z0-9]*);?|.", re.I | re.S)
 
 
@@ -20,10 +24,16 @@ def source_offsets(source: str, text: str, offsets: list[int]) -> list[int]:
     """Map offsets in a folded, escaped text to its source.
 
     The words stand in the same order in both; inside a word characters are counted, an entity as what it
-    stands for.
+    stands for, and characters that nobody sees where they are in the text as well.
     """
-    source_words = [m.span() for m in _WORD.finditer(source)]
     text_words = [m.span() for m in _WORD.finditer(text)]
+    source_words = [m.span() for m in _WORD.finditer(source)]
+    if len(source_words) != len(text_words) and "&" in source:
+        read = _SPACE_ENTITY.sub(lambda m: " " * len(m[0]), source)
+        source_words = [m.span() for m in _WORD.finditer(read)]
+    invisible = may_hold_invisible(source)
+    if len(source_words) != len(text_words) and invisible:
+        source_words = [(a, b) for a, b in source_words if not only_invisible(source[a:b])]
     found = np.searchsorted([a for a, _ in text_words], offsets, side="right") - 1
     out: list[int] = []
     current = -1
@@ -37,6 +47,8 @@ def source_offsets(source: str, text: str, offsets: list[int]) -> list[int]:
         if word != current:
             current = word
             source_ends, text_ends = _character_ends(source[a:b]), _character_ends(text[c:d])
+            if invisible:
+                source_ends = _shared(source[a:b], source_ends, text[c:d])
         inside = bisect_right(text_ends, min(offset, d) - c) - 1
         begin = a + source_ends[min(inside, len(source_ends) - 1)]
         if offset > d and word + 1 < len(source_words):  # behind the word, in the white space
@@ -57,6 +69,19 @@ def _character_ends(word: str) -> Sequence[int]:
         else:
             ends += [m.end()] * len(read)
     return ends
+
+
+def _shared(source: str, ends: Sequence[int], text: str) -> Sequence[int]:
+    """Of the characters of a word of the source, the ends of those that its cleaned text has as well."""
+    read, shown = unescape(source), unescape(text)
+    if len(read) == len(shown) or len(ends) != len(read) + 1:
+        return ends
+    kept = [0]
+    for character, end in zip(read, ends[1:], strict=True):
+        at = len(kept) - 1
+        if (at < len(shown) and character == shown[at]) or not is_invisible(character):
+            kept.append(end)
+    return kept
 
 
 def whole_entities(text: str, cut: int) -> int:
@@ -94,6 +119,7 @@ def partition(
         reasons.append(reason)
 
     begins = np.maximum.accumulate(np.asarray(unit_begin, dtype=np.int64)) if unit_begin else np.empty(0)
+    begins = np.minimum(begins, max(0, length - 1))
     units = [(int(b), u, "") for u, b in enumerate(begins.tolist())]
     if units:
         units[0] = (0, 0, "")

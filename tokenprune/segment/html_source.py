@@ -12,11 +12,14 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from html import escape, unescape
+from html import escape
 from typing import Any, Protocol, cast
 
 from lxml import etree
 
+from tokenprune.segment.html_hidden import Look, look
+from tokenprune.segment.html_tags import GENERIC, INLINE, STRUCTURAL, VOID
+from tokenprune.segment.invisible import drop_invisible, may_hold_invisible
 from tokenprune.tokens import sanitize
 
 # One attribute list. Possessive throughout: a tag is matched in one pass or not at all.
@@ -33,44 +36,25 @@ _TOKEN = re.compile(
     re.S | re.I,
 )
 _MISPLACED = frozenset(("html", "head", "body", "frameset"))
-_TAGS = frozenset(
-    "a abbr address article aside audio b blockquote body br button caption center cite code col colgroup dd"
-    " div dl dt em fieldset figcaption figure font footer form h1 h2 h3 h4 h5 h6 head header hr html i iframe"
-    " img input label legend li link main meta nav noscript object ol option p picture pre q s samp script"
-    " section select small source span strong style sub summary sup svg table tbody td template textarea"
-    " tfoot th thead time title tr tt u ul video".split()
+# What may be a tag that the end of the page cut.
+_TAGS = (
+    GENERIC
+    | STRUCTURAL
+    | INLINE
+    | VOID
+    | frozenset(
+        "a abbr audio b body button center cite colgroup em font head html i iframe label noscript object"
+        " picture s script small span strong style svg template time tt u video".split()
+    )
 )
-_CLOSE = {name: re.compile(rf"</{name}(?=[\s/>])[^>]*+>?", re.I) for name in _RAW.split("|")}
+_CLOSE = {
+    name: re.compile(rf"</{name}(?=[\s/>])[^>]*+>?", re.I) for name in _RAW.split("|") if name != "plaintext"
+}
 _SCRIPT_MARK = re.compile(r"<!--|-->|</?script(?=[\s/>])", re.I)
 _SHOWN_RAW = frozenset({"title", "textarea", "xmp", "plaintext"})
-_ATTRIBUTE = re.compile(r"([^\s/>=]++)(?:\s*+=\s*+(?:\"([^\"]*+)\"|'([^']*+)'|([^\s>]++)))?")
-
-# Text hidden from people by inline style is a known way to inject prompts.
-_HIDDEN_STYLE = re.compile(
-    r"(?<![\w-])(?:display\s*:\s*none|visibility\s*:\s*(?:hidden|collapse)|font-size\s*:\s*0(?![.\d]*[1-9])"
-    r"|opacity\s*:\s*0(?![.\d]*[1-9]))",
-    re.I,
-)
 
 NUMBER = "tp-n"
-
-
-def attributes(source: str) -> dict[str, str]:
-    """Parse the attribute part of a start tag; names lower-cased, the first of a repeated name wins."""
-    found: dict[str, str] = {}
-    for m in _ATTRIBUTE.finditer(source):
-        found.setdefault(m[1].lower(), m[2] or m[3] or m[4] or "")
-    return found
-
-
-def _hidden(source: str) -> bool:
-    lowered = source.lower()
-    if "hidden" not in lowered and "style" not in lowered:
-        return False
-    found = attributes(source)
-    return found.get("hidden", "no").lower() not in ("no", "until-found") or bool(
-        _HIDDEN_STYLE.search(unescape(found.get("style", "")))
-    )
+_WHITE = " \t\n\r\f"
 
 
 def _closing(name: str, source: str, position: int) -> re.Match[str] | None:
@@ -79,10 +63,10 @@ def _closing(name: str, source: str, position: int) -> re.Match[str] | None:
     In a comment inside a script, a nested ``<script>`` makes its own end tag not the script's (the "script
     data double escaped" state).
     """
-    if name == "plaintext":
-        return None
+    if name == "template":
+        return _template_end(source, position)
     if name != "script":
-        return _CLOSE[name].search(source, position)
+        return _CLOSE[name].search(source, position) if name in _CLOSE else None
     comment = nested = False
     for mark in _SCRIPT_MARK.finditer(source, position):
         kind = mark[0].lower()
@@ -99,6 +83,26 @@ def _closing(name: str, source: str, position: int) -> re.Match[str] | None:
     return None
 
 
+def _template_end(source: str, position: int) -> re.Match[str] | None:
+    """The end tag of a template: what stands in it is markup, so templates and scripts may stand in it."""
+    depth = 1
+    while (match := _TOKEN.search(source, position)) is not None and match.lastgroup != "unclosed":
+        position = match.end()
+        if match.lastgroup == "rattr":
+            name = match["raw"].lower()
+            if name == "template":
+                depth += 1
+            elif not match["rattr"].endswith("/"):
+                if (close := _closing(name, source, position)) is None:
+                    return None
+                position = close.end()
+        elif match.lastgroup == "end" and match["end"].lower() == "template":
+            depth -= 1
+            if not depth:
+                return match
+    return None
+
+
 @dataclass
 class Scan:
     """The marked source and what each mark means.
@@ -109,8 +113,9 @@ class Scan:
         text: where the text behind it begins (for a text run: where the run begins).
         end: where that text ends.
         attrs: attribute source of numbered start tags that have any; empty for text runs.
-        hidden: numbers of start tags whose element people cannot see.
-        dropped: (start, end, reason) of comments, raw-text elements and declarations, ascending.
+        looks: what numbered start tags say about whether people see their elements.
+        dropped: (start, end, reason) of comments, raw-text elements, declarations and characters that nobody
+            sees, ascending.
     """
 
     marked: str = ""
@@ -118,13 +123,20 @@ class Scan:
     text: list[int] = field(default_factory=list)
     end: list[int] = field(default_factory=list)
     attrs: dict[int, str] = field(default_factory=dict)
-    hidden: set[int] = field(default_factory=set)
+    looks: dict[int, Look] = field(default_factory=dict)
     dropped: list[tuple[int, int, str]] = field(default_factory=list)
 
 
-def scan(source: str) -> Scan:
-    """Number every start tag and text run of a page. Linear in the length of the source."""
+def scan(source: str, *, drop_hidden: bool = True) -> Scan:
+    """Number every start tag and text run of a page. Linear in the length of the source.
+
+    Args:
+        source: any text.
+        drop_hidden: whether elements and characters that people do not see are marked and dropped.
+    """
     result = Scan()
+    invisible = drop_hidden and may_hold_invisible(source)
+    follows = False  # whether the text so far ends in a character that nobody sees
     parts: list[str] = []
     add = parts.append
     position, length = 0, len(source)
@@ -136,9 +148,21 @@ def scan(source: str) -> Scan:
         result.end.append(text)
         return len(result.begin) - 1
 
+    def shown(start: int, stop: int, *, entities: bool = True) -> str:
+        nonlocal follows
+        text = source[start:stop]
+        if invisible and (follows or not text.isascii() or "&" in text):
+            text, gone, follows = drop_invisible(text, start, entities=entities, follows=follows)
+            result.dropped += gone
+        return text
+
+    def see(mark: int, tag: str, attrs: str) -> None:
+        if drop_hidden and (seen := look(tag, attrs)) is not None:
+            result.looks[mark] = seen
+
     def write_text(until: int) -> None:
-        text = source[position:until]
-        if not text.isspace():
+        text = shown(position, until) if invisible else source[position:until]
+        if text and (not text.isspace() or text.strip(_WHITE)):
             if not after_tag:
                 add(f"<!--{number(position, position)}-->")
             result.end[-1] = until
@@ -166,8 +190,7 @@ def scan(source: str) -> Scan:
             after_tag = match["start"].lower() not in _MISPLACED
             if attrs and not attrs.isspace():
                 result.attrs[mark] = attrs
-                if _hidden(attrs):
-                    result.hidden.add(mark)
+                see(mark, match["start"].lower(), attrs)
         elif kind == "end":
             add(f"</{match['end']}>")
         elif kind == "rattr":
@@ -179,12 +202,11 @@ def scan(source: str) -> Scan:
                     mark = number(at, position)
                     result.end[mark] = stop
                     tag = name if name in ("title", "textarea") else "pre"
-                    body = source[position:stop]
+                    body = shown(position, stop, entities=tag == name)
                     if tag != name:
                         body = escape(body, quote=False)
                     add(f"<{tag} {NUMBER}={mark}>{body}</{tag}>")
-                    if _hidden(match["rattr"]):
-                        result.hidden.add(mark)
+                    see(mark, name, match["rattr"])
                 position = close.end() if close else length
             if name not in _SHOWN_RAW:
                 result.dropped.append((at, position, name))
@@ -196,7 +218,8 @@ def scan(source: str) -> Scan:
             write_text(length)
         else:
             after_tag = False
-            add(f"<!--{number(position, position)}-->" + source[position:].replace("<", "&lt;"))
+            mark = number(position, position)
+            add(f"<!--{mark}-->" + shown(position, length).replace("<", "&lt;"))
             result.end[-1] = length
     result.marked = "".join(parts)
     return result
@@ -227,10 +250,10 @@ class Target(Protocol):
         """The end of the page."""
 
 
-def parse(source: str, target: Target) -> None:
+def parse(source: str, target: Target, *, drop_hidden: bool = True) -> None:
     """Scan and parse a page into a target; any text is accepted."""
-    target.scan = scanned = scan(sanitize(source))
-    if scanned.marked.strip():
+    target.scan = scanned = scan(sanitize(source), drop_hidden=drop_hidden)
+    if scanned.marked.strip(_WHITE):
         # The stubs ask for methods that also take bytes; lxml sends str to a parser fed with markup.
         parser = etree.HTMLParser(target=cast(Any, target), huge_tree=True, encoding="utf-8")
         parser.feed(scanned.marked.encode())
