@@ -15,7 +15,6 @@ class OutputFormat(StrEnum):
     """What is written to standard output."""
 
     html = "html"
-    html = "html"
     text = "text"
     json = "json"
 
@@ -32,7 +31,6 @@ class OutputForm(StrEnum):
 class DocumentKind(StrEnum):
     """What the input is; see `tokenprune.document.KINDS`."""
 
-    html = "html"
     html = "html"
     text = "text"
     triples = "triples"

@@ -47,8 +47,8 @@ def htmlrag(
     ``first`` scores the first step, ``encoder`` is its model; ``first_budget`` is what the language model
     ``model`` reads; ``blend`` is the share of its scores. 1 is the paper's way, for a model that was trained
     to write paths; one that was not guesses, and alone it loses half (benchmarks/RESULTS.md). With an
-    ``upstream`` URL the model is asked there, under the name ``model``, instead of being loaded here; ``output`` is ``same``,
-    ``text`` or ``markdown``.
+    ``upstream`` URL the model is asked there, under the name ``model``, not loaded here;
+    ``output`` is ``same``, ``text`` or ``markdown``.
     """
     steps: dict[str, Scorer] = {
         "bm25": BM25(),

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from tokenprune.render.places import Parts
-from tokenprune.render.tags import CELLS, HEADINGS, PRE, read_tag, tag_attributes
+from tokenprune.render.tags import read_tag, tag_attributes
+from tokenprune.segment.html_tags import CELLS, HEADINGS, PRE
 
 _WIDEST = 50  # columns that one cell may span
 

@@ -5,17 +5,10 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
-from tokenprune.segment.html_source import attributes
+from tokenprune.segment.html_tags import GENERIC, STRUCTURAL, attributes
 
 # Elements that stand on lines of their own.
-BLOCKS = frozenset(
-    "div section article main header footer nav aside figure form fieldset address hgroup search details"
-    " dialog dir menu title h1 h2 h3 h4 h5 h6 p pre textarea listing blockquote ul ol li dl dt dd table"
-    " caption thead tbody tfoot tr td th figcaption legend summary select optgroup option".split()
-)
-HEADINGS = frozenset(("h1", "h2", "h3", "h4", "h5", "h6"))
-PRE = frozenset(("pre", "textarea", "listing"))
-CELLS = frozenset(("td", "th"))
+BLOCKS = GENERIC | STRUCTURAL
 _TAG = re.compile(r"<(/?)([^\s/>]+)")
 
 
