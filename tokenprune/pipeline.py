@@ -307,7 +307,8 @@ def _within(scored: Sequence[_Scored], limit: int, counter: TokenCounter) -> lis
     for group, values in zip(groups, comparable(joined, costs), strict=True):
         bounds = np.cumsum([len(scored[n].units) for n in group])[:-1]
         for n, part in zip(group, np.split(values, bounds), strict=True):
-            scores[n] = part
+            floor = scored[n].pruner.floor
+            scores[n] = part if floor is None else np.where(scored[n].scores < floor, -np.inf, part)
 
     def tokens(n: int, mask: BoolArray) -> int:
         return counter.count(scored[n].pruner.renderer.render(scored[n].units, mask).text)

@@ -94,7 +94,9 @@ class Pieces:
             return a + source_offsets(self.source[a:b], texts[piece], [inside])[0]
 
         exact = resolve if self.tag is not None else None
-        return Rendered("".join(texts), OffsetMap(np.cumsum(lengths) - lengths, begin, end, exact))
+        offsets = OffsetMap(np.cumsum(lengths) - lengths, begin, end, exact)
+        # Costs are those of the brief form: only another one has to be priced again.
+        return Rendered("".join(texts), offsets, owner=None if brief else self.owner[keep])
 
 
 @dataclass

@@ -25,6 +25,7 @@ class Pruner:
         kinds: document kinds it accepts.
         uses_query: whether it needs a question; one that does not gives the same output for every question.
         in_order: under a budget, whether a document ends at the first unit that does not fit.
+        floor: under a budget, the least score of a unit that may be kept; None: what fits is kept.
     """
 
     segmenter: Segmenter
@@ -35,3 +36,4 @@ class Pruner:
     kinds: tuple[str, ...] = KINDS
     uses_query: bool = True
     in_order: bool = False
+    floor: float | None = None

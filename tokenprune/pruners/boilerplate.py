@@ -35,4 +35,5 @@ def boilerplate(
         choose(Threshold(FAVOUR[favour]), threshold, keep_ratio, top_k),
         renderer(output),
         uses_query=False,
+        floor=FAVOUR[favour] if threshold is None else threshold,
     )

@@ -30,7 +30,8 @@ def fill(
 
     Args:
         documents: segmented documents.
-        scores: float64 [n] per document, on one scale.
+        scores: float64 [n] per document, on one scale; minus infinity for a unit that nothing can keep but
+            what it leads.
         limit: tokens of all documents together.
         count: exact tokens of document i rendered under a mask.
         in_order: per document, whether it ends at the first unit that does not fit; default no.
@@ -84,7 +85,8 @@ def _greedy(
     sizes = [len(u) for u in documents]
     of = np.repeat(np.arange(len(sizes)), sizes)
     local = np.arange(sum(sizes)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-    order = ranking(np.concatenate([np.empty(0), *scores]))
+    flat_scores = np.concatenate([np.empty(0), *scores])
+    order = ranking(flat_scores)[: int((flat_scores > -np.inf).sum())]
     left = limit
     ended: set[int] = set()
     smallest = min((int(u.cost.min()) for u in documents if len(u)), default=0)
