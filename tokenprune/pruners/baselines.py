@@ -6,6 +6,7 @@ from tokenprune.registry import named
 from tokenprune.render import renderer
 from tokenprune.score.constant import Position, Random
 from tokenprune.segment.by_kind import ByKind
+from tokenprune.segment.html_blocks import HtmlBlocks
 from tokenprune.select.choice import choose
 from tokenprune.select.simple import Everything, KeepRatio
 
@@ -18,7 +19,8 @@ from tokenprune.select.simple import Everything, KeepRatio
 )
 def none(output: str = "same") -> Pruner:
     """Keep everything; a budget keeps the beginning, ``output`` is ``same``, ``text`` or ``markdown``."""
-    return Pruner(ByKind(), Position(), Everything(), renderer(output), uses_query=False, in_order=True)
+    segmenter = ByKind(html=HtmlBlocks(40, brief=False))
+    return Pruner(segmenter, Position(), Everything(), renderer(output), uses_query=False, in_order=True)
 
 
 @named("random", kinds=KINDS, paper="baseline", summary="units drawn by chance, the same for the same input")
