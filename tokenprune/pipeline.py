@@ -229,7 +229,7 @@ def _segment(pruner: Pruner, document: Document, limit: int | None, counter: Tok
     finer = getattr(pruner.segmenter, "finer", None)
     if limit and finer is not None and len(units) and int(units.cost.max()) > limit:
         units = finer(limit).segment(document, counter)
-    return priced(units, pruner.renderer, counter) if limit else units
+    return priced(units, pruner.renderer, counter)
 
 
 def _jobs(documents: Sequence[Document | str], counter: TokenCounter) -> list[_Job]:

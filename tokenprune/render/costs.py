@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from tokenprune.render import Renderer
+from tokenprune.render.source import SameForm
 from tokenprune.tokens import TokenCounter, counts_between
 from tokenprune.units import Units
 
@@ -23,7 +24,7 @@ def priced(units: Units, renderer: Renderer, counter: TokenCounter) -> Units:
         renderer: that will render them; one that does not tell whose its parts are changes nothing.
         counter: of tokens.
     """
-    if not len(units):
+    if not len(units) or renderer == SameForm():  # what segmenters count
         return units
     rendered = renderer.render(units, np.ones(len(units), dtype=bool))
     owner = rendered.owner
