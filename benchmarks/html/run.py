@@ -13,12 +13,10 @@ result of every section.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import gc
 import json
 import logging
 import os
-import platform
 import shlex
 import sys
 import time
@@ -33,6 +31,8 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn  # noqa: E402
+
+from benchmarks.machine import machine  # noqa: E402
 
 SECTIONS = ("speed", "evidence", "nll", "generative", "boilerplate", "scaling")
 QUICK = {
@@ -99,16 +99,6 @@ def parser() -> argparse.ArgumentParser:
         "--scaling-mb", type=lambda t: [float(x) for x in words(t)], default=[0.1, 0.3, 1.0, 3.0, 10.0]
     )
     return made
-
-
-def machine() -> str:
-    model = platform.processor() or platform.machine()
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                model = line.partition(":")[2].strip()
-                break
-    return f"{model}, {os.cpu_count()} cores, Python {platform.python_version()}"
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -19,12 +19,15 @@ import asyncio
 import contextlib
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
 import time
 from pathlib import Path
+
+sys.path[0] = str(Path(__file__).resolve().parents[2])  # not this folder: benchmarks.machine is found there
+
+from benchmarks.machine import machine  # noqa: E402
 
 EVENTS = 8
 CONNECTIONS = 16
@@ -215,16 +218,6 @@ async def measure(stub: int, proxy: int, rounds: int, seconds: float) -> dict[st
         )
         result[f"added_ttft_p50_ms_c1_{name}"] = statistics.median(a - b for a, b in pairs)
     return result
-
-
-def machine() -> str:
-    model = platform.processor() or platform.machine()
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                model = line.partition(":")[2].strip()
-                break
-    return f"{model}, {os.cpu_count()} cores, Python {platform.python_version()}"
 
 
 def report(result: dict[str, float], where: str, rounds: int, seconds: float) -> str:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tokenprune.document import Document
 from tokenprune.segment.by_kind import ByKind
 from tokenprune.segment.html_blocks import HtmlBlocks
-from tokenprune.segment.html_clean import word_count
+from tokenprune.segment.html_page import word_count
 from tokenprune.segment.html_ranges import partition
 from tokenprune.tokens import get_counter, sanitize
 from tokenprune.units import GONE

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from tokenprune.document import Document
 from tokenprune.pipeline import Pipeline
 from tokenprune.registry import pruner
-from tokenprune.segment.html_clean import BREAK, CLOSE, OPEN, TEXT, clean, escape_text, word_count
+from tokenprune.segment.html_clean import clean
+from tokenprune.segment.html_page import BREAK, CLOSE, OPEN, TEXT, escape_text, word_count
 from tokenprune.segment.html_tags import is_inline
 
 PAGES = {

@@ -56,20 +56,20 @@ def shape(text):
     return out
 
 
-def brief(text):
-    return "".join(compact(clean(text)))
+def joined(page, texts):
+    """The texts of the events that are in the output."""
+    alive = [page.alive[n] if k in (0, 1) else True for k, n in zip(page.kind, page.node, strict=True)]
+    return "".join(t for t, a in zip(texts, alive, strict=True) if a)
 
 
 def full(text):
     page = clean(text)
-    alive = [page.alive[n] if k in (0, 1) else True for k, n in zip(page.kind, page.node, strict=True)]
-    return "".join(t for t, a in zip(page.text, alive, strict=True) if a)
+    return joined(page, page.text)
 
 
 def written(text):
     page = clean(text)
-    alive = [page.alive[n] if k in (0, 1) else True for k, n in zip(page.kind, page.node, strict=True)]
-    return "".join(t for t, a in zip(compact(page), alive, strict=True) if a)
+    return joined(page, compact(page))
 
 
 @pytest.mark.parametrize(

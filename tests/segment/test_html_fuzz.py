@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 import tokenprune as tp
 from tokenprune.segment.html_blocks import HtmlBlocks
-from tokenprune.segment.html_clean import CLOSE, OPEN, clean
+from tokenprune.segment.html_clean import clean
+from tokenprune.segment.html_page import CLOSE, OPEN
 from tokenprune.tokens import get_counter
 
 # -- a grammar of broken pages ------------------------------------------------------------------------

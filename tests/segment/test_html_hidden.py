@@ -10,8 +10,9 @@ import tokenprune as tp
 from tokenprune.segment import html_hidden
 from tokenprune.segment.colours import CLEAR, colour, ground, same
 from tokenprune.segment.html_blocks import HtmlBlocks
-from tokenprune.segment.html_clean import CLOSE, OPEN, clean
+from tokenprune.segment.html_clean import clean
 from tokenprune.segment.html_hidden import Look, State, look, painted
+from tokenprune.segment.html_page import CLOSE, OPEN
 
 HIDDEN = {
     "hidden:attribute": [

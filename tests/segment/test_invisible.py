@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 import tokenprune as tp
 from tokenprune.segment.entities import unescape as unescape_any
 from tokenprune.segment.html_blocks import HtmlBlocks
-from tokenprune.segment.html_clean import TEXT, clean
+from tokenprune.segment.html_clean import clean
+from tokenprune.segment.html_page import TEXT
 from tokenprune.segment.html_ranges import source_offsets
 from tokenprune.segment.invisible import drop_invisible, may_hold_invisible, only_invisible
 from tokenprune.tokens import get_counter

@@ -22,8 +22,7 @@ from tokenprune.render.markdown_escape import BREAK, MARK, fence_of
 from tokenprune.render.markdown_line import SPACES, WHITE, Line, Part
 from tokenprune.render.markdown_tables import Table, layout_tables
 from tokenprune.render.places import Parts
-from tokenprune.render.tags import BLOCKS, read_tag
-from tokenprune.segment.html_tags import CELLS, HEADINGS, PRE
+from tokenprune.segment.html_tags import BLOCKS, CELLS, HEADINGS, PRE, read_tag
 from tokenprune.units import Pieces, Rendered, Units
 
 _LISTS = frozenset(("ul", "ol", "dl", "menu", "dir", "select"))

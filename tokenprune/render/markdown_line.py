@@ -16,7 +16,7 @@ from tokenprune.render.markdown_escape import (
     destination,
     escape,
 )
-from tokenprune.render.tags import tag_attributes
+from tokenprune.segment.html_tags import tag_attributes
 
 WHITE = " \t\n\r\f"
 SPACES = re.compile(r"[ \t\n\r\f]+")

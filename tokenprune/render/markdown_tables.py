@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from tokenprune.render.places import Parts
-from tokenprune.render.tags import read_tag, tag_attributes
-from tokenprune.segment.html_tags import CELLS, HEADINGS, PRE
+from tokenprune.segment.html_tags import CELLS, HEADINGS, PRE, read_tag, tag_attributes
 
 _WIDEST = 50  # columns that one cell may span
 

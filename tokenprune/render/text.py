@@ -9,8 +9,7 @@ import numpy as np
 
 from tokenprune.arrays import BoolArray
 from tokenprune.render.places import Parts
-from tokenprune.render.tags import BLOCKS, read_tag
-from tokenprune.segment.html_tags import CELLS, PRE
+from tokenprune.segment.html_tags import BLOCKS, CELLS, PRE, read_tag
 from tokenprune.units import Pieces, Rendered, Units
 
 _LINES = (BLOCKS - CELLS) | {"br"}

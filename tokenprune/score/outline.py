@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -10,10 +9,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from tokenprune.arrays import BoolArray
-from tokenprune.segment.html_tags import is_inline
+from tokenprune.segment.html_tags import is_inline, read_tag
 from tokenprune.units import Units
-
-_NAME = re.compile(r"<(/?)([a-z][^\s/>]*)", re.I)
 
 
 @dataclass
@@ -73,16 +70,16 @@ def _page(units: Units, keep: BoolArray) -> tuple[str, list[str]]:
     order: list[tuple[int, str]] = []  # (node that opens here, "") or (-1, text)
     for p in np.flatnonzero(units.piece_mask(keep)).tolist():
         owner, piece = int(pieces.owner[p]), written[p]
-        tag = _NAME.match(piece) if pieces.tag is not None and pieces.tag[p] else None
+        name, closing = read_tag(piece) if pieces.tag is not None and pieces.tag[p] else ("", False)
         if owner < 0:
             wrapper = -1 - owner
-            if tag is not None and not tag[1] and wrapper not in of_wrapper:
+            if name and not closing and wrapper not in of_wrapper:
                 of_wrapper[wrapper] = len(nodes)
-                nodes.append(_Node(tag[2].lower(), _around(units, wrapper, of_wrapper)))
+                nodes.append(_Node(name, _around(units, wrapper, of_wrapper)))
                 order.append((of_wrapper[wrapper], ""))
                 continue
         elif owner not in of_unit:
-            block = tag is not None and not tag[1] and not is_inline(tag[2].lower()) and tag[2] != "br"
+            block = bool(name) and not closing and not is_inline(name) and name != "br"
             if not piece or piece.isspace():
                 order.append((-1, piece))
                 continue
@@ -91,7 +88,7 @@ def _page(units: Units, keep: BoolArray) -> tuple[str, list[str]]:
             parent = of_wrapper.get(around, -1) if around >= 0 else -1
             if around >= 0 and around not in of_wrapper:
                 parent = _around(units, around, of_wrapper)
-            nodes.append(_Node(tag[2].lower() if tag is not None and block else "text", parent))
+            nodes.append(_Node(name if block else "text", parent))
             order.append((of_unit[owner], ""))
             if block:
                 continue

@@ -13,7 +13,7 @@ import numpy as np
 from tokenprune.arrays import BoolArray, FloatArray, IntArray
 from tokenprune.markup import Markup
 from tokenprune.score import page_rules as rules
-from tokenprune.segment.html_clean import word_count
+from tokenprune.segment.html_page import word_count
 from tokenprune.segment.html_tags import attributes
 
 PLAIN, OFF, ASIDE, CONTENT, BYLINE = range(5)

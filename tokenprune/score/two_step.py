@@ -10,7 +10,7 @@ import numpy as np
 from tokenprune.arrays import BoolArray, FloatArray, IntArray
 from tokenprune.score import Scorer, within
 from tokenprune.score.generative import PathProbability
-from tokenprune.segment.html_clean import word_count
+from tokenprune.segment.html_page import word_count
 from tokenprune.select.budget import fill
 from tokenprune.units import Units
 

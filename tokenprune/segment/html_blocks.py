@@ -16,9 +16,10 @@ from itertools import pairwise
 import numpy as np
 
 from tokenprune.document import Document
-from tokenprune.segment.html_clean import BREAK, CLOSE, OPEN, TEXT, CleanPage, clean, word_count
+from tokenprune.segment.html_clean import clean
 from tokenprune.segment.html_compact import compact
 from tokenprune.segment.html_markup import clean_marked, markup, scoped
+from tokenprune.segment.html_page import BREAK, CLOSE, OPEN, TEXT, CleanPage, word_count
 from tokenprune.segment.html_ranges import partition, source_offsets, whole_entities
 from tokenprune.segment.html_tags import INLINE_TAG, LISTS, is_inline
 from tokenprune.segment.sentences import sentence_starts, split_long

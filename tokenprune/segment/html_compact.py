@@ -11,16 +11,15 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from tokenprune.segment.html_clean import BREAK, CLOSE, TEXT, CleanPage
-from tokenprune.segment.html_tags import ENDED_BY
+from tokenprune.segment.html_page import BREAK, CLOSE, TEXT, CleanPage
+from tokenprune.segment.html_tags import CELLS, ENDED_BY
 
 _ROWS = frozenset(("tr", "caption"))
-_CELLS = frozenset(("td", "th"))
 # Element -> parent -> all that the parent may hold for the element's end tag to be optional. Not dt and dd:
 # libxml2 does not end one of them at the next of its kind.
 _OPTIONAL_END: dict[str, dict[str, frozenset[str]]] = {
-    "td": {"tr": _CELLS},
-    "th": {"tr": _CELLS},
+    "td": {"tr": CELLS},
+    "th": {"tr": CELLS},
     "tr": {"table": _ROWS | {"thead"}, "tbody": _ROWS, "thead": _ROWS, "tfoot": _ROWS},
     "li": dict.fromkeys(("ul", "ol", "menu", "dir"), frozenset(("li",))),
     "option": {"select": frozenset(("option",)), "optgroup": frozenset(("option",))},

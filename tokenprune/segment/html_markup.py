@@ -11,7 +11,8 @@ import numpy as np
 
 from tokenprune.arrays import BoolArray, IntArray
 from tokenprune.markup import Markup
-from tokenprune.segment.html_clean import BREAK, CLOSE, NOT_WRITTEN, OPEN, TEXT, Cleaner, CleanPage
+from tokenprune.segment.html_clean import NOT_WRITTEN, Cleaner
+from tokenprune.segment.html_page import BREAK, CLOSE, OPEN, TEXT, CleanPage
 from tokenprune.segment.html_source import NUMBER, parse
 from tokenprune.segment.html_tags import is_inline
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 # Elements that only group: one of them goes when it wraps a single element.
 GENERIC = frozenset(
@@ -13,6 +14,8 @@ STRUCTURAL = frozenset(
     "title h1 h2 h3 h4 h5 h6 p pre textarea listing blockquote ul ol li dl dt dd table caption thead tbody"
     " tfoot tr td th figcaption legend summary select optgroup option".split()
 )
+# Elements that stand on lines of their own.
+BLOCKS = GENERIC | STRUCTURAL
 # The only inline tags that carry meaning; the others (a, span, b, ...) only say how the page looks.
 INLINE = frozenset("code kbd samp sub sup del ins q".split())
 INLINE_TAG = re.compile(rf"</?(?:{'|'.join(sorted(INLINE))})\b")
@@ -49,6 +52,7 @@ ENDED_BY = {
 ENDERS = {tag: 1 << n for n, tag in enumerate(sorted({e for enders in ENDED_BY.values() for e in enders}))}
 ENDED_BY_MASK = {tag: sum(ENDERS[e] for e in enders) for tag, enders in ENDED_BY.items()}
 
+_TAG = re.compile(r"<(/?)([^\s/>]+)")
 _ATTRIBUTE = re.compile(r"([^\s/>=]++)(?:\s*+=\s*+(?:\"([^\"]*+)\"|'([^']*+)'|([^\s>]++)))?")
 
 
@@ -63,3 +67,15 @@ def attributes(source: str) -> dict[str, str]:
 def is_inline(tag: str) -> bool:
     """Whether an element sits inside a line of text."""
     return tag in INLINE
+
+
+@lru_cache(maxsize=4096)
+def read_tag(piece: str) -> tuple[str, bool]:
+    """Return the name of a tag and whether it is an end tag."""
+    m = _TAG.match(piece)
+    return (m[2], bool(m[1])) if m else ("", False)
+
+
+def tag_attributes(piece: str) -> dict[str, str]:
+    """Return the attributes that a start tag kept; values are still escaped."""
+    return attributes(piece[1:-1].partition(" ")[2])
