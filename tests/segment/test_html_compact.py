@@ -83,6 +83,8 @@ def written(text):
         ("<ul><li>a</li><li>b<ul><li>c</li><li>d</li></ul></li></ul>", "<ul><li>a<li>b<ul><li>c<li>d</ul></ul>"),
         ("<dl><dt>a</dt><dd>b</dd></dl>", "<dl><dt>a</dt><dd>b</dd></dl>"),
         ("<div><p>a</p><p>b</p></div>", "<p>a<p>b"),
+        # white space of a row that holds words of its own parts them
+        ("<table><tr>a<b> </b><b>c</b><td>d</td></tr></table>", "<table><tr>a c<td>d</td></table>"),
         # bare words beside it would fall into the paragraph, the item or the row
         ("<div><p>a</p>b</div>", "<div><p>a</p>b</div>"),
         ("<ul><li>a</li>b</ul>", "<ul><li>a</li>b</ul>"),

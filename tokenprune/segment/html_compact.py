@@ -43,7 +43,7 @@ def compact(page: CleanPage) -> list[str]:
     texts = list(page.text)
     for i, (kind, node) in enumerate(zip(page.kind, page.node, strict=True)):
         if kind == TEXT:
-            if node >= 0 and page.tag[node] == "tr" and texts[i].isspace():
+            if node >= 0 and page.tag[node] == "tr" and not page.bare[node] and texts[i].isspace():
                 texts[i] = ""
         elif kind != BREAK and (node in gone or (kind == CLOSE and structure.ends_by_itself(node))):
             texts[i] = ""
