@@ -177,10 +177,83 @@ def load(name: str, data: Path | str | None = None) -> list[Item]:
     try:
         if name == "qmsum":
             return list(_transcripts(folder))
-        rows = _rows(folder / f"{name}.jsonl.gz")
-        return [_sentence_item(name, row) for row in rows] if info.folder == "sentqa" else _lists(name, rows)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        found = rows(folder / f"{name}.jsonl.gz")
+        return (
+            [_sentence_item(name, row) for row in found] if info.folder == "sentqa" else _lists(name, found)
+        )
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConfigError(f"cannot read set {name!r} in {folder}: {type(error).__name__}: {error}") from error
+
+
+def load_file(path: Path, name: str) -> list[Item]:
+    """Load a file in the schema of the sentence sets, plain or ``.gz``, as the set ``name``.
+
+    Rows marked as dropped (see :mod:`tokenprune.training.silver`) are left out.
+
+    Raises:
+        ConfigError: The file is missing, or a line is not what the schema says.
+    """
+    try:
+        return [_sentence_item(name, row) for row in rows(path) if not row.get("dropped")]
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise ConfigError(f"{path} is not in the schema: {type(error).__name__}: {error}") from error
+
+
+def unlabelled(row: dict[str, Any]) -> Item:
+    """Read a question and passages, cut into sentences where they are not; all labels are 0.
+
+    Raises:
+        ConfigError: Something is missing, or of a wrong type.
+    """
+    try:
+        passages = []
+        for passage in row["passages"]:
+            sentences = passage["sentences"] if "sentences" in passage else cut(passage["text"])
+            passages.append(_passage(passage.get("title") or "", sentences, (0,) * len(sentences)))
+        name, question = str(row["id"]), str(row["question"] if "question" in row else row["query"])
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ConfigError(
+            "a line must be {id, question, passages: [{title, sentences or text}]}; this one has no or a "
+            f"wrong {error}: {json.dumps(row)[:200]}"
+        ) from error
+    if not any(p.sentences for p in passages):
+        raise ConfigError(f"item {name!r} has no sentences")
+    return Item(
+        name,
+        "",
+        question,
+        tuple(passages),
+        str(row.get("source", "")),
+        str(row.get("group", name)),
+        "none",
+        tuple(row.get("answers", ())),
+    )
+
+
+def cut(text: str) -> tuple[str, ...]:
+    """Cut a text into sentences without the white space around and the line ends inside them."""
+    slices = (text[a:b] for a, b in pairwise([*sentence_starts(text), len(text)]))
+    return tuple(" ".join(s.split()) for s in slices if s.strip())
+
+
+def rows(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the objects of a JSONL file, plain or ``.gz``.
+
+    Raises:
+        ConfigError: The file cannot be read, or a line is no JSON object.
+    """
+    number = 0
+    try:
+        opener = gzip.open if path.suffix == ".gz" else open
+        with opener(path, "rt", encoding="utf-8") as lines:
+            for number, line in enumerate(lines, 1):
+                if line.strip():
+                    row = json.loads(line)
+                    if not isinstance(row, dict):
+                        raise ConfigError(f"{path}, line {number}: not a JSON object")
+                    yield row
+    except (OSError, EOFError, ValueError) as error:
+        raise ConfigError(f"{path}, at line {number}: {error}") from error
 
 
 def fold_of(item: Item) -> Fold:
@@ -256,12 +329,6 @@ def _info(name: str) -> SetInfo:
     return SETS[name]
 
 
-def _rows(path: Path) -> Iterator[dict[str, Any]]:
-    with gzip.open(path, "rt", encoding="utf-8") as lines:
-        for line in lines:
-            yield json.loads(line)
-
-
 def _sentence_item(name: str, row: dict[str, Any]) -> Item:
     return Item(
         id=row["id"],
@@ -282,8 +349,8 @@ def _passage(title: str, sentences: Sequence[str], labels: Sequence[int]) -> Pas
 
 
 def _transcripts(folder: Path) -> Iterator[Item]:
-    turns = {row["doc_id"]: tuple(row["turns"]) for row in _rows(folder / "documents.jsonl.gz")}
-    for row in _rows(folder / "questions.jsonl.gz"):
+    turns = {row["doc_id"]: tuple(row["turns"]) for row in rows(folder / "documents.jsonl.gz")}
+    for row in rows(folder / "questions.jsonl.gz"):
         document = turns[row["doc_id"]]
         labels = [0] * len(document)
         for first, last in row["labels_runs"]:
@@ -292,18 +359,13 @@ def _transcripts(folder: Path) -> Iterator[Item]:
         yield replace(_sentence_item("qmsum", row | {"passages": []}), passages=(passage,))
 
 
-def _lists(name: str, rows: Iterable[dict[str, Any]]) -> list[Item]:
-    cut: dict[str, tuple[str, ...]] = {}  # a passage stands in many lists
-
-    def sentences(text: str) -> tuple[str, ...]:
-        if text not in cut:
-            slices = (text[a:b] for a, b in pairwise([*sentence_starts(text), len(text)]))
-            cut[text] = tuple(" ".join(s.split()) for s in slices if s.strip())
-        return cut[text]
+def _lists(name: str, found: Iterable[dict[str, Any]]) -> list[Item]:
+    known: dict[str, tuple[str, ...]] = {}  # a passage stands in many lists
 
     def passage(row: dict[str, Any]) -> Passage:
-        found = sentences(row["text"])
-        return Passage(row["title"], found, (int(row["relevance"]),) * len(found))
+        text = row["text"]
+        sentences = known[text] if text in known else known.setdefault(text, cut(text))
+        return Passage(row["title"], sentences, (int(row["relevance"]),) * len(sentences))
 
     return [
         Item(
@@ -316,5 +378,5 @@ def _lists(name: str, rows: Iterable[dict[str, Any]]) -> list[Item]:
             label_type="passage_relevance",
             answers=tuple(row["answers"]),
         )
-        for row in rows
+        for row in found
     ]
