@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 
 import tokenprune as tp
+from benchmarks.common.statistics import interval
 from benchmarks.html import chunks, data, peers
 from benchmarks.html.context import Context
-from benchmarks.html.measure import interval, token_f1, visible_text
+from benchmarks.html.measure import token_f1, visible_text
 from benchmarks.html.methods import code_version
 from tokenprune.errors import TokenPruneError
 

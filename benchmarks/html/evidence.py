@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.common.statistics import interval
 from benchmarks.html import data, methods
 from benchmarks.html.context import Context
-from benchmarks.html.measure import interval, reading, row_kept, share_kept
+from benchmarks.html.measure import reading, row_kept, share_kept
 from benchmarks.html.methods import Method
 from tokenprune.tokens import get_counter
 

@@ -1,4 +1,4 @@
-"""What is measured: evidence that survives, token F1, intervals. Pure functions."""
+"""What is measured: evidence that survives, token F1, slopes. Pure functions."""
 
 from __future__ import annotations
 
@@ -64,17 +64,6 @@ def token_f1(text: str, gold: str) -> float:
         return float(not mine and not wanted)
     common = (mine & wanted).total()
     return 2 * common / (mine.total() + wanted.total())
-
-
-def interval(values: Sequence[float], rounds: int = 2000, seed: int = 0) -> tuple[float, float]:
-    """Bootstrap 95% interval of the mean (percentiles over ``rounds`` resamples)."""
-    data = np.asarray(values, dtype=float)
-    if not len(data):
-        return float("nan"), float("nan")
-    rng = np.random.default_rng(seed)
-    means = data[rng.integers(0, len(data), (rounds, len(data)))].mean(axis=1)
-    low, high = np.percentile(means, [2.5, 97.5])
-    return float(low), float(high)
 
 
 def slope(sizes: Sequence[float], seconds: Sequence[float]) -> float:

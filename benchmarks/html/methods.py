@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 import tokenprune as tp
+from benchmarks.common.store import code_version
 from benchmarks.html import chunks, peers
-from benchmarks.html.store import code_version
 from tokenprune.errors import TokenPruneError
 from tokenprune.segment.html_blocks import HtmlBlocks
 from tokenprune.tokens import TokenCounter, get_counter

@@ -2,39 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from benchmarks.common.nll import MODEL, stored_nll
+from benchmarks.common.statistics import interval
 from benchmarks.html import data, methods
 from benchmarks.html.context import Context
-from benchmarks.html.measure import interval
 from benchmarks.html.methods import Method
 from tokenprune.errors import TokenPruneError
-from tokenprune.models.causal_lm import LoadedLM, load_causal_lm
+from tokenprune.models.causal_lm import load_causal_lm
 from tokenprune.tokens import get_counter
 
-MODEL = "smollm2-135m"
-ANSWER_TOKENS = 100
 SETS = ("docs", "wikitables")
 Contexts = dict[str, Callable[[data.Question], "str | Exception"]]
-
-
-def answer_nll(lm: LoadedLM, context: str, question: str, answer: str) -> float:
-    """Return the mean negative log-likelihood, in nats per token, of the answer as the assistant's turn."""
-    import torch
-
-    asked = f"Context:\n{context}\n\nQuestion: {question}" if context else f"Question: {question}"
-    prompt = lm.tokenizer.apply_chat_template(
-        [{"role": "user", "content": asked}], add_generation_prompt=True, return_dict=True
-    )["input_ids"]
-    ids = lm.tokenizer(answer, add_special_tokens=False)["input_ids"][:ANSWER_TOKENS]
-    tokens = torch.tensor([[*prompt, *ids]])
-    with torch.inference_mode():
-        logits = lm.model(tokens, logits_to_keep=len(ids) + 1, use_cache=False).logits[0, :-1].float()
-    return float(torch.nn.functional.cross_entropy(logits, torch.tensor(ids)))
 
 
 def clean_cut(question: data.Question, tokens: int) -> str:
@@ -91,13 +74,9 @@ def run(context: Context) -> dict[str, Any]:
                     if isinstance(text, Exception):
                         context.note(f"nll: {name} raised {type(text).__name__}; no context is used")
                         text = ""
-                    # Two methods that leave the same words need one forward.
-                    digest = hashlib.sha1(text.encode("utf-8", "replace"), usedforsecurity=False).hexdigest()
-                    same = f"{set_name}|{question.id}|sha1:{digest}"
-                    if same not in store:
-                        nll = answer_nll(lm, text, question.question, question.answer)
-                        store.put(same, {"nll": nll, "tokens": get_counter().count(text)})
-                    store.put(key, store[same])
+                    case = f"{set_name}|{question.id}"
+                    found = stored_nll(store, lm, case, text, question.question, question.answer)
+                    store.put(key, found)
                 values[name][question.id] = store[key]
         result["sets"][set_name] = summarise(values, "100-word chunks, BM25")
     store.close()

@@ -2,40 +2,16 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable
 from typing import Any
 
-import matplotlib
-
-matplotlib.use("svg")
 import matplotlib.pyplot as plt
 
-matplotlib.rcParams.update(
-    {
-        "font.size": 9,
-        "svg.fonttype": "none",
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "axes.grid": True,
-        "grid.alpha": 0.25,
-    }
-)
-# Ours in warm colours with full lines, others in cold ones with broken lines.
-_OURS = ["#d1495b", "#edae49", "#8f2d56", "#e07a5f"]
-_PEERS = ["#30638e", "#00798c", "#6a7fa0", "#7fb7be", "#445566", "#9aa5b1"]
-
-
-def _svg(figure: Any) -> str:
-    buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", bbox_inches="tight", metadata={"Date": None})
-    plt.close(figure)
-    text = buffer.getvalue()
-    return text[text.index("<svg") :]
+from benchmarks.common.figures import OURS, PEERS, svg
 
 
 def _styles(rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    ours, peers = iter(_OURS * 3), iter(_PEERS * 3)
+    ours, peers = iter(OURS * 3), iter(PEERS * 3)
     return {
         row["method"]: {"color": next(ours), "ls": "-", "marker": "o"}
         if row["ours"]
@@ -69,19 +45,19 @@ def evidence(result: dict[str, Any]) -> str:
         )
     axes[0].set_ylabel("share of key sentences kept")
     figure.legend(handles.values(), handles.keys(), loc="upper center", ncols=4, bbox_to_anchor=(0.5, -0.02))
-    return _svg(figure)
+    return svg(figure)
 
 
 def speed(result: dict[str, Any]) -> str:
     rows = sorted(result["rows"], key=lambda r: r["s_per_mb"])
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 3.4), width_ratios=[1.2, 1])
-    colors = [_OURS[0] if r["name"].startswith("ours") else _PEERS[0] for r in rows]
+    colors = [OURS[0] if r["name"].startswith("ours") else PEERS[0] for r in rows]
     bars = left.barh([r["name"] for r in rows], [r["s_per_mb"] for r in rows], color=colors)
     left.bar_label(bars, [f"{r['s_per_mb']:.3f}" for r in rows], padding=3)
     left.set(xlabel="seconds per MB (all pages together)")
     left.margins(x=0.15)
     sizes = [page["mb"] * 1000 for page in result["pages"]]
-    shown = [("htmlrag: clean + tree", _PEERS[0], "s"), ("ours: clean + blocks", _OURS[0], "o")]
+    shown = [("htmlrag: clean + tree", PEERS[0], "s"), ("ours: clean + blocks", OURS[0], "o")]
     for name, color, marker in shown:
         if name in result["medians_s"]:
             seconds = [s * 1000 for s in result["medians_s"][name]]
@@ -89,7 +65,7 @@ def speed(result: dict[str, Any]) -> str:
     right.set(xscale="log", yscale="log", xlabel="page, KB", ylabel="ms (median of rounds)")
     right.legend(frameon=False)
     figure.tight_layout()
-    return _svg(figure)
+    return svg(figure)
 
 
 def nll(result: dict[str, Any]) -> str:
@@ -101,7 +77,7 @@ def nll(result: dict[str, Any]) -> str:
         values = [r["nll"] for r in rows]
         bars = [[v - r["nll_ci"][0] for v, r in zip(values, rows, strict=True)]]
         bars.append([r["nll_ci"][1] - v for v, r in zip(values, rows, strict=True)])
-        colors = [_OURS[0] if r["context"].startswith("ours") else _PEERS[0] for r in rows]
+        colors = [OURS[0] if r["context"].startswith("ours") else PEERS[0] for r in rows]
         axis.errorbar(values, range(len(rows)), xerr=bars, fmt="none", ecolor="#888", elinewidth=1)
         axis.scatter(values, range(len(rows)), c=colors, zorder=3)
         axis.set_yticks(range(len(rows)), names)
@@ -109,18 +85,18 @@ def nll(result: dict[str, Any]) -> str:
             title=f"{set_name} ({rows[0]['n']} questions)", xlabel="nats per answer token, lower is better"
         )
     figure.tight_layout()
-    return _svg(figure)
+    return svg(figure)
 
 
 def generative(result: dict[str, Any]) -> str:
     figure, axis = plt.subplots(figsize=(6, 3.2))
     nodes = [c["branching_nodes"] for c in result["cases"]]
-    axis.plot(nodes, result["reference_s"], "s", color=_PEERS[0], label="naive reference")
-    for color, (name, row) in zip(_OURS * 3, result["scorers"].items(), strict=False):
+    axis.plot(nodes, result["reference_s"], "s", color=PEERS[0], label="naive reference")
+    for color, (name, row) in zip(OURS * 3, result["scorers"].items(), strict=False):
         axis.plot(nodes, row["seconds"], "o", color=color, label=name)
     axis.set(xlabel="branching nodes of the trie", ylabel="seconds", yscale="log")
     axis.legend(frameon=False)
-    return _svg(figure)
+    return svg(figure)
 
 
 def boilerplate(result: dict[str, Any]) -> str:
@@ -129,16 +105,16 @@ def boilerplate(result: dict[str, Any]) -> str:
     values = [r["f1"] for r in rows]
     bars = [[v - r["f1_ci"][0] for v, r in zip(values, rows, strict=True)]]
     bars.append([r["f1_ci"][1] - v for v, r in zip(values, rows, strict=True)])
-    colors = [_OURS[0] if r["name"].startswith("ours") else _PEERS[0] for r in rows]
+    colors = [OURS[0] if r["name"].startswith("ours") else PEERS[0] for r in rows]
     drawn = axis.barh([r["name"] for r in rows], values, xerr=bars, color=colors, ecolor="#555")
     axis.bar_label(drawn, [f"{v:.3f}" for v in values], label_type="center", color="white")
     axis.set(xlabel=f"mean token F1 ({rows[0]['n']} pages)", xlim=(0, 1))
-    return _svg(figure)
+    return svg(figure)
 
 
 def scaling(result: dict[str, Any]) -> str:
     figure, axes = plt.subplots(1, 2, figsize=(11.5, 4.0), sharey=True)
-    palette = [*_OURS[:3], *_PEERS[:4]]
+    palette = [*OURS[:3], *PEERS[:4]]
     for axis, field, title in zip(
         axes, ("blocks", "prune"), ("clean + blocks + token counting", "prune (htmlrag-bm25)"), strict=True
     ):
@@ -154,7 +130,7 @@ def scaling(result: dict[str, Any]) -> str:
         axis.legend(frameon=False, fontsize=8)
     axes[0].set_ylabel("seconds")
     figure.tight_layout()
-    return _svg(figure)
+    return svg(figure)
 
 
 DRAW: dict[str, Callable[[dict[str, Any]], str]] = {

@@ -1,14 +1,13 @@
-"""report.json and report.html: tables and figures in one file without outside parts."""
+"""How the sections are shown in report.html."""
 
 from __future__ import annotations
 
-import json
-import math
-from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
 
+from benchmarks.common import report as common
+from benchmarks.common.report import spread, table
 from benchmarks.html import plots
 
 TITLES = {
@@ -29,65 +28,11 @@ READ = {
     "boilerplate": "The gold text was made by Readability.js; readability-lxml has the same ancestor.",
     "scaling": "Slope of a line through the points in log-log scale: 1 is linear time.",
 }
-STYLE = """
-body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:1180px;padding:0 1rem;color:#222}
-h1{font-size:1.6rem}h2{margin-top:2.4rem;border-bottom:1px solid #ddd}h3{font-size:1rem;margin-bottom:.3rem}
-table{border-collapse:collapse;font-size:13px;margin:.5rem 0 1rem}
-th,td{padding:.2rem .6rem;text-align:right;border-bottom:1px solid #eee}
-th:first-child,td:first-child{text-align:left}tr.ours td:first-child{color:#d1495b;font-weight:600}
-svg{max-width:100%;height:auto}.meta,.note{color:#666;font-size:13px}
-"""
 
 
 def write(report: dict[str, Any], folder: Path) -> None:
-    (folder / "report.json").write_text(json.dumps(_plain(report), indent=1) + "\n", encoding="utf-8")
-    (folder / "report.html").write_text(page(report), encoding="utf-8")
-
-
-def _plain(value: Any) -> Any:
-    """JSON has no NaN: what could not be measured is null."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {k: _plain(v) for k, v in value.items()}
-    return [_plain(v) for v in value] if isinstance(value, list | tuple) else value
-
-
-def page(report: dict[str, Any]) -> str:
-    parts = [
-        '<!doctype html><html lang="en"><meta charset="utf-8"><title>HTML pruning compared</title>',
-        f"<style>{STYLE}</style><h1>HTML pruning compared</h1>",
-        f'<p class="meta">{escape(report["machine"])}<br>{escape(report["date"])}; code {report["code"]}; '
-        f"<code>{escape(report['command'])}</code></p>",
-    ]
-    for name, title in TITLES.items():
-        section = report["sections"].get(name)
-        if section is None:
-            continue
-        parts.append(f'<h2 id="{name}">{title}</h2><p>{READ[name]}</p>')
-        if "skipped" in section:
-            parts.append(f'<p class="note">Skipped: {escape(section["skipped"])}</p>')
-            continue
-        parts += [plots.DRAW[name](section), *_TABLES[name](section)]
-        parts.append(
-            f'<p class="note">{escape(section["date"])}, code {section["code"]}, '
-            f"{section['section_seconds']:.0f} s for this section.</p>"
-        )
-        parts += [f'<p class="note">{escape(n)}</p>' for n in section["notes"]]
-    return "".join([*parts, "</html>\n"])
-
-
-def table(head: Sequence[str], rows: Iterable[Sequence[str]], ours: Sequence[bool] = ()) -> str:
-    body = []
-    for i, row in enumerate(rows):
-        mark = ' class="ours"' if i < len(ours) and ours[i] else ""
-        body.append(f"<tr{mark}>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>")
-    return f"<table><tr>{''.join(f'<th>{escape(h)}</th>' for h in head)}</tr>{''.join(body)}</table>"
-
-
-def _range(pair: Sequence[float], signed: bool = False) -> str:
-    form = "+.3f" if signed else ".3f"
-    return f"{pair[0]:{form}} to {pair[1]:{form}}"
+    shown = {n: common.Shown(TITLES[n], READ[n], plots.DRAW[n], _TABLES[n]) for n in TITLES}
+    common.write(report, folder, "HTML pruning compared", shown)
 
 
 def _speed(section: dict[str, Any]) -> list[str]:
@@ -124,9 +69,9 @@ def _evidence(section: dict[str, Any]) -> list[str]:
                     labels.get(r["method"], r["method"]),
                     str(r["n"]),
                     f"{r['share']:.3f}",
-                    _range(r["share_ci"]),
+                    spread(r["share_ci"]),
                     f"{r['gain']:+.3f}" if "gain" in r else "best peer",
-                    _range(r["gain_ci"], True) if "gain" in r else "",
+                    spread(r["gain_ci"], True) if "gain" in r else "",
                     f"{r['rows']:.3f}" if "rows" in r else "",
                     f"{r['budget_use']:.2f}",
                     f"{r['over_budget']:.2f}",
@@ -157,9 +102,9 @@ def _nll(section: dict[str, Any]) -> list[str]:
                 str(r["n"]),
                 f"{r['tokens']:.0f}",
                 f"{r['nll']:.3f}",
-                _range(r["nll_ci"]),
+                spread(r["nll_ci"]),
                 f"{r['difference']:+.3f}" if "difference" in r else "",
-                _range(r["difference_ci"], True) if "difference" in r else "",
+                spread(r["difference_ci"], True) if "difference" in r else "",
             )
             for r in rows
         ]
@@ -192,7 +137,7 @@ def _boilerplate(section: dict[str, Any]) -> list[str]:
             r["name"],
             str(r["n"]),
             f"{r['f1']:.3f}",
-            _range(r["f1_ci"]),
+            spread(r["f1_ci"]),
             f"{r['f1_median']:.3f}",
             f"{r['seconds']:.3f}",
             str(r["errors"]),

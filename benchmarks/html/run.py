@@ -13,13 +13,10 @@ result of every section.
 from __future__ import annotations
 
 import argparse
-import gc
-import json
 import logging
 import os
 import shlex
 import sys
-import time
 import warnings
 from importlib.util import find_spec
 from pathlib import Path
@@ -30,9 +27,8 @@ sys.path[0] = str(ROOT)  # not this folder: its modules are benchmarks.html.*
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn  # noqa: E402
-
-from benchmarks.machine import machine  # noqa: E402
+from benchmarks.common import sections  # noqa: E402
+from benchmarks.common.context import progress_bar  # noqa: E402
 
 SECTIONS = ("speed", "evidence", "nll", "generative", "boilerplate", "scaling")
 QUICK = {
@@ -104,10 +100,7 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> None:
     made = parser()
     options = made.parse_args(argv)
-    if options.quick:
-        for name, value in QUICK.items():
-            if getattr(options, name) == made.get_default(name):
-                setattr(options, name, value)
+    sections.shrink(options, made, QUICK)
     if find_spec("matplotlib") is None:  # found out now, not after half an hour
         made.error("the report needs matplotlib: `make bench-html` installs it and the peers in .venv-bench")
     unknown = [s for s in options.sections if s not in SECTIONS]
@@ -115,41 +108,23 @@ def main(argv: list[str] | None = None) -> None:
         made.error(f"unknown section {', '.join(unknown)}; there are {', '.join(SECTIONS)}")
     if options.data is not None and not (options.data / "html").is_dir():
         made.error(f"no folder 'html' in {options.data}")
-    if options.quick and options.out == made.get_default("out"):
-        options.out = options.out / "quick"  # a quick report must not replace a real one
     warnings.filterwarnings("ignore")  # of the peers, which would break the progress bar
     logging.getLogger().setLevel(logging.ERROR)
-    sections = measure(options)
+    found = measure(options)
     from benchmarks.html import report
-    from benchmarks.html.store import code_version
 
     command = "python benchmarks/html/run.py " + shlex.join(argv if argv is not None else sys.argv[1:])
-    report.write(
-        {
-            "machine": machine(),
-            "date": time.strftime("%Y-%m-%d %H:%M"),
-            "code": code_version(),
-            "command": command.strip(),
-            "sections": sections,
-        },
-        options.out,
-    )
+    report.write(sections.heading(command) | {"sections": found}, options.out)
     print(f"{options.out / 'report.html'}\n{options.out / 'report.json'}")
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
     """Run the sections asked for; return the last result of every section, run now or before."""
-    from importlib import import_module
-
     from benchmarks.html import methods
     from benchmarks.html.context import Context
-    from benchmarks.html.store import code_version
 
-    kept = options.out / "sections"
-    kept.mkdir(parents=True, exist_ok=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns) as progress:
-        context = Context(options, options.data, [], progress)
+    with progress_bar() as progress:
+        context = Context(options, options.data, progress)
         if {"evidence", "nll"} & set(options.sections) and options.data is not None:
             context.methods = methods.available(
                 options.methods, options.peers, options.slow_methods, context.note
@@ -157,23 +132,8 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         shared = list(context.notes)
         for name in options.sections:
             context.notes = list(shared) if name in ("evidence", "nll") else []
-            begin = time.perf_counter()
-            result = import_module(f"benchmarks.html.{name}").run(context)
-            result |= {
-                "section_seconds": time.perf_counter() - begin,
-                "date": time.strftime("%Y-%m-%d %H:%M"),
-                "code": code_version(),
-                "notes": context.notes,
-                "load_average": list(os.getloadavg()) if hasattr(os, "getloadavg") else [],
-            }
-            gc.unfreeze()  # sections that time something freeze what the imports left behind
-            path = kept / f"{name}.json"
-            if "skipped" in result and path.exists():
-                context.note(f"{name} was skipped ({result['skipped']}); the report keeps its earlier result")
-                continue
-            path.write_text(json.dumps(result), encoding="utf-8")
-    found = {name: kept / f"{name}.json" for name in SECTIONS}
-    return {name: json.loads(path.read_text("utf-8")) for name, path in found.items() if path.exists()}
+            sections.take(context, "benchmarks.html", name)
+    return sections.taken(options.out, SECTIONS)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from benchmarks.common.statistics import interval
+from benchmarks.common.store import Store
 from benchmarks.html import chunks, measure, nll
 from benchmarks.html.data import questions, without_heading
 from benchmarks.html.evidence import summarise
@@ -16,7 +18,6 @@ from benchmarks.html.methods import Method
 from benchmarks.html.naive_trie import branching_nodes, leaf_log_probabilities
 from benchmarks.html.peers import _WithoutBreak
 from benchmarks.html.scaling import GENERATORS
-from benchmarks.html.store import Store
 
 # -- evidence -----------------------------------------------------------------------------------------
 
@@ -55,10 +56,10 @@ def test_a_row_counts_only_when_all_its_cells_stand_together():
 
 def test_interval_holds_the_mean_and_is_the_same_every_time():
     values = [0.0, 1.0] * 50
-    low, high = measure.interval(values)
+    low, high = interval(values)
     assert 0.35 < low < 0.5 < high < 0.65
-    assert measure.interval(values) == (low, high)
-    assert measure.interval([1.0, 1.0]) == (1.0, 1.0)
+    assert interval(values) == (low, high)
+    assert interval([1.0, 1.0]) == (1.0, 1.0)
 
 
 def test_slope_of_a_power_law():

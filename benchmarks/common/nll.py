@@ -1,0 +1,54 @@
+"""How well a small model expects the gold answer: mean NLL per token after a context.
+
+The prompt is the model's chat template around one message of the user, ``Context:``, the context on lines of
+its own, an empty line, ``Question:`` and the question (without context: the question line alone); the answer
+is the assistant's turn.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+from benchmarks.common.store import Store
+from tokenprune.models.causal_lm import LoadedLM
+from tokenprune.tokens import get_counter
+
+MODEL = "smollm2-135m"
+ANSWER_TOKENS = 100
+
+
+def answer_nll(lm: LoadedLM, context: str, question: str, answer: str) -> float:
+    """Return the mean negative log-likelihood, in nats per token, of the answer as the assistant's turn."""
+    import torch
+
+    asked = f"Context:\n{context}\n\nQuestion: {question}" if context else f"Question: {question}"
+    prompt = lm.tokenizer.apply_chat_template(
+        [{"role": "user", "content": asked}], add_generation_prompt=True, return_dict=True
+    )["input_ids"]
+    ids = lm.tokenizer(answer, add_special_tokens=False)["input_ids"][:ANSWER_TOKENS]
+    tokens = torch.tensor([[*prompt, *ids]])
+    with torch.inference_mode():
+        logits = lm.model(tokens, logits_to_keep=len(ids) + 1, use_cache=False).logits[0, :-1].float()
+    return float(torch.nn.functional.cross_entropy(logits, torch.tensor(ids)))
+
+
+def stored_nll(
+    store: Store, lm: LoadedLM, case: str, context: str, question: str, answer: str
+) -> dict[str, float]:
+    """Return NLL and tokens of a context; two methods that leave the same words need one forward.
+
+    Args:
+        store: where forwards that were done are kept.
+        lm: the model of ``answer_nll``.
+        case: names the question and its answer.
+        context: what a method left.
+        question: as asked.
+        answer: the gold answer.
+    """
+    digest = hashlib.sha1(context.encode("utf-8", "replace"), usedforsecurity=False).hexdigest()
+    key = f"{case}|sha1:{digest}"
+    if key not in store:
+        nll = answer_nll(lm, context, question, answer)
+        store.put(key, {"nll": nll, "tokens": get_counter().count(context)})
+    found: dict[str, float] = store[key]
+    return found
