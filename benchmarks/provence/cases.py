@@ -1,0 +1,33 @@
+"""Test questions of the sentence sets, the same for every method."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from pathlib import Path
+
+from tokenprune.training.passages import excerpt, with_distractors
+from tokenprune.training.sets import Item, fold_of, load
+
+# Sets with many items whose sentences are all positive, or that have one passage of a few sentences.
+DISTRACTORS = {"policyqa": 2, "nq_litm": 2, "nq_swap": 2}
+TURNS = 200
+
+
+def cases(data: Path, name: str, sample: int, seed: int) -> list[Item]:
+    """Return ``sample`` test items in an order fixed by the seed; smaller samples are its beginning.
+
+    Two passages of other test items join those of policyqa, nq_litm and nq_swap; a qmsum transcript is cut to
+    200 turns around a relevant one.
+    """
+    items = [item for item in load(name, data) if fold_of(item) == "test"]
+    random.Random(seed).shuffle(items)
+    pool = list(items)
+    made = []
+    for item in items[:sample]:
+        if name == "qmsum":
+            item = excerpt(item, TURNS, seed)
+        if name in DISTRACTORS:
+            item = with_distractors(item, pool, DISTRACTORS[name], seed)
+        made.append(replace(item, passages=tuple(p for p in item.passages if p.sentences)))
+    return made
