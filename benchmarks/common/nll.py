@@ -8,7 +8,12 @@ is the assistant's turn.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+import numpy as np
+
+from benchmarks.common.statistics import interval
 from benchmarks.common.store import Store
 from tokenprune.models.causal_lm import LoadedLM
 from tokenprune.tokens import get_counter
@@ -52,3 +57,24 @@ def stored_nll(
         store.put(key, {"nll": nll, "tokens": get_counter().count(context)})
     found: dict[str, float] = store[key]
     return found
+
+
+def summarise(
+    values: Mapping[str, Mapping[str, Mapping[str, float]]], reference: str
+) -> list[dict[str, Any]]:
+    """One row per context; differences are paired, against ``reference`` (negative is better)."""
+    rows = []
+    for name, column in values.items():
+        series: Sequence[float] = [v["nll"] for v in column.values()]
+        row: dict[str, Any] = {
+            "context": name,
+            "n": len(series),
+            "nll": float(np.mean(series)),
+            "nll_ci": interval(series),
+            "tokens": float(np.mean([v["tokens"] for v in column.values()])),
+        }
+        if reference in values and name != reference:
+            gaps = [column[q]["nll"] - values[reference][q]["nll"] for q in column]
+            row |= {"difference": float(np.mean(gaps)), "difference_ci": interval(gaps)}
+        rows.append(row)
+    return rows

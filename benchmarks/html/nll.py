@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
-from benchmarks.common.nll import MODEL, stored_nll
-from benchmarks.common.statistics import interval
+from benchmarks.common.nll import MODEL, stored_nll, summarise
 from benchmarks.html import data, methods
 from benchmarks.html.context import Context
 from benchmarks.html.methods import Method
@@ -81,24 +78,3 @@ def run(context: Context) -> dict[str, Any]:
         result["sets"][set_name] = summarise(values, "100-word chunks, BM25")
     store.close()
     return result
-
-
-def summarise(
-    values: Mapping[str, Mapping[str, Mapping[str, float]]], reference: str
-) -> list[dict[str, Any]]:
-    """One row per context; differences are paired, against the plain chunks (negative is better)."""
-    rows = []
-    for name, column in values.items():
-        series: Sequence[float] = [v["nll"] for v in column.values()]
-        row: dict[str, Any] = {
-            "context": name,
-            "n": len(series),
-            "nll": float(np.mean(series)),
-            "nll_ci": interval(series),
-            "tokens": float(np.mean([v["tokens"] for v in column.values()])),
-        }
-        if reference in values and name != reference:
-            gaps = [column[q]["nll"] - values[reference][q]["nll"] for q in column]
-            row |= {"difference": float(np.mean(gaps)), "difference_ci": interval(gaps)}
-        rows.append(row)
-    return rows

@@ -9,9 +9,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from benchmarks.common.nll import summarise as summarise_nll
 from benchmarks.common.statistics import interval
 from benchmarks.common.store import Store
-from benchmarks.html import chunks, measure, nll
+from benchmarks.html import chunks, measure
 from benchmarks.html.data import questions, without_heading
 from benchmarks.html.evidence import summarise
 from benchmarks.html.methods import Method
@@ -265,7 +266,7 @@ def test_nll_rows_are_paired():
         "plain": {"a": {"nll": 2.0, "tokens": 5}, "b": {"nll": 4.0, "tokens": 7}},
         "mine": {"a": {"nll": 1.0, "tokens": 5}, "b": {"nll": 1.0, "tokens": 5}},
     }
-    plain, mine = nll.summarise(values, "plain")
+    plain, mine = summarise_nll(values, "plain")
     assert plain["nll"] == 3 and plain["tokens"] == 6 and "difference" not in plain
     assert mine["difference"] == -2
 

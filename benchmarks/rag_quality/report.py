@@ -1,0 +1,137 @@
+"""How the sections are shown in report.html."""
+
+from __future__ import annotations
+
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+
+from benchmarks.common import report as common
+from benchmarks.common.figures import OURS, PEERS, svg
+from benchmarks.common.report import Shown, spread, table
+
+
+def _draw_answers(section: dict[str, Any]) -> str:
+    rows = section["rows"]
+    figure, axis = plt.subplots(figsize=(8, 4.2))
+    for row in rows:
+        color = OURS[0] if row["ours"] else PEERS[0]
+        low, high = row["nll_ci"]
+        bars = [[row["nll"] - low], [high - row["nll"]]]
+        axis.errorbar(row["tokens"], row["nll"], yerr=bars, fmt="o", color=color, elinewidth=0.7, ms=4)
+        axis.annotate(
+            row["context"], (row["tokens"], row["nll"]), xytext=(5, 3), textcoords="offset points", fontsize=7
+        )
+    axis.set(xlabel="tokens of context", ylabel="nats per answer token, lower is better")
+    return svg(figure)
+
+
+def _answers(section: dict[str, Any]) -> list[str]:
+    cells = [
+        (
+            row["context"],
+            str(row["n"]),
+            f"{row['tokens']:.0f}",
+            f"{row['nll']:.3f}",
+            spread(row["nll_ci"]),
+            f"{row['difference']:+.3f}" if "difference" in row else "",
+            spread(row["difference_ci"], True) if "difference" in row else "",
+            f"{row['evidence']:.3f}",
+        )
+        for row in section["rows"]
+    ]
+    head = ("context", "n", "tokens", "NLL", "95%", f"against {section['reference']}", "95%", "evidence kept")
+    return [table(head, cells, [row["ours"] for row in section["rows"]])]
+
+
+def _draw_ranking(section: dict[str, Any]) -> str:
+    figure, axes = plt.subplots(1, len(section["sets"]), figsize=(9, 2.6))
+    for axis, (name, rows) in zip(axes, section["sets"].items(), strict=True):
+        colors = [OURS[0] if r["ours"] else PEERS[0] for r in rows][::-1]
+        bars = axis.barh([r["method"] for r in rows][::-1], [r["ndcg"] for r in rows][::-1], color=colors)
+        axis.bar_label(bars, [f"{r['ndcg']:.3f}" for r in rows][::-1], label_type="center", color="white")
+        axis.set(title=name, xlim=(0, 1))
+    figure.tight_layout()
+    return svg(figure)
+
+
+def _ranking(section: dict[str, Any]) -> list[str]:
+    parts = []
+    for name, rows in section["sets"].items():
+        cells = [
+            (
+                r["method"],
+                str(r["n"]),
+                f"{r['ndcg']:.3f}",
+                spread(r["ndcg_ci"]),
+                f"{r['difference']:+.3f}" if "difference" in r else "",
+                spread(r["difference_ci"], True) if "difference" in r else "",
+            )
+            for r in rows
+        ]
+        head = ("method", "lists", f"nDCG@{section['k']}", "95%", "against MiniLM cosine", "95%")
+        parts += [f"<h3>{escape(name)}</h3>", table(head, cells, [r["ours"] for r in rows])]
+    return parts
+
+
+def _draw_sweep(section: dict[str, Any]) -> str:
+    figure, axes = plt.subplots(1, 2, figsize=(11, 3.8))
+    ours, peers = iter(OURS * 3), iter(PEERS * 3)
+    for label, curve in section["curves"].items():
+        color = next(ours) if curve["ours"] else next(peers)
+        style = "o-" if curve["kind"] == "threshold" else "s--"
+        x = [p["compression"] for p in curve["points"]]
+        for axis, field in zip(axes, ("evidence", "nll"), strict=True):
+            axis.plot(x, [p[field] for p in curve["points"]], style, ms=4, lw=1.2, color=color, label=label)
+        if curve["kind"] == "threshold":
+            for point in curve["points"]:
+                axes[0].annotate(f"{point['at']:g}", (point["compression"], point["evidence"]), fontsize=7)
+    axes[0].set(xlabel="share of the tokens dropped", ylabel="evidence sentences kept")
+    axes[1].set(xlabel="share of the tokens dropped", ylabel="NLL of the answer, lower is better")
+    axes[0].legend(frameon=False, fontsize=8)
+    figure.tight_layout()
+    return svg(figure)
+
+
+def _sweep(section: dict[str, Any]) -> list[str]:
+    cells, ours = [], []
+    for label, curve in section["curves"].items():
+        for p in curve["points"]:
+            cells.append(
+                (
+                    label,
+                    f"{p['at']:g}",
+                    f"{p['tokens']:.0f}",
+                    f"{p['compression']:.3f}",
+                    f"{p['evidence']:.3f}",
+                    f"{p['nll']:.3f}",
+                )
+            )
+            ours.append(curve["ours"])
+    return [table(("curve", "at", "tokens", "dropped", "evidence kept", "NLL"), cells, ours)]
+
+
+SHOWN = {
+    "answers": Shown(
+        "Gold answer under a small model",
+        "nq20 test lists, 20 passages in random order; mean negative log-likelihood per token of the first "
+        "gold answer. Evidence: sentences of the gold passage that hold an answer.",
+        _draw_answers,
+        _answers,
+    ),
+    "ranking": Shown(
+        "Reranking", "Test lists; one relevant passage among the list's.", _draw_ranking, _ranking
+    ),
+    "sweep": Shown(
+        "Thresholds and budgets",
+        "Curves by threshold adapt to the passage; curves by share keep so much of every list.",
+        _draw_sweep,
+        _sweep,
+    ),
+}
+
+
+def write(report: dict[str, Any], folder: Path) -> None:
+    common.write(report, folder, "Answers after pruning", SHOWN)
