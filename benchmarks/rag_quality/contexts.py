@@ -1,8 +1,8 @@
 """What a method leaves of twenty passages, as the text that the model reads.
 
 A passage is its title on a line of its own and its sentences joined by spaces; passages are parted by an
-empty line and stand in one order for all methods, a random one, since the lists have the gold passage near the
-top. A title is kept when a sentence of its passage is. Budgets are in tokens of SmolLM2 and count titles.
+empty line and stand in one order for all methods, a random one, since the lists have the gold passage near
+the top. A title is kept when a sentence of its passage is. Budgets are in tokens of SmolLM2 and count titles.
 """
 
 from __future__ import annotations
@@ -80,6 +80,7 @@ def within(passages: Sequence[Passage], sentences: Sequence[Floats], max_tokens:
     titles = count([f"{p.title}\n\n\n" for p in passages])
     keep = [np.zeros(len(p.sentences), dtype=bool) for p in passages]
     places = [(i, j) for i, p in enumerate(passages) for j in range(len(p.sentences))]
+    taken: list[tuple[int, int]] = []
     left = max_tokens
     for at in np.argsort(-np.concatenate(sentences), kind="stable").tolist():
         i, j = places[at]
@@ -87,6 +88,10 @@ def within(passages: Sequence[Passage], sentences: Sequence[Floats], max_tokens:
         if cost <= left:
             keep[i][j] = True
             left -= cost
+            taken.append((i, j))
+    while taken and get_counter().count(render(passages, keep)) > max_tokens:  # joined, tokens can be more
+        i, j = taken.pop()
+        keep[i][j] = False
     return keep
 
 
