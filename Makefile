@@ -3,11 +3,11 @@ PYTHON ?= python3
 VENV   := .venv
 PY     := $(VENV)/bin/python
 SHELL  := /bin/bash
-# the packages that benchmarks/html compares with live beside .venv, whose packages they see
+# the packages that benchmarks compare with and draw with live beside .venv, whose packages they see
 BENCH  := .venv-bench
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: install demo demo-vllm test test-slow lint bench bench-html clean
+.PHONY: install demo demo-vllm test test-slow lint bench bench-html bench-labelers clean
 
 install: $(VENV)/.installed
 
@@ -45,10 +45,17 @@ lint: install
 bench: install $(BENCH)/.installed
 	$(PY) benchmarks/proxy_overhead/run.py
 	$(BENCH)/bin/python benchmarks/html/run.py --quick
+	$(BENCH)/bin/python benchmarks/provence/run.py --quick
+	$(BENCH)/bin/python benchmarks/rag_quality/run.py --quick
 
 # the whole comparison, about 25 minutes; ARGS="--sections speed" for a part of it
 bench-html: $(BENCH)/.installed
 	$(BENCH)/bin/python benchmarks/html/run.py $(ARGS)
+
+# which sentences matter, and whether the answer is still found in what is left; METHODS="bm25,minilm,..."
+bench-labelers: $(BENCH)/.installed
+	$(BENCH)/bin/python benchmarks/provence/run.py $(if $(METHODS),--methods $(METHODS)) $(ARGS)
+	$(BENCH)/bin/python benchmarks/rag_quality/run.py $(if $(METHODS),--methods $(METHODS)) $(ARGS)
 
 $(BENCH)/.installed: $(VENV)/.installed
 	$(PYTHON) -m venv --clear $(BENCH)
