@@ -34,7 +34,7 @@ class _Window(NamedTuple):
     end: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Labeler:
     """A sentence labeler; `load` makes one of a published checkpoint. Safe to use from several threads.
 
@@ -93,6 +93,11 @@ class Labeler:
             if key not in _loaded:
                 _loaded[key] = load_labeler(name_or_path, device, dtype)
             return _loaded[key]
+
+    @classmethod
+    def of(cls, model: str | Labeler) -> Labeler:
+        """Return a labeler that is given as it is, and load one that is named."""
+        return model if isinstance(model, Labeler) else cls.load(model)
 
     def label(self, query: str, passages: Sequence[Passage]) -> list[Labels]:
         """Read passages for a question.

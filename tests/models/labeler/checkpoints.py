@@ -4,7 +4,6 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from tokenizers import (
@@ -299,21 +298,3 @@ BUILDERS = {
     "open-bert": build_open_bert,
     "open-xlmr": build_open_xlmr,
 }
-
-
-@pytest.fixture(scope="session")
-def tiny(tmp_path_factory):
-    """Build a checkpoint: ``tiny(family, fresh=False, **options)``; one that is not fresh is shared."""
-    made = {}
-
-    def build(family, *, fresh=False, **options):
-        key = (family, *sorted(options.items()))
-        if fresh or key not in made:
-            folder = tmp_path_factory.mktemp(family) / "model"
-            checkpoint = BUILDERS[family](folder, **options)
-            if fresh:
-                return checkpoint
-            made[key] = checkpoint
-        return made[key]
-
-    return build
