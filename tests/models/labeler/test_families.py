@@ -201,6 +201,15 @@ def test_defaults_of_the_families(tiny):
     assert load(tiny("provence")) is load(tiny("provence"))
 
 
+def test_no_window_beyond_the_positions(tiny):
+    for family, most in (("open-bert", 512), ("open-xlmr", 300), ("open-modernbert", 512)):
+        checkpoint = tiny(family, fresh=True)
+        checkpoint.resave(config={**checkpoint.read_config(), "max_length": 8192})
+        labeler = load(checkpoint)
+        assert labeler.max_length == most
+        assert np.isfinite(labeler.label(QUERY, [Passage("the tower " * 400)])[0].keep).all()
+
+
 def test_title_is_read_before_the_passage(tiny):
     """OpenProvence reads a title as a line before the passage; the labels are those of the passage alone."""
     checkpoint = tiny("open-modernbert")

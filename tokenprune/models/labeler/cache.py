@@ -17,7 +17,11 @@ _OVERHEAD = 600  # bytes of the objects around the arrays of an entry
 
 
 class LabelCache:
-    """Labels by passage and question, the least recently used go first; safe to use from threads."""
+    """Labels by passage and question, the least recently used go first; safe to use from threads.
+
+    Labels do not depend on what else is read in the same call, but for rounding: in bfloat16 a passage that
+    was read in other company may differ in the third digit.
+    """
 
     def __init__(self, max_bytes: int) -> None:
         """Hold at most about ``max_bytes``; 0 holds nothing."""

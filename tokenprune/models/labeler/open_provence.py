@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     import torch
 
 _WINDOW = 512  # where config.json does not say
+# Backbones that number positions from behind the padding token's id.
+_SHIFTED = ("roberta", "xlm-roberta", "xlm-roberta-xl", "camembert")
 
 
 def matches(config: dict[str, Any]) -> bool:
@@ -84,7 +86,7 @@ def load(checkpoint: Checkpoint, device: str | None, dtype: str | torch.dtype | 
         text=reader,
         frame=pair_frame(reader.tokenizer, roles["cls_token"], roles["sep_token"]),
         network=network,
-        max_length=int(checkpoint.config.get("max_length") or _WINDOW),
+        max_length=_window(checkpoint, network.module.ranking_model.config),
         default_threshold=_threshold(checkpoint),
         title_end="\n",
         batch_tokens=padded_tokens(place.device),
@@ -124,6 +126,15 @@ def _network(checkpoint: Checkpoint, place: Place) -> OpenProvence:
     fill(module, weights, checkpoint.name)
     ready(module, place, [head])
     return OpenProvence(module, place.device, int(getattr(config, "type_vocab_size", 0) or 0) > 1)
+
+
+def _window(checkpoint: Checkpoint, config: Any) -> int:
+    """The window of config.json, as far as the backbone has positions for it."""
+    window = int(checkpoint.config.get("max_length") or _WINDOW)
+    positions = int(getattr(config, "max_position_embeddings", window) or window)
+    if config.model_type in _SHIFTED:
+        positions -= int(config.pad_token_id) + 1
+    return min(window, positions)
 
 
 def _threshold(checkpoint: Checkpoint) -> float:
