@@ -370,3 +370,26 @@ def test_special_tokens_in_a_text_are_text(tiny):
         ids = labeler.text.read([f"tower {word} Paris"])[0].ids
         assert not {labeler.frame.before[0], labeler.frame.after[0]} & set(ids.tolist())
         assert len(ids) == len(labeler.text.tokenizer.encode(f"tower {word} Paris", add_special_tokens=False))
+
+
+def test_a_folder_with_a_sentencepiece_model_only(tiny):
+    """DeBERTa-v3 folders often have no tokenizer.json: transformers makes a fast tokenizer of spm.model."""
+    sentencepiece = pytest.importorskip("sentencepiece")
+    checkpoint = tiny("provence", fresh=True)
+    (checkpoint.folder / "tokenizer.json").unlink()
+    pieces = {"pad_piece": "[PAD]", "bos_piece": "[CLS]", "eos_piece": "[SEP]", "unk_piece": "[UNK]"}
+    with (checkpoint.folder / "spm.model").open("wb") as file:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(TEXTS * 20), model_writer=file, vocab_size=90, hard_vocab_limit=False,
+            pad_id=0, bos_id=1, eos_id=2, unk_id=3, minloglevel=2, **pieces,
+        )  # fmt: skip
+    roles = {"cls_token": "[CLS]", "sep_token": "[SEP]", "pad_token": "[PAD]", "unk_token": "[UNK]"}
+    config = {"tokenizer_class": "DebertaV2Tokenizer", "do_lower_case": False, **roles}
+    (checkpoint.folder / "tokenizer_config.json").write_text(json.dumps(config))
+    labels = load(checkpoint).label(QUERY, [Passage(TEXTS[0])])[0]
+    assert np.isfinite(labels.keep).all()
+    words = [TEXTS[0][a:b] for a, b in zip(labels.start.tolist(), labels.end.tolist(), strict=True)]
+    assert "".join(words).replace(" ", "") == TEXTS[0].replace(" ", "")
+    (checkpoint.folder / "spm.model").unlink()
+    with pytest.raises(ModelError, match=r"neither tokenizer\.json nor one of spm\.model"):
+        load(checkpoint, dtype="bfloat16")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tokenprune.errors import MissingExtraError, ModelError
+from tokenprune.errors import MissingExtraError, ModelError, TokenPruneError
 from tokenprune.models.catalog import resolve_model
 from tokenprune.models.device import pick_device, pick_dtype
 from tokenprune.models.labeler.text import TextReader
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 # What is taken of a hub repository: no code, no pickled weights.
 _WANTED = ("*.json", "*.safetensors", "*.model", "vocab.txt", "merges.txt", "LICENSE*")
 _SPECIAL = ("cls_token", "sep_token", "bos_token", "eos_token", "pad_token", "unk_token")
+_VOCABULARIES = ("spm.model", "sentencepiece.bpe.model", "tokenizer.model", "vocab.txt", "vocab.json")
 # Buffers that older releases of transformers saved and newer ones compute.
 _COMPUTED = (".position_ids", ".inv_freq")
 
@@ -90,7 +91,7 @@ class Checkpoint:
             if not file.is_file():
                 return self._converted()
             tokenizer: Tokenizer = Tokenizer.from_file(str(file))
-        except MissingExtraError:
+        except TokenPruneError:
             raise
         except Exception as error:  # the tokenizers library raises bare Exception
             raise ModelError(f"cannot read the tokenizer of {self.name!r}: {error}") from error
@@ -106,6 +107,11 @@ class Checkpoint:
         return self._checked(tokenizer, roles)
 
     def _converted(self) -> tuple[TextReader, dict[str, int | None]]:
+        # Without a vocabulary transformers makes a tokenizer that knows no word, and says nothing.
+        if not any((self.folder / name).is_file() for name in _VOCABULARIES):
+            raise ModelError(
+                f"{self.name!r} has neither tokenizer.json nor one of {', '.join(_VOCABULARIES)}"
+            )
         try:
             from transformers import AutoTokenizer
         except ImportError as error:
