@@ -380,3 +380,23 @@ def build_prose(copies=4):
 @pytest.fixture(scope="session")
 def samples():
     return _Namespace(page=build_page, prose=build_prose, topics=_TOPICS)
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory):
+    """Build a tiny labeler: ``tiny(family, fresh=False, **options)``; one that is not fresh is shared."""
+    from importlib import import_module
+
+    builders = import_module("tests.models.labeler.checkpoints").BUILDERS
+    made = {}
+
+    def build(family, *, fresh=False, **options):
+        key = (family, *sorted(options.items()))
+        if not fresh and key in made:
+            return made[key]
+        checkpoint = builders[family](tmp_path_factory.mktemp(family) / "model", **options)
+        if not fresh:
+            made[key] = checkpoint
+        return checkpoint
+
+    return build

@@ -19,6 +19,7 @@ SHIPPED = {
     "htmlrag-embed",
     "bm25-sentences",
     "embed-sentences",
+    "provence",
 }
 
 

@@ -196,6 +196,7 @@ def test_receipt_to_dict():
         "document_id": "a",
         "tokens_before": 5,
         "tokens_after": 3,
+        "rank": None,
         "notes": ["note"],
         "units": [
             {"start": 0, "end": 3, "tokens": 3, "score": 0.0, "kept": True, "stage": "s", "reason": "kept"},

@@ -19,9 +19,9 @@ from tokenprune.pruners.base import Pruner
 from tokenprune.receipt import PruneResult, Receipt, UnitRecords, compose
 from tokenprune.registry import pruner as build_pruner
 from tokenprune.render.costs import priced
-from tokenprune.score import within
+from tokenprune.score import ranks, score_and_rank, within
 from tokenprune.select.budget import fill
-from tokenprune.select.simple import KeepRatio
+from tokenprune.select.simple import KeepRatio, ranking
 from tokenprune.tokens import DEFAULT_TOKENIZER, TokenCounter, counts_between, get_counter
 from tokenprune.units import GONE, OffsetMap, Units
 
@@ -37,6 +37,8 @@ class _Job:
     offsets: OffsetMap | None = None  # from `current` to the original; None: they are the same
     notes: tuple[str, ...] = ()
     tokens_after: int = 0
+    rank: float | None = None
+    beaten: bool = False  # in rank by enough others, so that nothing of it may stay
 
     @property
     def tokens_before(self) -> int:
@@ -146,13 +148,20 @@ class Pipeline:
             jobs = _jobs(documents, counter)
         before = sum(j.tokens_before for j in jobs)
         limit = budget.limit(before)
-        if limit is not None and before <= limit:
+        fits = limit is not None and before <= limit
+        order: Sequence[int] = range(len(jobs))
+        if fits and not any(p.ranks and j.original.kind in p.kinds for p in self.pruners for j in jobs):
             for job in jobs:
                 _leave(job, "none", "fits-budget")
         else:
             self._require_query(query, jobs)
             scored, untouched = self._score(query, jobs, limit, counter, clock)
-            if limit is not None and sum(j.tokens_before for j in untouched) > 0:
+            order = _order(jobs, scored)
+            if fits:
+                for job in [*untouched, *(item.job for item in scored if not item.job.beaten)]:
+                    _leave(job, "none", "fits-budget")
+                scored = [item for item in scored if item.job.beaten]
+            elif limit is not None and sum(j.tokens_before for j in untouched) > 0:
                 scored += self._cut(untouched, limit, counter)
             else:
                 for job in untouched:
@@ -162,10 +171,12 @@ class Pipeline:
             with clock.time("render"):
                 for item, mask in zip(scored, masks, strict=True):
                     _finish(item, mask, counter, "low-score" if limit is None else "over-budget")
+        ordered = [jobs[n] for n in order]
         return PruneResult(
-            documents=[j.original.with_text(j.current.text) for j in jobs],
+            documents=[j.original.with_text(j.current.text) for j in ordered],
             receipts=[
-                Receipt(str(j.original.id), j.records, j.tokens_before, j.tokens_after, j.notes) for j in jobs
+                Receipt(str(j.original.id), j.records, j.tokens_before, j.tokens_after, j.notes, j.rank)
+                for j in ordered
             ],
             tokens_before=before,
             tokens_after=sum(j.tokens_after for j in jobs),
@@ -207,8 +218,10 @@ class Pipeline:
             with clock.time(f"score:{pruner.name}"):
                 ending = [n == last[id(j)] for j in mine]
                 scorer = within(pruner.scorer, limit) if limit and any(ending) else pruner.scorer
-                scores = scorer.score(query, units)
+                scores, ranked = score_and_rank(scorer, query, units)
             items = [_Scored(*row) for row in zip(mine, [pruner] * len(mine), units, scores, strict=True)]
+            if pruner.ranks or ranks(scorer):
+                _rank(items, ranked)
             scored += [item for item in items if last[id(item.job)] == n]
             early = [item for item in items if last[id(item.job)] != n]
             for item, mask in zip(early, _adaptive(early, counter), strict=True):
@@ -221,6 +234,28 @@ class Pipeline:
         units = [_segment(cutter, j.current, limit, counter) for j in jobs]
         scores = cutter.scorer.score("", units)
         return [_Scored(j, cutter, u, s) for j, u, s in zip(jobs, units, scores, strict=True)]
+
+
+def _rank(items: Sequence[_Scored], ranked: FloatArray) -> None:
+    """Note the rank scores of a pruner's documents, and which of them are not among its best."""
+    for item, rank in zip(items, ranked.tolist(), strict=True):
+        item.job.rank = None if rank != rank else rank
+    if items and items[0].pruner.top_documents is not None:
+        for n in ranking(np.nan_to_num(ranked, nan=-np.inf)).tolist()[items[0].pruner.top_documents :]:
+            items[n].job.beaten = True
+
+
+def _order(jobs: Sequence[_Job], scored: Sequence[_Scored]) -> Sequence[int]:
+    """Positions of the documents in the result; those of a pruner that reorders change places among them."""
+    order = list(range(len(jobs)))
+    place = {id(job): n for n, job in enumerate(jobs)}
+    for group in _groups(scored):
+        if scored[group[0]].pruner.reorder:
+            own = sorted(place[id(scored[n].job)] for n in group)
+            found = np.asarray([-np.inf if (r := jobs[n].rank) is None else r for n in own])
+            for here, there in zip(own, ranking(found).tolist(), strict=True):
+                order[here] = own[there]
+    return order
 
 
 def _segment(pruner: Pruner, document: Document, limit: int | None, counter: TokenCounter) -> Units:
@@ -275,15 +310,19 @@ def _join(arrays: Sequence[FloatArray]) -> FloatArray:
 
 def _adaptive(scored: Sequence[_Scored], counter: TokenCounter) -> list[BoolArray]:
     """Let each pruner's own selector decide; what leads a kept unit stays too."""
-    masks: list[BoolArray] = [np.empty(0, dtype=bool)] * len(scored)
+    masks: list[BoolArray] = [np.zeros(len(item.units), dtype=bool) for item in scored]
     for group in _groups(scored):
-        items = [scored[n] for n in group]
-        selector = items[0].pruner.selector
+        selector = scored[group[0]].pruner.selector
         if isinstance(selector, KeepRatio):  # a budget like any other: exact, with all that units bring along
+            items = [scored[n] for n in group]
             total = sum(int(i.units.cost.sum() + i.units.wrapper_cost.sum()) for i in items)
             chosen_masks = _within(items, Budget(keep_ratio=selector.ratio).limit(total) or 0, counter)
             for n, mask in zip(group, chosen_masks, strict=True):
                 masks[n] = mask
+            continue
+        group = [n for n in group if not scored[n].job.beaten]
+        items = [scored[n] for n in group]
+        if not items:
             continue
         scores = _join([i.scores for i in items])
         cost = np.concatenate([i.units.cost for i in items])
@@ -307,7 +346,7 @@ def _within(scored: Sequence[_Scored], limit: int, counter: TokenCounter) -> lis
     for group, values in zip(groups, comparable(joined, costs), strict=True):
         bounds = np.cumsum([len(scored[n].units) for n in group])[:-1]
         for n, part in zip(group, np.split(values, bounds), strict=True):
-            floor = scored[n].pruner.floor
+            floor = np.inf if scored[n].job.beaten else scored[n].pruner.floor
             scores[n] = part if floor is None else np.where(scored[n].scores < floor, -np.inf, part)
 
     def tokens(n: int, mask: BoolArray) -> int:
@@ -320,6 +359,7 @@ def _within(scored: Sequence[_Scored], limit: int, counter: TokenCounter) -> lis
 def _finish(item: _Scored, keep: BoolArray, counter: TokenCounter, reason: str) -> None:
     """Render one document under its mask and write the receipt of this stage."""
     job, units, stage = item.job, item.units, item.pruner.name
+    reason = "low-rank" if item.job.beaten else reason
     rendered = item.pruner.renderer.render(units, keep)
     tokens = counter.count(rendered.text)
     if tokens > job.tokens_before:  # end tags written out can make a tiny page longer than it was

@@ -123,7 +123,7 @@ class Receipt:
 
     The units cover the original without gap or overlap. ``tokens`` of a unit counts the tokens of the
     original that start inside it, so that they add up to ``tokens_before``. A score is NaN where nothing
-    was scored.
+    was scored. ``rank`` is the score of the document as a whole, None where nothing ranked it.
     """
 
     document_id: str
@@ -131,6 +131,7 @@ class Receipt:
     tokens_before: int
     tokens_after: int
     notes: tuple[str, ...] = ()
+    rank: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-able mapping; NaN scores become None."""
@@ -141,6 +142,7 @@ class Receipt:
             "document_id": self.document_id,
             "tokens_before": self.tokens_before,
             "tokens_after": self.tokens_after,
+            "rank": None if self.rank is None else round(self.rank, 6),
             "notes": list(self.notes),
             "units": units,
         }
@@ -151,8 +153,8 @@ class PruneResult:
     """The pruned documents with their receipts.
 
     Attributes:
-        documents: pruned documents in input order with their ids; a document of which nothing is kept
-            stays, with empty text.
+        documents: pruned documents with their ids, in input order unless a method was asked to reorder
+            them; a document of which nothing is kept stays, with empty text.
         receipts: one per document, in the same order.
         tokens_before: tokens of all originals together.
         tokens_after: tokens of all outputs together.

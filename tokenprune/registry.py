@@ -28,6 +28,7 @@ _BUILTIN = (
     "htmlrag_bm25",
     "htmlrag_embed",
     "hybrid",
+    "provence",
 )
 
 

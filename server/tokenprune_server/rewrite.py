@@ -192,11 +192,12 @@ class Rewriter:
             ]
             result = pipeline.prune(job.query or "", documents, budget)
             results.append(result)
-            texts = [document.text for document in result.documents]
-            edits += zip(job.spans, texts, strict=False)
-            kept_contexts += [
-                dataclasses.replace(c, text=t) for c, t in zip(mine, texts[len(job.spans) :], strict=True)
-            ]
+            # A method may reorder documents: what stands in the request stays in its place, contexts follow.
+            texts = {document.id: document.text for document in result.documents}
+            named = [document.id for document in documents]
+            edits += [(span, texts[i]) for span, i in zip(job.spans, named, strict=False)]
+            given = dict(zip(named[len(job.spans) :], mine, strict=True))
+            kept_contexts += [dataclasses.replace(given[i], text=t) for i, t in texts.items() if i in given]
         before = sum(result.tokens_before for result in results)
         after = sum(result.tokens_after for result in results)
         if after >= before and all(text == span.text for span, text in edits) and not contexts:

@@ -249,3 +249,16 @@ def test_default_method(run):
     done = run(*QUERY, "--max-tokens", 40, "-", stdin=page)
     assert b"A needle is lost in the hay." in done.stdout
     assert get_counter().count(done.stdout.decode()) <= 40
+
+
+def test_a_labeler_by_configuration(run, tmp_path, tiny):
+    model = tiny("open-modernbert").folder
+    config = tmp_path / "tokenprune.yaml"
+    config.write_text(f"pruners: [{{name: provence, model: '{model}', threshold: 0}}]\n")
+    done = run(*QUERY, "--config", config, "--max-tokens", 8, "--format", "json", "-", stdin=TEXT)
+    assert done.returncode == 0, done.stderr.decode()
+    result = json.loads(done.stdout)
+    assert 0 < result["tokens_after"] <= 8
+    assert isinstance(result["receipts"][0]["rank"], float)
+    message = failure(run(*QUERY, "-m", "provence", "-", stdin=TEXT, HF_HUB_OFFLINE="1"), 1)
+    assert "cannot get" in message

@@ -174,6 +174,26 @@ class TestOptions:
         assert response.headers["x-tokenprune-decision"] == "pruned"
         assert said(stub) == f"Context:\n[1]\n{FACT}\n\n[2] Title: Harbour\n{FACT}\n\n{Q}"
 
+    def test_a_method_that_reorders(self, stub, serve, tiny):
+        """Contexts come in the order of their ranks; what stands in a message stays where it stands."""
+        method = {
+            "name": "provence",
+            "model": str(tiny("open-modernbert").folder),
+            "reorder": True,
+            "threshold": 0,
+        }
+        config = Config(pipelines={"default": {"pruners": [method]}}, server={"min_document_tokens": 1})
+        url = serve(create_app(config, stub.url))
+        contexts = [{"text": f"{word} is a word of hats.", "id": word, "kind": "text"} for word in "abcdef"]
+        response = httpx.post(url + URL, json=chat(tokenprune={"contexts": contexts}))
+        receipts = httpx.get(f"{url}/v1/receipts/{response.headers['x-tokenprune-receipt']}").json()
+        ranked = receipts["results"][0]["receipts"]
+        assert [r["rank"] for r in ranked] == sorted((r["rank"] for r in ranked), reverse=True)
+        order = [r["document_id"] for r in ranked if len(r["document_id"]) == 1]
+        assert order != sorted(order)
+        shown = "\n\n".join(f"[{n}]\n{word} is a word of hats." for n, word in enumerate(order, 1))
+        assert said(stub) == f"Context:\n{shown}\n\n{PROMPT}"
+
     @pytest.mark.parametrize("in_header", [True, False])
     def test_output(self, stub, serve, in_header):
         config = Config(pipelines={"default": {"pruners": ["clean-html"]}}, server={"min_document_tokens": 1})

@@ -8,13 +8,13 @@ almost no padding to compute, and short sentences travel in large batches.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
-from itertools import pairwise
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tokenprune.errors import MissingExtraError, ModelError
+from tokenprune.models.batches import TOKENISE_AT_ONCE, by_length, padded_tokens
 from tokenprune.models.catalog import resolve_model
 from tokenprune.models.device import pick_device, pick_dtype, quiet_loading
 
@@ -22,14 +22,6 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
     from sentence_transformers import SentenceTransformer
-
-# Measured on 2 cores, MiniLM-L6 on documentation sentences, tokens/s in bfloat16 with batches of 512 / 1024 /
-# 2048 / 4096 padded tokens: 9225 / 8795 / 8128 / 6522. Large activations cost page faults on a CPU; a GPU
-# wants them large.
-_PADDED_TOKENS_CPU = 1024
-_PADDED_TOKENS_GPU = 65536
-# Texts tokenised in one call; bounds the memory that token ids of a very large page take.
-_TOKENISE_AT_ONCE = 4096
 
 _loaded: dict[tuple[str, str, str], Encoder] = {}
 _load_lock = threading.Lock()
@@ -45,7 +37,7 @@ class Encoder:
         self._tokenizer = model.tokenizer
         # A fast tokenizer carries truncation as mutable state: two threads must not set it at once.
         self._tokenizer_lock = threading.Lock()
-        self._budget = _PADDED_TOKENS_CPU if model.device.type == "cpu" else _PADDED_TOKENS_GPU
+        self._budget = padded_tokens(model.device.type)
 
     @classmethod
     def load(
@@ -117,8 +109,8 @@ class Encoder:
         result = np.empty((len(texts), self.dimension), dtype=np.float32)
         prefix = self._prefix(prompt)
         limit = min(max_length, self.max_seq_length)
-        for start in range(0, len(texts), _TOKENISE_AT_ONCE):
-            part = [prefix + text for text in texts[start : start + _TOKENISE_AT_ONCE]]
+        for start in range(0, len(texts), TOKENISE_AT_ONCE):
+            part = [prefix + text for text in texts[start : start + TOKENISE_AT_ONCE]]
             self._encode_part(part, limit, result[start : start + len(part)])
         return result
 
@@ -139,10 +131,8 @@ class Encoder:
             encoded = self._tokenizer(texts, truncation=True, max_length=limit, return_attention_mask=False)
         ids: list[list[int]] = encoded["input_ids"]
         lengths = np.fromiter(map(len, ids), dtype=np.int64, count=len(ids))
-        order = np.argsort(-lengths, kind="stable")
         with torch.inference_mode():
-            for begin, end in pairwise(_batch_edges(lengths[order], self._budget)):
-                rows = order[begin:end]
+            for rows in by_length(lengths, self._budget):
                 out[rows] = self._forward([ids[row] for row in rows], encoded, rows)
 
     def _forward(self, ids: list[list[int]], encoded: Any, rows: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -173,15 +163,6 @@ class Encoder:
         else:
             padded = [row + [fill] * (width - len(row)) for row in rows]
         return torch.tensor(padded, dtype=torch.long, device=self._model.device)
-
-
-def _batch_edges(lengths: NDArray[np.int64], budget: int) -> Iterator[int]:
-    """Yield the edges of batches of at most ``budget`` padded tokens; lengths go from long to short."""
-    start = 0
-    yield 0
-    while start < len(lengths):
-        start = min(len(lengths), start + max(1, budget // max(1, int(lengths[start]))))
-        yield start
 
 
 def _load(path: str, device: str, dtype: torch.dtype) -> SentenceTransformer:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from tokenprune.document import KINDS
+from tokenprune.errors import ConfigError
 from tokenprune.render import Renderer
 from tokenprune.render.source import SameForm
 from tokenprune.score import Scorer
@@ -26,6 +27,9 @@ class Pruner:
         uses_query: whether it needs a question; one that does not gives the same output for every question.
         in_order: under a budget, whether a document ends at the first unit that does not fit.
         floor: under a budget, the least score of a unit that may be kept; None: what fits is kept.
+        reorder: whether the documents of a result stand in the order of their rank scores, best first; ranks
+            are the scorer's own (see `tokenprune.score.Ranker`), else those of their best units.
+        top_documents: of how many documents, the best by rank, anything may be kept; None: of all.
     """
 
     segmenter: Segmenter
@@ -37,3 +41,14 @@ class Pruner:
     uses_query: bool = True
     in_order: bool = False
     floor: float | None = None
+    reorder: bool = False
+    top_documents: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.top_documents is not None and self.top_documents < 0:
+            raise ConfigError(f"top_documents must be 0 or more, not {self.top_documents}")
+
+    @property
+    def ranks(self) -> bool:
+        """Whether the output depends on how documents rank among each other."""
+        return self.reorder or self.top_documents is not None

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+import numpy as np
+
 from tokenprune.arrays import FloatArray
 from tokenprune.units import Units
 
@@ -15,8 +17,17 @@ class Scorer(Protocol):
     def score(self, query: str, documents: Sequence[Units]) -> list[FloatArray]:
         """Return one float64 [n] per document; finite, deterministic.
 
-        A scorer whose work should follow the budget also has ``within(max_tokens) -> Scorer``.
+        A scorer whose work should follow the budget also has ``within(max_tokens) -> Scorer``, one that
+        ranks whole documents as well is a `Ranker`.
         """
+        ...
+
+
+class Ranker(Scorer, Protocol):
+    """A scorer that also says how much each document as a whole matters."""
+
+    def score_and_rank(self, query: str, documents: Sequence[Units]) -> tuple[list[FloatArray], FloatArray]:
+        """Return what `score` returns, and a rank score per document, float64 [documents], NaN for none."""
         ...
 
 
@@ -24,6 +35,25 @@ def within(scorer: Scorer, max_tokens: int) -> Scorer:
     """Return the scorer to use under a budget; one that has a ``within`` may read less, or must read more."""
     sized: Callable[[int], Scorer] | None = getattr(scorer, "within", None)
     return scorer if sized is None else sized(max_tokens)
+
+
+def ranks(scorer: Scorer) -> bool:
+    """Tell whether a scorer is a `Ranker`."""
+    return hasattr(scorer, "score_and_rank")
+
+
+def score_and_rank(
+    scorer: Scorer, query: str, documents: Sequence[Units]
+) -> tuple[list[FloatArray], FloatArray]:
+    """Score units and rank documents; where the scorer does not rank, a document is worth its best unit."""
+    own: Callable[[str, Sequence[Units]], tuple[list[FloatArray], FloatArray]] | None = getattr(
+        scorer, "score_and_rank", None
+    )
+    if own is not None:
+        return own(query, documents)
+    scores = scorer.score(query, documents)
+    best = [float(s.max()) if len(s) else np.nan for s in scores]
+    return scores, np.asarray(best, dtype=np.float64)
 
 
 def scorer_texts(units: Units) -> list[str]:

@@ -1,0 +1,212 @@
+"""The method end to end, with a tiny labeler of random weights."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import tokenprune as tp
+from tokenprune.errors import ConfigError, ModelError
+from tokenprune.models.labeler import Labeler, Passage
+from tokenprune.tokens import get_counter
+
+QUERY = "When was the tower finished?"
+PASSAGES = [
+    "The Eiffel Tower is a lattice tower in Paris. It was finished in 1889. It is repainted every seven years.",
+    "def read(path):\n    with open(path) as file:\n        return file.read()\n",
+    "埃菲尔铁塔位于巴黎。它于1889年完工。日本語の文です。",
+    "Where does the needle lie? In the haystack of words. Nobody has asked for it.",
+    "Paris",
+]
+
+
+@pytest.fixture(scope="module")
+def model(tiny):
+    return str(tiny("open-modernbert").folder)
+
+
+def documents(texts=PASSAGES):
+    return [tp.Document(text, id=f"d{n}", kind="text") for n, text in enumerate(texts)]
+
+
+def prune(model, docs, budget=None, **options):
+    return tp.Pipeline([tp.pruner("provence", model=model, **options)]).prune(QUERY, docs, budget)
+
+
+def scores_of(result):
+    return np.array([u.score for r in result.receipts for u in r.units])
+
+
+def test_threshold_mode(model, check):
+    docs = documents()
+    middle = float(np.median(scores_of(prune(model, docs))))
+    result = prune(model, docs, threshold=middle)
+    check(result, docs)
+    units = [u for r in result.receipts for u in r.units]
+    assert {u.kept for u in units} == {True, False}
+    for receipt in result.receipts:
+        kept = {u.kept for u in receipt.units if u.score > middle}
+        assert kept <= {True}
+    tokens = [prune(model, docs, threshold=t).tokens_after for t in (0.0, middle, 1.0)]
+    assert tokens[0] == result.tokens_before > tokens[1] > tokens[2] == 0
+
+
+def test_rank_scores_are_in_the_receipts(model):
+    result = prune(model, [*documents(), tp.Document("", id="empty", kind="text")])
+    labeler = Labeler.load(model)
+    for receipt, text in zip(result.receipts, PASSAGES, strict=False):
+        expected = labeler.label(QUERY, [Passage(text)])[0].rank
+        assert receipt.rank == pytest.approx(expected, abs=0.05)  # bfloat16 where the hardware has it
+    assert result.receipts[-1].rank is None
+    assert result.to_dict()["receipts"][0]["rank"] == round(result.receipts[0].rank, 6)
+    assert tp.Pipeline(["none"]).prune(QUERY, documents()).receipts[0].rank is None
+
+
+def test_budget_mode_takes_the_best_sentences(model, check):
+    docs = documents()
+    full = prune(model, docs, threshold=0.0)
+    limit = full.tokens_before // 3
+    result = prune(model, docs, tp.Budget(limit))
+    check(result, docs, limit)
+    units = [u for r in result.receipts for u in r.units]
+    kept, dropped = ([u for u in units if u.kept is k] for k in (True, False))
+    assert kept
+    assert dropped
+    best = max(units, key=lambda u: u.score)
+    assert best.kept
+    # What was passed over scored less, or did not fit in what was left.
+    left = limit - result.tokens_after
+    worst = min(u.score for u in kept)
+    assert all(u.score <= worst or u.tokens > left for u in dropped)
+
+
+def test_reorder_and_top_k(model):
+    docs = documents()
+    plain = prune(model, docs, threshold=0.0)
+    ranks = {r.document_id: r.rank for r in plain.receipts}
+    by_rank = sorted(ranks, key=ranks.get, reverse=True)
+    assert by_rank != list(ranks), "the fixture must not be in order already"
+    assert [d.id for d in plain.documents] == [d.id for d in docs]
+
+    ordered = prune(model, docs, threshold=0.0, reorder=True)
+    assert [d.id for d in ordered.documents] == by_rank
+    assert [r.document_id for r in ordered.receipts] == by_rank
+    assert {d.id: d.text for d in ordered.documents} == {d.id: d.text for d in docs}
+
+    best = prune(model, docs, threshold=0.0, top_k=2)
+    assert [d.id for d in best.documents] == [d.id for d in docs]
+    assert {d.id for d in best.documents if d.text} == set(by_rank[:2])
+    lost = next(r for r in best.receipts if r.document_id == by_rank[-1])
+    assert {u.reason for u in lost.units} == {"low-rank"}
+
+    both = prune(model, docs, tp.Budget(keep_ratio=0.5), reorder=True, top_k=2)
+    assert [d.id for d in both.documents] == by_rank
+    assert not any(d.text for d in both.documents[2:])
+    # A budget that everything fits changes neither.
+    roomy = prune(model, docs, tp.Budget(10**6), reorder=True, top_k=3)
+    assert [d.text for d in roomy.documents] == [
+        docs[int(i[1:])].text if n < 3 else "" for n, i in enumerate(by_rank)
+    ]
+    assert roomy.receipts[0].units[0].reason == "fits-budget"
+    assert prune(model, docs, top_k=0, threshold=0.0).tokens_after == 0
+    share = prune(model, docs, keep_ratio=0.5, top_k=2)
+    assert 0 < share.tokens_after <= share.tokens_before / 2
+    with pytest.raises(ConfigError, match="0 or more"):
+        tp.pruner("provence", model=model, top_k=-1)
+    with pytest.raises(ConfigError, match="only one"):
+        tp.pruner("provence", model=model, threshold=0.1, keep_ratio=0.5)
+
+
+def test_documents_of_other_methods_keep_their_places(model):
+    docs = documents()
+    docs[1] = tp.Document("<p>The needle</p><p>lies here</p>", id="page", kind="html")
+    pipeline = tp.Pipeline(
+        [tp.pruner("provence", model=model, threshold=0.0, reorder=True, kinds=["text"]), "clean-html"]
+    )
+    result = pipeline.prune(QUERY, docs)
+    assert result.documents[1].id == "page"
+    ranks = [r.rank for n, r in enumerate(result.receipts) if n != 1]
+    assert ranks == sorted(ranks, reverse=True)
+
+
+def test_first_sentence_as_title(model):
+    text = "A title sentence. The tower was finished. Paris is a lattice of words."
+    scores = scores_of(prune(model, documents([text]), threshold=0.0))
+    top = float(np.sort(scores)[-1])
+    threshold = top - 1e-4
+    if scores[0] == top:
+        pytest.skip("the first sentence is the best one by itself")
+    plain, with_title = (
+        prune(model, documents([text]), threshold=threshold, always_select_title=t).documents[0].text
+        for t in (False, True)
+    )
+    assert with_title == "A title sentence. " + plain
+    assert prune(model, documents([text]), threshold=1.0, always_select_title=True).tokens_after == 0
+    own = [tp.Document(text, title="Own title", kind="text")]
+    out = prune(model, own, threshold=threshold, always_select_title=True).documents[0]
+    assert (out.title, out.text.startswith("A title")) == ("Own title", False)
+
+
+def test_html_stays_html(model, samples, check):
+    docs = [tp.Document(samples.page(1), id="page")]
+    result = prune(model, docs, tp.Budget(200))
+    check(result, docs, 200)
+    assert result.tokens_after > 100
+    assert "</" in result.documents[0].text or "<p" in result.documents[0].text
+
+
+def test_odd_sizes(model, check):
+    """A sentence of 10,000 characters, one word, none, and 500 passages."""
+    long = "the tower of words lies in Paris and " * 271
+    docs = [tp.Document(t, kind="text") for t in (long[:10_000], "Paris", "", "\n")]
+    for budget in (None, tp.Budget(300)):
+        result = prune(model, docs, budget)
+        check(result, docs, None if budget is None else 300)
+    many = [tp.Document(f"Tower {n} was finished.", kind="text") for n in range(500)]
+    result = prune(model, many, tp.Budget(400), reorder=True)
+    assert 0 < result.tokens_after <= 400
+    ranks = [r.rank for r in result.receipts]
+    assert ranks == sorted(ranks, reverse=True)
+
+
+@given(data=st.data())
+@settings(max_examples=12)
+def test_invariants(data, model, strategies, check):
+    texts = data.draw(st.lists(strategies.text, min_size=1, max_size=3))
+    docs = [tp.Document(text, kind="text", title="A title") for text in texts]
+    limit = data.draw(st.one_of(st.none(), st.integers(0, 60)))
+    title = data.draw(st.booleans())
+    result = prune(model, docs, None if limit is None else tp.Budget(limit), always_select_title=title)
+    check(result, docs, limit)
+
+
+def test_other_methods_rank_by_their_best_unit():
+    """Reordering is the pipeline's: it works with any scorer."""
+    from dataclasses import replace
+
+    docs = documents(
+        ["Words of nothing.", "Paris has a tower. Nothing.", "The tower was finished when Paris was."]
+    )
+    method = replace(tp.pruner("bm25-sentences"), reorder=True, top_documents=2)
+    result = tp.Pipeline([method]).prune(QUERY, docs)
+    assert [d.id for d in result.documents] == ["d2", "d1", "d0"]
+    assert result.documents[2].text == ""
+    best = [max(u.score for u in r.units) for r in result.receipts]
+    assert [r.rank for r in result.receipts] == best
+
+
+def test_a_beaten_document_stays_beaten():
+    """What a first stage left out by rank does not come back when everything would fit the budget."""
+    from dataclasses import replace
+
+    docs = documents(["Words of nothing.", "The tower was finished."])
+    first = replace(tp.pruner("bm25-sentences"), top_documents=1)
+    result = tp.Pipeline([first, "bm25-sentences"]).prune(QUERY, docs, tp.Budget(1000))
+    assert [d.text for d in result.documents] == ["", "The tower was finished."]
+    assert {u.reason for u in result.receipts[0].units} == {"low-rank"}
+    assert get_counter().count(docs[1].text) == result.tokens_after
+
+
+def test_the_default_needs_its_model():
+    with pytest.raises(ModelError, match="cannot get 'hotchpotch/open-provence-reranker-xsmall-v1'"):
+        tp.Pipeline(["provence"]).prune(QUERY, ["A text. Another one."])

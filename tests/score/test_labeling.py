@@ -1,0 +1,144 @@
+"""Sentences scored by a labeler, against labels of the whole passage taken apart by hand."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from tokenprune.document import Document
+from tokenprune.models.labeler import Labeler, Passage
+from tokenprune.score import ranks, score_and_rank
+from tokenprune.score.bm25 import BM25
+from tokenprune.score.cascade import Cascade
+from tokenprune.score.labeling import Labeling
+from tokenprune.segment.by_kind import ByKind
+from tokenprune.select.keep_probability import KeepProbability
+from tokenprune.tokens import get_counter
+
+QUERY = "When was the tower finished?"
+TEXT = (
+    "The Eiffel Tower is in Paris. It was finished in 1889.\n\n埃菲尔铁塔位于巴黎。它于1889年完工。 One word"
+)
+
+
+@pytest.fixture(scope="module")
+def labeler(tiny):
+    return Labeler.load(str(tiny("open-modernbert").folder), device="cpu", dtype="float32")
+
+
+def units_of(*documents):
+    return [ByKind().segment(d, get_counter()) for d in documents]
+
+
+def test_mean_over_the_tokens_of_a_sentence(labeler):
+    (units,) = units_of(Document(TEXT))
+    scores, rank = Labeling(labeler).score_and_rank(QUERY, [units])
+    labels = labeler.label(QUERY, [Passage(TEXT)])[0]  # one window: breaks do not matter
+    at = 0
+    assert len(units) == 5
+    for text, score in zip(units.texts, scores[0].tolist(), strict=True):
+        inside = [
+            float(p)
+            for p, e in zip(labels.keep, labels.end.tolist(), strict=True)
+            if at < e <= at + len(text)
+        ]
+        assert score == pytest.approx(np.mean(inside), abs=1e-6)
+        at += len(text)
+    assert rank[0] == pytest.approx(labels.rank, abs=1e-6)
+    assert scores[0].dtype == rank.dtype == np.float64
+
+
+def test_a_sentence_is_read_in_its_context(labeler):
+    first, second = units_of(
+        Document("It was finished in 1889."), Document("Paris. It was finished in 1889.")
+    )
+    alone, among = Labeling(labeler).score(QUERY, [first, second])
+    assert alone[0] != pytest.approx(among[1], abs=1e-4)
+
+
+def test_titles(labeler):
+    (units,) = units_of(Document("It was finished in 1889.", title="The tower"))
+    with_title = Labeling(labeler).score(QUERY, [units])[0]
+    without = Labeling(labeler, titles=False).score(QUERY, [units])[0]
+    assert with_title[0] != pytest.approx(without[0], abs=1e-4)
+    expected = labeler.label(QUERY, [Passage("It was finished in 1889.", title="The tower")])[0]
+    assert with_title[0] == pytest.approx(expected.keep.mean(), abs=1e-6)
+
+
+def test_blocks_of_a_page_are_read_together(labeler):
+    page = "<h1>Tower</h1><p>It was finished in 1889.</p><ul><li>Paris<li>Lattice</ul>"
+    (units,) = units_of(Document(page))
+    scores = Labeling(labeler).score(QUERY, [units])[0]
+    expected = labeler.label(QUERY, [Passage("".join(t + "\n" for t in units.texts))])[0]
+    ends = np.cumsum([len(t) + 1 for t in units.texts])
+    np.testing.assert_allclose(scores, expected.means(np.array([0, *ends])), atol=1e-6)
+
+
+def test_long_documents_are_cut_between_sentences(labeler):
+    seen = []
+
+    class Spy(Labeler):
+        def label(self, query, passages):
+            seen.extend(passages)
+            return super().label(query, passages)
+
+    spy = Spy(**{f: getattr(labeler, f) for f in labeler.__dataclass_fields__})
+    text = "It was finished in 1889. The needle lies in Paris. " * 20
+    (units,) = units_of(Document(text))
+    scores = Labeling(spy).score(QUERY, [units])[0]
+    assert seen[0].breaks == tuple(np.cumsum([len(t) for t in units.texts])[:-1].tolist())
+    assert len(scores) == len(units) == 40
+    assert np.isfinite(scores).all()
+
+
+def test_empty_documents(labeler):
+    units = units_of(Document(""), Document("Paris"), Document(" \n"))
+    scores, rank = Labeling(labeler).score_and_rank(QUERY, units)
+    assert [len(s) for s in scores] == [len(u) for u in units]
+    assert np.isnan(rank[0])
+    assert np.isfinite(rank[1])
+    # Nothing to read: no model is loaded.
+    assert Labeling("/no/such/model").score(QUERY, units_of(Document(""))) == [pytest.approx([])]
+
+
+def test_cache_is_used(labeler, tiny):
+    calls = []
+
+    class Counting:
+        def run(self, batch):
+            calls.append(len(batch.ids))
+            return labeler.network.run(batch)
+
+    counted = replace(labeler, network=Counting())
+    units = units_of(Document("Paris."), Document("Tower."))
+    first = Labeling(counted).score(QUERY, units)
+    second = Labeling(counted).score(QUERY, units)
+    assert sum(calls) == 2
+    np.testing.assert_array_equal(np.concatenate(first), np.concatenate(second))
+    Labeling(counted, cache_bytes=0).score(QUERY, units)
+    assert sum(calls) == 4
+
+
+def test_behind_a_cascade(labeler):
+    """The expensive scorer of a cascade gets some units of each document only."""
+    (units,) = units_of(Document(TEXT))
+    scores = Cascade(BM25(), Labeling(labeler), max_tokens=20).score(QUERY, [units])
+    assert len(scores[0]) == len(units)
+
+
+def test_ranks_of_scorers(labeler):
+    units = units_of(Document("The tower. Paris."), Document(""))
+    assert ranks(Labeling(labeler))
+    assert not ranks(BM25())
+    scores, best = score_and_rank(BM25(), QUERY, units)
+    assert best[0] == scores[0].max()
+    assert np.isnan(best[1])
+
+
+def test_threshold_is_the_models_own_unless_given(labeler):
+    scores = np.array([0.04, 0.05, 0.06, 0.4])
+    cost = np.ones(4, dtype=np.int64)
+    assert labeler.default_threshold == 0.05
+    assert KeepProbability(labeler).select(scores, cost).tolist() == [False, False, True, True]
+    assert KeepProbability(labeler, 0.3).select(scores, cost).tolist() == [False, False, False, True]
+    assert KeepProbability("/no/such/model").select(scores[:0], cost[:0]).tolist() == []

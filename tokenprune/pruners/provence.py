@@ -1,0 +1,57 @@
+"""Provence: sentences by the labels of a cross-encoder, which ranks the passages in the same pass."""
+
+from tokenprune.document import KINDS
+from tokenprune.errors import ConfigError
+from tokenprune.models.labeler.cache import DEFAULT_CACHE_BYTES
+from tokenprune.pruners.base import Pruner
+from tokenprune.registry import named
+from tokenprune.render import renderer
+from tokenprune.score.labeling import Labeling
+from tokenprune.segment.by_kind import ByKind
+from tokenprune.segment.html_blocks import HtmlBlocks
+from tokenprune.segment.title_first import TitleFirst
+from tokenprune.select import Selector
+from tokenprune.select.keep_probability import KeepProbability
+from tokenprune.select.simple import KeepRatio
+
+# The smallest of the published checkpoints whose licence (MIT) allows any use; English and Japanese.
+DEFAULT_MODEL = "hotchpotch/open-provence-reranker-xsmall-v1"
+
+
+@named(
+    "provence",
+    kinds=KINDS,
+    models=(DEFAULT_MODEL,),
+    paper="Provence, arXiv 2501.16214; OpenProvence; XProvence, arXiv 2601.18886",
+    summary="sentences by the labels of a cross-encoder that reads the whole passage, and ranks passages",
+)
+def provence(
+    model: str = DEFAULT_MODEL,
+    threshold: float | None = None,
+    keep_ratio: float | None = None,
+    reorder: bool = False,
+    top_k: int | None = None,
+    always_select_title: bool = False,
+    max_words: int = 64,
+    cache_bytes: int = DEFAULT_CACHE_BYTES,
+    output: str = "same",
+) -> Pruner:
+    """Compose the method.
+
+    Without a budget a sentence stays when the mean keep probability of its tokens is above ``threshold``;
+    None takes the model's own, 0.1 where it has none. ``reorder`` puts the documents in the order of their
+    rank scores, ``top_k`` keeps the best of them by rank, ``always_select_title`` keeps the first sentence of
+    a text without a title of its own when another one stays. ``max_words`` is the size of a block of HTML.
+    """
+    if threshold is not None and keep_ratio is not None:
+        raise ConfigError("give only one of threshold and keep_ratio")
+    cut = ByKind(html=HtmlBlocks(max_words))
+    selector: Selector = KeepProbability(model, threshold) if keep_ratio is None else KeepRatio(keep_ratio)
+    return Pruner(
+        TitleFirst(cut) if always_select_title else cut,
+        Labeling(model, cache_bytes=cache_bytes),
+        selector,
+        renderer(output),
+        reorder=reorder,
+        top_documents=top_k,
+    )

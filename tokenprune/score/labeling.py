@@ -1,0 +1,65 @@
+"""Sentences by the keep probabilities of a labeler that reads whole passages (Provence, arXiv 2501.16214)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from tokenprune.arrays import FloatArray, IntArray
+from tokenprune.models.labeler import Labeler, Passage
+from tokenprune.models.labeler.cache import DEFAULT_CACHE_BYTES, cache_of
+from tokenprune.units import Units
+
+
+@dataclass(frozen=True)
+class Labeling:
+    """Mean keep probability of the tokens of each unit; ranks documents by the same pass.
+
+    The units of a document are read together, as one passage: a sentence is judged in its context. Text that
+    is longer than the model's window is read in windows that overlap, cut between units; blocks of HTML are
+    read as lines of text.
+
+    Args:
+        model: a labeler, or what `Labeler.load` makes one of.
+        titles: whether the model reads a document's title before it.
+        cache_bytes: what is remembered of what was read; shared by all scorers of the model with the same
+            size. 0 remembers nothing.
+    """
+
+    model: str | Labeler
+    titles: bool = True
+    cache_bytes: int = DEFAULT_CACHE_BYTES
+
+    def score(self, query: str, documents: Sequence[Units]) -> list[FloatArray]:
+        """Return probabilities in [0, 1]; 0 for a unit without tokens."""
+        return self.score_and_rank(query, documents)[0]
+
+    def score_and_rank(self, query: str, documents: Sequence[Units]) -> tuple[list[FloatArray], FloatArray]:
+        """Return the probabilities, and the rank logit of each document, NaN where there are no units."""
+        scores: list[FloatArray] = [np.zeros(len(units)) for units in documents]
+        rank = np.full(len(documents), np.nan)
+        filled = [n for n, units in enumerate(documents) if len(units)]
+        if not filled:
+            return scores, rank
+        labeler = Labeler.of(self.model)
+        texts = [_joined(documents[n]) for n in filled]
+        passages = [
+            Passage(text, documents[n].document.title if self.titles else None, tuple(bounds[1:-1].tolist()))
+            for n, (text, bounds) in zip(filled, texts, strict=True)
+        ]
+        labels = cache_of(labeler, self.cache_bytes).label(labeler, query, passages)
+        for n, (_, bounds), found in zip(filled, texts, labels, strict=True):
+            scores[n] = found.means(bounds)
+            rank[n] = found.rank
+        return scores, rank
+
+
+def _joined(units: Units) -> tuple[str, IntArray]:
+    """The text of all units and where each of them starts, int64 [n + 1]; the last is the end."""
+    # Units of text are slices of it; blocks of a page have lost what stood between them.
+    end = "" if units.pieces.tag is None else "\n"
+    parts = [text + end for text in units.texts]
+    lengths = np.fromiter(map(len, parts), dtype=np.int64, count=len(parts))
+    return "".join(parts), np.concatenate(([0], np.cumsum(lengths))).astype(np.int64)
