@@ -11,10 +11,11 @@ from tokenprune.document import Document
 from tokenprune.errors import ModelError
 from tokenprune.models.causal_lm import LoadedLM
 from tokenprune.models.tree_reading import PROMPT_END, read_tree
+from tokenprune.score.coarse import coarse_blocks
 from tokenprune.score.generative import LocalPathModel, PathProbability
 from tokenprune.score.outline import outline
 from tokenprune.score.path_trie import FLOOR, PathTrie
-from tokenprune.score.two_step import TwoStep, coarse_blocks
+from tokenprune.score.two_step import TwoStep
 from tokenprune.segment.html_blocks import HtmlBlocks
 from tokenprune.segment.sentences import Sentences
 from tokenprune.tokens import get_counter

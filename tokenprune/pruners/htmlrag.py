@@ -8,11 +8,10 @@ from tokenprune.registry import named
 from tokenprune.render import renderer
 from tokenprune.score import Scorer
 from tokenprune.score.bm25 import BM25
-from tokenprune.score.cascade import Cascade
-from tokenprune.score.embedding import Embedding
 from tokenprune.score.generative import LocalPathModel, PathProbability
 from tokenprune.score.generative_upstream import UpstreamPathModel
 from tokenprune.score.neighbours import Neighbours
+from tokenprune.score.sections import Sections
 from tokenprune.score.structure import Structured
 from tokenprune.score.two_step import TwoStep
 from tokenprune.segment.html_blocks import HtmlBlocks
@@ -51,13 +50,13 @@ def htmlrag(
     ``output`` is ``same``, ``text`` or ``markdown``.
     """
     steps: dict[str, Scorer] = {
-        "bm25": BM25(),
-        "embedding": Embedding(encoder),
-        "hybrid": Cascade(Neighbours(BM25()), Embedding(encoder), 2048, weight=0.5),
+        "bm25": Neighbours(BM25()),
+        "embedding": Sections(Neighbours(BM25()), encoder, max_tokens=None),
+        "hybrid": Sections(Neighbours(BM25()), encoder),
     }
     reader = LocalPathModel(model) if upstream is None else UpstreamPathModel(upstream, model)
     paths = PathProbability(reader)
-    scorer = TwoStep(Neighbours(steps[first]), paths, first_budget, coarse_words, blend)
+    scorer = TwoStep(steps[first], paths, first_budget, coarse_words, blend)
     selector = choose(ShareOfBest(0.6), threshold, keep_ratio, top_k)
     return Pruner(
         HtmlBlocks(max_words, tuple(keep_attributes)), Structured(scorer), selector, renderer(output)

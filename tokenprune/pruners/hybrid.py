@@ -5,9 +5,8 @@ from tokenprune.pruners.base import Pruner
 from tokenprune.registry import named
 from tokenprune.render import renderer
 from tokenprune.score.bm25 import BM25
-from tokenprune.score.cascade import Cascade
-from tokenprune.score.embedding import Embedding
 from tokenprune.score.neighbours import Neighbours
+from tokenprune.score.sections import Sections
 from tokenprune.score.structure import Structured
 from tokenprune.segment.by_kind import ByKind
 from tokenprune.segment.html_blocks import HtmlBlocks
@@ -24,7 +23,7 @@ from tokenprune.select.simple import ShareOfBest
 )
 def hybrid(
     model: str = "minilm-l6",
-    embed_tokens: int = 1024,
+    embed_tokens: int = 2048,
     max_words: int = 64,
     threshold: float | None = None,
     keep_ratio: float | None = None,
@@ -33,10 +32,9 @@ def hybrid(
 ) -> Pruner:
     """Compose the method.
 
-    ``embed_tokens`` bounds what the encoder reads per call (at least two budgets), ``output`` is ``same``,
+    ``embed_tokens`` bounds what the encoder reads per call (at least four budgets), ``output`` is ``same``,
     ``text`` or ``markdown``.
     """
-    cascade = Cascade(Neighbours(BM25()), Embedding(model), embed_tokens, weight=0.5)
-    scorer = Structured(Neighbours(cascade))
+    scorer = Structured(Sections(Neighbours(BM25()), model, embed_tokens))
     segmenter = ByKind(html=HtmlBlocks(max_words))
     return Pruner(segmenter, scorer, choose(ShareOfBest(0.6), threshold, keep_ratio, top_k), renderer(output))

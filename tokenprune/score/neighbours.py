@@ -11,6 +11,9 @@ from tokenprune.arrays import FloatArray
 from tokenprune.score import Scorer, within
 from tokenprune.units import Units
 
+BESIDE = 0.3
+AROUND = 0.3
+
 
 @dataclass(frozen=True)
 class Neighbours:
@@ -28,25 +31,28 @@ class Neighbours:
     """
 
     scorer: Scorer
-    beside: float = 0.3
-    around: float = 0.3
+    beside: float = BESIDE
+    around: float = AROUND
 
     def score(self, query: str, documents: Sequence[Units]) -> list[FloatArray]:
         """Return weighted means, on the scorer's own scale."""
         scores = self.scorer.score(query, documents)
-        return [self._mean(units, score) for units, score in zip(documents, scores, strict=True)]
+        pairs = zip(documents, scores, strict=True)
+        return [smoothed(units, score, self.beside, self.around) for units, score in pairs]
 
     def within(self, max_tokens: int) -> Neighbours:
         """Pass a budget on."""
         return replace(self, scorer=within(self.scorer, max_tokens))
 
-    def _mean(self, units: Units, score: FloatArray) -> FloatArray:
-        if not len(score):
-            return score
-        before = np.concatenate((score[:1], score[:-1]))
-        behind = np.concatenate((score[1:], score[-1:]))
-        best = np.full(len(units.wrapper_parent) + 1, -np.inf)
-        np.maximum.at(best, units.wrapper, score)  # wrapper -1, the top of the document, is the last
-        around = np.where(units.wrapper >= 0, best[units.wrapper], score)
-        total = score + self.beside * (before + behind) + self.around * around
-        return np.asarray(total / (1 + 2 * self.beside + self.around), dtype=np.float64)
+
+def smoothed(units: Units, score: FloatArray, beside: float = BESIDE, around: float = AROUND) -> FloatArray:
+    """Return the weighted means of :class:`Neighbours` for one document, float64 [n]."""
+    if not len(score):
+        return score
+    before = np.concatenate((score[:1], score[:-1]))
+    behind = np.concatenate((score[1:], score[-1:]))
+    best = np.full(len(units.wrapper_parent) + 1, -np.inf)
+    np.maximum.at(best, units.wrapper, score)  # wrapper -1, the top of the document, is the last
+    inside = np.where(units.wrapper >= 0, best[units.wrapper], score)
+    total = score + beside * (before + behind) + around * inside
+    return np.asarray(total / (1 + 2 * beside + around), dtype=np.float64)

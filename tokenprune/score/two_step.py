@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from tokenprune.arrays import BoolArray, FloatArray, IntArray
+from tokenprune.arrays import BoolArray, FloatArray
 from tokenprune.score import Scorer, within
+from tokenprune.score.coarse import coarse_blocks
 from tokenprune.score.generative import PathProbability
-from tokenprune.segment.html_page import word_count
 from tokenprune.select.budget import fill
 from tokenprune.units import Units
 
@@ -78,22 +78,3 @@ class TwoStep:
             return int(units.cost[keep].sum() + units.wrapper_cost[opened].sum())
 
         return fill(documents, raised, self.first_budget, tokens)
-
-
-def coarse_blocks(units: Units, max_words: int) -> IntArray:
-    """Number the largest element of at most ``max_words`` words around each unit, int64 [n]."""
-    wrappers = len(units.wrapper_parent)
-    words = np.zeros(wrappers, dtype=np.int64)
-    own = np.asarray([word_count(text) for text in units.texts], dtype=np.int64)
-    inside = units.wrapper >= 0
-    np.add.at(words, units.wrapper[inside], own[inside])
-    for w in range(wrappers - 1, -1, -1):  # parents come first, so children are settled before them
-        if units.wrapper_parent[w] >= 0:
-            words[units.wrapper_parent[w]] += words[w]
-    top = np.full(wrappers, -1, dtype=np.int64)
-    for w in range(wrappers):
-        up = int(units.wrapper_parent[w])
-        if words[w] <= max_words:
-            top[w] = top[up] if up >= 0 and top[up] >= 0 else w
-    of = np.where(inside, top[units.wrapper] if wrappers else -1, -1)
-    return np.where(of >= 0, of, wrappers + np.arange(len(units))).astype(np.int64)

@@ -8,9 +8,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from tokenprune.arrays import IntArray
-
-Float32Array = npt.NDArray[np.float32]
+from tokenprune.arrays import Float32Array, IntArray
 
 # Mean keep probability above which a sentence stays, where the model does not name its own:
 # "conservative" in Provence (arXiv 2501.16214), and the default of the published models' `process`.

@@ -1,0 +1,119 @@
+"""Similarity of a unit, of the section around it and of the heading above it, to a question."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from tokenprune.arrays import BoolArray, Float32Array, FloatArray
+from tokenprune.score import Scorer, within
+from tokenprune.score.coarse import coarse_blocks
+from tokenprune.score.neighbours import smoothed
+from tokenprune.select.simple import ranking
+from tokenprune.tokens import sanitize
+from tokenprune.units import Units
+
+
+@dataclass(frozen=True)
+class Sections:
+    """Embeddings of units, put together to those of their sections, beside a cheap score.
+
+    A short block answers a question by what stands around it, which HtmlRAG (arXiv 2411.02959, section 3.3)
+    reads by embedding blocks of 256 words. Here the small units are embedded, each without its headings, and
+    a section's vector is the mean of its units' (weighed by tokens): as good as reading the section in one,
+    and every token is read once. The headings above are embedded by themselves, once each; a heading that
+    says what the question says vouches for what it stands above, one that does not takes nothing away.
+    (Read together with the text, as one does with titles of passages, a heading that is off the topic spoils
+    the similarity: benchmarks/RESULTS.md.)
+
+    The score of a unit is ``smoothed(cheap_weight * cheap / best cheap + cosine of the unit)``, with the
+    weights of `Neighbours`, plus ``weight * max(cosine of its section, cosine of its heading)``. Where the
+    encoder reads only the units that the cheap score found best, as in IDCM (arXiv 2105.09816), the others
+    get the lowest similarities that were given.
+
+    Args:
+        cheap: reads all units; non-negative scores.
+        model: a sentence encoder: a named model, a folder or a hub name.
+        max_tokens: tokens of units that the encoder may read in one call; None: all of them.
+        weight: of section and heading.
+        cheap_weight: of the cheap score, as a share of the best one.
+        coarse_words: of the largest element that counts as a section.
+    """
+
+    cheap: Scorer
+    model: str = "minilm-l6"
+    max_tokens: int | None = 2048
+    weight: float = 1.5
+    cheap_weight: float = 0.5
+    coarse_words: int = 256
+
+    def score(self, query: str, documents: Sequence[Units]) -> list[FloatArray]:
+        """Return the sums described above."""
+        from tokenprune.models.encoder import Encoder
+
+        first = self.cheap.score(query, documents)
+        if not sum(map(len, first)):
+            return first
+        reads = self._chosen(documents, np.concatenate(first))
+        texts: dict[str, int] = {}
+        for units, read in zip(documents, reads, strict=True):
+            for i in np.flatnonzero(read).tolist():
+                texts.setdefault(units.texts[i], len(texts))
+                texts.setdefault(units.context[i], len(texts))
+        safe = [sanitize(text) for text in (query, *texts)]
+        vectors = Encoder.load(self.model).encode(safe)
+        asked, vectors = vectors[0], vectors[1:]
+        best = max(float(np.abs(f).max()) for f in first if len(f)) or 1.0
+        unit, section = [], []
+        for units, read in zip(documents, reads, strict=True):
+            own = vectors[[texts[units.texts[i]] for i in np.flatnonzero(read).tolist()]]
+            heading = vectors[[texts[units.context[i]] for i in np.flatnonzero(read).tolist()]] @ asked
+            heading[[not units.context[i] for i in np.flatnonzero(read).tolist()]] = -1.0
+            unit.append((own @ asked).astype(np.float64))
+            around = self._section_vectors(units, read, own) @ asked
+            section.append(np.maximum(around, heading).astype(np.float64))
+        similar, near = _filled(unit, reads), _filled(section, reads)
+        return [
+            smoothed(units, self.cheap_weight * cheap / best + s) + self.weight * n
+            for units, cheap, s, n in zip(documents, first, similar, near, strict=True)
+        ]
+
+    def within(self, max_tokens: int) -> Sections:
+        """Return a scorer that reads four budgets, if that is more than it would have."""
+        if self.max_tokens is None:
+            return self
+        return replace(
+            self, cheap=within(self.cheap, max_tokens), max_tokens=max(self.max_tokens, 4 * max_tokens)
+        )
+
+    def _chosen(self, documents: Sequence[Units], cheap: FloatArray) -> list[BoolArray]:
+        cost = np.maximum(np.concatenate([u.cost for u in documents]), 1)
+        chosen = np.ones(len(cheap), dtype=bool)
+        if self.max_tokens is not None:
+            order = ranking(cheap)
+            chosen[order] = np.cumsum(cost[order]) <= self.max_tokens
+            chosen[order[0]] = True
+        return np.split(chosen, np.cumsum([len(u) for u in documents])[:-1])
+
+    def _section_vectors(self, units: Units, read: BoolArray, own: Float32Array) -> Float32Array:
+        """The section's vector of every unit that was read, float32 [read, d], of unit length."""
+        if not len(own):
+            return own
+        _, block = np.unique(coarse_blocks(units, self.coarse_words)[read], return_inverse=True)
+        total = np.zeros((int(block.max()) + 1, own.shape[1]), dtype=np.float32)
+        np.add.at(total, block, own * np.maximum(units.cost[read], 1)[:, None])
+        total /= np.maximum(np.linalg.norm(total, axis=1, keepdims=True), 1e-9)
+        return np.asarray(total[block])
+
+
+def _filled(values: Sequence[FloatArray], reads: Sequence[BoolArray]) -> list[FloatArray]:
+    """Put values of the units that were read in their places, the lowest of them all in the others."""
+    lowest = min(float(v.min()) for v in values if len(v))
+    out = []
+    for value, read in zip(values, reads, strict=True):
+        full = np.full(len(read), lowest)
+        full[read] = value
+        out.append(full)
+    return out
