@@ -17,7 +17,7 @@ from tokenprune.models.labeler.labeler import Labeler
 if TYPE_CHECKING:
     import torch
 
-FAMILIES = ("open_provence", "xprovence", "provence")
+FAMILIES = ("mini", "open_provence", "xprovence", "provence")
 
 
 class Family(Protocol):
@@ -46,5 +46,5 @@ def load_labeler(name_or_path: str, device: str | None, dtype: str | torch.dtype
     found = checkpoint.config.get("model_type") or "(none)"
     raise ModelError(
         f"{name_or_path!r} is not a sentence labeler: its config.json has the model_type {found!r}; known "
-        "families: Provence (DeBERTa-v3), OpenProvence, XProvence"
+        "families: Provence (DeBERTa-v3), OpenProvence, XProvence, tokenprune_mini"
     )

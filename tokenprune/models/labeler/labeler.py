@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from tokenprune.arrays import IntArray
+from tokenprune.arrays import Float32Array, IntArray
 from tokenprune.errors import ModelError
 from tokenprune.models.batches import PADDED_TOKENS_CPU, TOKENISE_AT_ONCE, by_length
 from tokenprune.models.labeler.text import Frame, TextReader, Tokens
-from tokenprune.models.labeler.types import DEFAULT_THRESHOLD, Batch, Float32Array, Labels, Network, Passage
+from tokenprune.models.labeler.types import DEFAULT_THRESHOLD, Batch, Labels, Network, Passage
 from tokenprune.models.labeler.windows import cut, merge
 
 if TYPE_CHECKING:
@@ -125,9 +125,10 @@ class Labeler:
         room = self.max_length - len(self.frame) - len(query)
         titles = self._titles(passages, int(_TITLE_SHARE * room))
         windows: list[_Window] = []
+        edges = [_break_tokens(own, p.breaks) for p, own in zip(passages, tokens, strict=True)]
         of: list[list[int]] = []  # windows of each passage
-        for n, (passage, own, title) in enumerate(zip(passages, tokens, titles, strict=True)):
-            parts = cut(len(own.ids), _break_tokens(own, passage.breaks), room - len(title))
+        for n, (own, title) in enumerate(zip(tokens, titles, strict=True)):
+            parts = cut(len(own.ids), edges[n], room - len(title))
             of.append(list(range(len(windows), len(windows) + len(parts))))
             windows += [_Window(n, start, end) for start, end in parts]
         lead = len(self.frame) + len(query)
@@ -136,7 +137,10 @@ class Labeler:
         keep: list[Float32Array] = [np.empty(0, dtype=np.float32)] * len(windows)
         for rows in by_length(np.asarray(lengths, dtype=np.int64), self.batch_tokens):
             chosen = [windows[row] for row in rows.tolist()]
-            parts_of = [(titles[w.passage], tokens[w.passage].ids[w.start : w.end]) for w in chosen]
+            parts_of = [
+                (titles[w.passage], tokens[w.passage].ids[w.start : w.end], _sentences(edges[w.passage], w))
+                for w in chosen
+            ]
             batch = self._batch(query, parts_of)
             rank, probability = self.network.run(batch)
             ranks[rows] = rank
@@ -166,24 +170,32 @@ class Labeler:
         none = np.empty(0, dtype=np.int64)
         return [ids.get(text, none) for text in texts]
 
-    def _batch(self, query: IntArray, parts: Sequence[tuple[IntArray, IntArray]]) -> Batch:
+    def _batch(self, query: IntArray, parts: Sequence[tuple[IntArray, IntArray, IntArray]]) -> Batch:
         frame = self.frame
         head = np.concatenate((frame.before, query, frame.between)).astype(np.int64)
         tail = np.asarray(frame.after, dtype=np.int64)
-        rows = [np.concatenate((head, title, part, tail)) for title, part in parts]
+        rows = [np.concatenate((head, title, part, tail)) for title, part, _ in parts]
         width = max(map(len, rows))
         ids = np.full((len(rows), width), self.text.pad, dtype=np.int64)
         mask = np.zeros_like(ids)
         types = np.full_like(ids, frame.types[0])
         passage = np.empty((len(rows), 2), dtype=np.int64)
-        for i, (row, (title, part)) in enumerate(zip(rows, parts, strict=True)):
+        sentence = np.full_like(ids, -1)
+        for i, (row, (title, part, of)) in enumerate(zip(rows, parts, strict=True)):
             ids[i, : len(row)] = row
             mask[i, : len(row)] = 1
             types[i, len(head) : len(row)] = frame.types[1]
             begin = len(head) + len(title)
             passage[i] = begin, begin + len(part)
+            sentence[i, begin : begin + len(part)] = of
         asked = np.asarray([len(frame.before), len(frame.before) + len(query)], dtype=np.int64)
-        return Batch(ids, mask, types, np.tile(asked, (len(rows), 1)), passage)
+        return Batch(ids, mask, types, np.tile(asked, (len(rows), 1)), passage, sentence)
+
+
+def _sentences(edges: IntArray, window: _Window) -> IntArray:
+    """Which stretch between breaks each token of a window lies in, int64 [end - start], from 0."""
+    of = np.searchsorted(np.unique(edges), np.arange(window.start, window.end), side="right")
+    return (of - of[:1]).astype(np.int64)
 
 
 def _break_tokens(tokens: Tokens, breaks: Sequence[int]) -> IntArray:

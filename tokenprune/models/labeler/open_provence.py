@@ -18,13 +18,14 @@ import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from tokenprune.arrays import Float32Array
 from tokenprune.errors import MissingExtraError, ModelError
 from tokenprune.models.batches import padded_tokens
 from tokenprune.models.labeler.checkpoint import Checkpoint, Place, fill, ready
 from tokenprune.models.labeler.labeler import Labeler
 from tokenprune.models.labeler.text import pair_frame
 from tokenprune.models.labeler.torch_heads import build, config_of, outputs, tensors
-from tokenprune.models.labeler.types import DEFAULT_THRESHOLD, Batch, Float32Array
+from tokenprune.models.labeler.types import DEFAULT_THRESHOLD, Batch
 
 if TYPE_CHECKING:
     import torch

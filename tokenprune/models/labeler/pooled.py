@@ -10,9 +10,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from tokenprune.arrays import Float32Array
 from tokenprune.models.labeler.checkpoint import Checkpoint, Place, fill, ready
 from tokenprune.models.labeler.torch_heads import build, outputs, tensors
-from tokenprune.models.labeler.types import Batch, Float32Array
+from tokenprune.models.labeler.types import Batch
 
 if TYPE_CHECKING:
     import torch

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from tokenprune.arrays import Float32Array
 from tokenprune.errors import MissingExtraError, ModelError
-from tokenprune.models.labeler.types import Batch, Float32Array
+from tokenprune.models.labeler.types import Batch
 
 if TYPE_CHECKING:
     import torch

@@ -23,8 +23,8 @@ class Passage:
         text: offsets are in characters of this string.
         title: read before the text (before every window of it); has no labels. None: there is none.
         breaks: ascending offsets where the text may be cut when it is longer than the model's window
-            (sentence starts). A stretch between two of them that is longer than the window by itself is cut
-            between tokens.
+            (sentence starts); a model that judges sentences judges what lies between them. A stretch that is
+            longer than the window by itself is cut between tokens.
     """
 
     text: str
@@ -76,6 +76,8 @@ class Batch:
         types: int64 [b, t], the segment of each token as the tokenizer numbers it.
         query: int64 [b, 2], columns of the question's tokens, first and behind the last.
         passage: int64 [b, 2], the same of the passage's tokens; its title stands before them.
+        sentence: int64 [b, t], which stretch between the passage's breaks a token lies in, counted from 0 in
+            every window; -1 for all that is not of the passage.
     """
 
     ids: IntArray
@@ -83,6 +85,7 @@ class Batch:
     types: IntArray
     query: IntArray
     passage: IntArray
+    sentence: IntArray
 
 
 class Network(Protocol):

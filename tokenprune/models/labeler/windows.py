@@ -6,8 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tokenprune.arrays import IntArray
-from tokenprune.models.labeler.types import Float32Array
+from tokenprune.arrays import Float32Array, IntArray
 
 # Share of a window that the next one may read again, so that a sentence near the edge has its context once.
 OVERLAP = 0.125

@@ -1,0 +1,132 @@
+"""The family of our own small labelers: `mini_network` behind a `Labeler`, weights packed in 8 bits.
+
+A folder holds ``config.json`` (``model_type`` ``tokenprune_mini``, the sizes of `MiniConfig`, ``max_length``,
+``default_threshold``), ``tokenizer.json`` and ``model.safetensors``. A matrix is stored as int8 rows with one
+float32 scale each (``NAME`` and ``NAME.scale``), which is a quarter of its size and within 1/254 of a row's
+largest weight; it is unpacked when it is loaded, so it runs in whatever format the machine is fast in.
+"""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
+
+from tokenprune.arrays import Float32Array
+from tokenprune.errors import MissingExtraError, ModelError
+from tokenprune.models.labeler.checkpoint import Checkpoint, Place, fill
+from tokenprune.models.labeler.labeler import Labeler
+from tokenprune.models.labeler.text import Frame
+from tokenprune.models.labeler.types import DEFAULT_THRESHOLD, Batch
+
+if TYPE_CHECKING:
+    import torch
+
+    from tokenprune.models.labeler.mini_network import MiniNetwork, Window
+
+MODEL_TYPE = "tokenprune_mini"
+_SCALE = ".scale"
+
+
+def matches(config: dict[str, Any]) -> bool:
+    """Tell our own checkpoints by their ``model_type``."""
+    return config.get("model_type") == MODEL_TYPE
+
+
+def load(checkpoint: Checkpoint, device: str | None, dtype: str | torch.dtype | None) -> Labeler:
+    """Load a checkpoint; the encoder computes in ``dtype``, what judges its states in float32.
+
+    Raises:
+        ModelError: config or weights are not what the module describes.
+        MissingExtraError: torch is not installed.
+    """
+    place = Place.pick(device, dtype)
+    try:
+        from tokenprune.models.labeler.mini_network import MiniConfig, MiniNetwork
+    except ImportError as error:
+        raise MissingExtraError("sentence labeling", "models", error.name or "torch") from error
+    known = {f.name for f in fields(MiniConfig)}
+    try:
+        config = MiniConfig(**{k: v for k, v in checkpoint.config.items() if k in known})
+        network = MiniNetwork(config)
+        max_length = int(checkpoint.config["max_length"])
+        threshold = float(checkpoint.config.get("default_threshold", DEFAULT_THRESHOLD))
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise ModelError(
+            f"the config.json of {checkpoint.name!r} does not describe a model: {error}"
+        ) from error
+    fill(network, unpack(checkpoint.weights()), checkpoint.name)
+    reader, roles = checkpoint.reader()
+    cls, sep = checkpoint.special(roles, "cls_token"), checkpoint.special(roles, "sep_token")
+    return Labeler(
+        checkpoint.name,
+        reader,
+        Frame((cls,), (sep, cls), (sep,)),
+        MiniRunner(network, place),
+        max_length,
+        threshold,
+    )
+
+
+class MiniRunner:
+    """Runs the network on batches of a `Labeler`."""
+
+    def __init__(self, network: MiniNetwork, place: Place) -> None:
+        """Put the network where it runs."""
+        self._device = place.device
+        self._network = network.eval().requires_grad_(False).to(place.device)
+        self._network.encoder_to(place.dtype)
+
+    def run(self, batch: Batch) -> tuple[Float32Array, Float32Array]:
+        """Return rank logits [b] and keep probabilities [b, t]."""
+        import torch
+
+        with torch.inference_mode():
+            said = self._network(window(batch, self._device))
+            return said.rank.cpu().numpy(), torch.sigmoid(said.token).cpu().numpy()
+
+
+def window(batch: Batch, device: str) -> Window:
+    """Read positions and parts off a batch: the second text begins one column behind the question's end."""
+    import torch
+
+    from tokenprune.models.labeler.mini_network import Window
+
+    ids = torch.from_numpy(batch.ids).to(device)
+    filled = torch.from_numpy(batch.mask).to(device).bool()
+    column = torch.arange(ids.shape[1], device=device)[None]
+    second = torch.from_numpy(batch.query[:, 1:] + 1).to(device)
+    passage = (column >= second) & filled
+    position = torch.where(passage, column - second, column) * filled
+    sentence = torch.from_numpy(batch.sentence).to(device)
+    return Window(ids, passage, position, sentence, filled, int(batch.sentence.max(initial=-1)) + 1)
+
+
+def pack(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return weights as they are stored: matrices of 4,096 numbers or more in 8 bits a row."""
+    import torch
+
+    out: dict[str, torch.Tensor] = {}
+    for name, weight in state.items():
+        if weight.dim() != 2 or weight.numel() < 4096:
+            out[name] = weight.detach().float().contiguous()
+            continue
+        scale = weight.detach().float().abs().amax(1).clamp(min=1e-12) / 127
+        out[name] = torch.round(weight.detach().float() / scale[:, None]).to(torch.int8)
+        out[name + _SCALE] = scale
+    return out
+
+
+def unpack(stored: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Undo `pack`, in float32."""
+    import torch
+
+    out: dict[str, torch.Tensor] = {}
+    for name, weight in stored.items():
+        if name.endswith(_SCALE):
+            continue
+        if weight.dtype == torch.int8:
+            if name + _SCALE not in stored:
+                raise ModelError(f"{name} is stored in 8 bits without its scale")
+            weight = weight.float() * stored[name + _SCALE][:, None]
+        out[name] = weight
+    return out

@@ -1,0 +1,339 @@
+"""The network of `provence-mini`: late interaction and cross-attention in one encoder, sentences compared.
+
+A bi-encoder that was trained on a billion pairs knows more about relevance than a small cross-encoder learns
+in hours. So the network starts as that bi-encoder and grows into a cross-encoder:
+
+- Question and passage travel in one sequence, ``[CLS] question [SEP] [CLS] passage [SEP]``, each with
+  positions of its own. In the upper layers each may attend to the other, with a learned bias per layer, head
+  and direction on the attention logits; a strongly negative start makes them two separate texts.
+- Token states are compared as in ColBERT (arXiv 2004.12832, section 3.2): for each question token the best
+  cosine among a sentence's tokens, weighed by what the question token says and how rare it is.
+- Exact matches weighed by rarity stand beside it, since embeddings blur names and numbers.
+- A small transformer over the sentences of the window compares each with the others: which sentence answers
+  is a question of which answers best.
+
+As in Provence (arXiv 2501.16214, section 3) one pass gives a keep logit per passage token and a rank score
+per passage.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+N_FEATURES = 10
+
+
+@dataclass(frozen=True)
+class MiniConfig:
+    """Sizes of the network.
+
+    Args:
+        vocab_size: word pieces.
+        hidden: width of token states.
+        layers: transformer layers.
+        heads: attention heads of a layer.
+        ffn: width of the feed-forward layers.
+        positions: longest question or passage, in tokens.
+        cross_from: first layer in which question and passage attend to each other.
+        cross_start: attention-logit bias between them before training.
+        sentence_width: width of the transformer over sentences.
+        eps: of layer normalisation.
+    """
+
+    vocab_size: int = 30522
+    hidden: int = 384
+    layers: int = 6
+    heads: int = 12
+    ffn: int = 1536
+    positions: int = 512
+    cross_from: int = 2
+    cross_start: float = -5.0
+    sentence_width: int = 96
+    eps: float = 1e-12
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the sizes as JSON can hold them."""
+        return asdict(self)
+
+
+@dataclass
+class Window:
+    """A batch of (question, part of a passage) pairs.
+
+    Attributes:
+        ids: int64 [b, t], word pieces; padding is 0.
+        passage: bool [b, t], whether a token stands behind the question's ``[SEP]``.
+        position: int64 [b, t], counted from each ``[CLS]``.
+        sentence: int64 [b, t], the sentence a passage token belongs to; -1 for all others.
+        filled: bool [b, t], False for padding.
+        sentences: number of sentences of the largest window.
+    """
+
+    ids: Tensor
+    passage: Tensor
+    position: Tensor
+    sentence: Tensor
+    filled: Tensor
+    sentences: int
+
+
+@dataclass
+class Labelled:
+    """What the network says.
+
+    Attributes:
+        token: float32 [b, t], keep logits; meaningful where ``sentence >= 0``.
+        sentence: float32 [b, s], the part of it that is common to a sentence.
+        rank: float32 [b].
+        present: bool [b, s], which sentences a window has.
+    """
+
+    token: Tensor
+    sentence: Tensor
+    rank: Tensor
+    present: Tensor
+
+
+class _Layer(nn.Module):  # type: ignore[misc]
+    """A BERT layer (post-norm) whose attention takes a bias."""
+
+    def __init__(self, config: MiniConfig) -> None:
+        super().__init__()
+        self.heads = config.heads
+        self.qkv = nn.Linear(config.hidden, 3 * config.hidden)
+        self.out = nn.Linear(config.hidden, config.hidden)
+        self.norm1 = nn.LayerNorm(config.hidden, eps=config.eps)
+        self.up = nn.Linear(config.hidden, config.ffn)
+        self.down = nn.Linear(config.ffn, config.hidden)
+        self.norm2 = nn.LayerNorm(config.hidden, eps=config.eps)
+
+    def forward(self, x: Tensor, bias: Tensor) -> Tensor:
+        b, t, d = x.shape
+        q, k, v = self.qkv(x).view(b, t, 3, self.heads, d // self.heads).permute(2, 0, 3, 1, 4)
+        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=bias.to(q.dtype))
+        x = self.norm1(x + self.out(mixed.transpose(1, 2).reshape(b, t, d)))
+        return self.norm2(x + self.down(F.gelu(self.up(x))))
+
+
+class MiniNetwork(nn.Module):  # type: ignore[misc]
+    """See the module. Token states are computed in the dtype of the encoder, everything behind in float32."""
+
+    idf: Tensor
+
+    def __init__(self, config: MiniConfig) -> None:
+        """Build the network with random weights."""
+        super().__init__()
+        self.config = c = config
+        self.words = nn.Embedding(c.vocab_size, c.hidden)
+        self.places = nn.Embedding(c.positions, c.hidden)
+        self.norm = nn.LayerNorm(c.hidden, eps=c.eps)
+        self.layers = nn.ModuleList(_Layer(c) for _ in range(c.layers))
+        crossing = c.layers - c.cross_from
+        self.cross = nn.Parameter(torch.full((crossing, 2, c.heads), c.cross_start))
+        self.register_buffer("idf", torch.ones(c.vocab_size))
+        self.weigh = nn.Linear(c.hidden, 1)
+        self.weigh_idf = nn.Parameter(torch.tensor(1.0))
+        self.direct = nn.Linear(3 * N_FEATURES, 1)
+        self.project = nn.Linear(2 * c.hidden + 3 * N_FEATURES, c.sentence_width)
+        self.compare = nn.TransformerEncoderLayer(
+            c.sentence_width, 4, 2 * c.sentence_width, dropout=0.1, activation="gelu", batch_first=True
+        )
+        self.judge = nn.Linear(c.sentence_width, 1)
+        self.token = nn.Linear(c.hidden, 1)
+        self.rank = nn.Sequential(
+            nn.Linear(c.sentence_width + N_FEATURES + 1, c.sentence_width),
+            nn.GELU(),
+            nn.Linear(c.sentence_width, 1),
+        )
+        for last in (self.weigh, self.judge, self.token, self.rank[-1]):
+            assert isinstance(last, nn.Linear)
+            nn.init.zeros_(last.weight)
+            nn.init.zeros_(last.bias)
+
+    def forward(self, window: Window) -> Labelled:
+        """Label a batch."""
+        states, middle = self.encode(window)
+        return self.judge_states(window, states.float(), middle.float())
+
+    def encoder_to(self, dtype: torch.dtype) -> None:
+        """Compute token states in another format than what judges them."""
+        for part in (self.words, self.places, self.norm, self.layers):
+            part.to(dtype)
+
+    def encode(self, w: Window) -> tuple[Tensor, Tensor]:
+        """Return token states of the last layer and those from before question and passage meet."""
+        x = self.norm(self.words(w.ids) + self.places(w.position))
+        apart = w.passage[:, :, None] != w.passage[:, None, :]
+        padding = ~w.filled[:, None, None, :]
+        alone = torch.zeros(apart.shape, device=x.device)[:, None].masked_fill(padding | apart[:, None], -1e4)
+        to_passage = (~w.passage[:, :, None] & w.passage[:, None, :])[:, None]
+        middle = x
+        for i, layer in enumerate(self.layers):
+            bias = alone
+            if i >= self.config.cross_from:
+                into, back = self.cross[i - self.config.cross_from][:, None, :, None, None]
+                bias = torch.where(to_passage, into, torch.where(apart[:, None], back, 0.0))
+                bias = bias.masked_fill(padding, -1e4)
+            x = layer(x, bias)
+            if i == self.config.cross_from - 1:
+                middle = x
+        return x, middle
+
+    def judge_states(self, w: Window, states: Tensor, middle: Tensor) -> Labelled:
+        """Judge sentences by their token states, float32 [b, t, d]."""
+        b, _, d = states.shape
+        s = max(1, w.sentences)
+        slot = w.sentence.clamp(min=0)
+        inside = w.sentence >= 0
+        # Of the question neither [CLS] nor [SEP], which is the last of its columns.
+        last = (w.filled & ~w.passage).sum(1, keepdim=True) - 1
+        asked = w.filled & ~w.passage & (w.position > 0) & (w.position < last)
+        size = torch.zeros(b, s, device=states.device).scatter_add(1, slot, inside.float())
+        present = size > 0
+        features, whole = self._features(w, states, middle, slot, inside, asked, size)
+        mean = self._mean(states, slot, inside, size)
+        pull = (states * self._mean_query(states, asked)[:, None]).sum(-1) / d**0.5
+        strength = torch.where(inside, pull, torch.full_like(pull, -1e4))
+        top = torch.full((b, s), -1e4, device=states.device).scatter_reduce(1, slot, strength, "amax")
+        share = torch.exp(strength - top.gather(1, slot)) * inside
+        total = torch.zeros(b, s, device=states.device).scatter_add(1, slot, share).clamp(min=1e-6)
+        pulled = (
+            torch.zeros(b, s, d, device=states.device).scatter_add(
+                1, slot[:, :, None].expand(-1, -1, d), states * share[:, :, None]
+            )
+            / total[:, :, None]
+        )
+        count = present.sum(1, keepdim=True).clamp(min=1)[:, :, None]
+        masked = features.masked_fill(~present[:, :, None], -1e4)
+        against_mean = features - (features * present[:, :, None]).sum(1, keepdim=True) / count
+        against_best = features - masked.amax(1, keepdim=True)
+        looks = torch.cat((features, against_mean, against_best), -1).masked_fill(~present[:, :, None], 0.0)
+        x = F.gelu(self.project(torch.cat((mean, pulled, looks), -1)))
+        # A window without sentences still needs one key to attend to.
+        absent = ~present
+        absent[:, 0] = False
+        x = self.compare(x, src_key_padding_mask=absent)
+        sentence = (self.direct(looks) + self.judge(x)).squeeze(-1)
+        token = self.token(states).squeeze(-1) + sentence.gather(1, slot)
+        best = sentence.masked_fill(absent, -1e4).amax(1, keepdim=True)
+        pooled = (x * ~absent[:, :, None]).sum(1) / (~absent).sum(1, keepdim=True)
+        rank = self.rank(torch.cat((pooled, whole, best), -1)).squeeze(-1) + best.squeeze(-1)
+        return Labelled(token, sentence, rank, present)
+
+    def _features(
+        self,
+        w: Window,
+        states: Tensor,
+        middle: Tensor,
+        slot: Tensor,
+        inside: Tensor,
+        asked: Tensor,
+        size: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """Return float32 [b, s, N_FEATURES] of sentences and [b, N_FEATURES] of whole windows."""
+        idf = self.idf[w.ids] * asked
+        plain = asked.float() / asked.sum(1, keepdim=True).clamp(min=1)
+        rare = idf / idf.sum(1, keepdim=True).clamp(min=1e-6)
+        weight = F.softplus(self.weigh(states).squeeze(-1) + self.weigh_idf * self.idf[w.ids] / 4) * asked
+        weight = weight / weight.sum(1, keepdim=True).clamp(min=1e-6)
+        last, last_all = self._interaction(states, slot, inside, asked, size.shape[1])
+        early, early_all = self._interaction(middle, slot, inside, asked, size.shape[1])
+        same = (w.ids[:, :, None] == w.ids[:, None, :]) & asked[:, :, None] & inside[:, None, :]
+        found = torch.zeros(*asked.shape, size.shape[1], device=states.device)
+        found = found.scatter_reduce(2, slot[:, None].expand(-1, asked.shape[1], -1), same.float(), "amax")
+        found_all = found.amax(-1, keepdim=True)
+        length = size.clamp(min=1)
+        vector = F.normalize(self._mean(states, slot, inside, size), dim=-1)
+        query = F.normalize(self._mean_query(states, asked), dim=-1)
+        cosine = (vector * query[:, None]).sum(-1)
+        whole = F.normalize((states * inside[:, :, None]).sum(1), dim=-1)
+        hit = (found * rare[:, :, None]).sum(1)
+        first = torch.zeros_like(hit)
+        first[:, 0] = 1.0
+
+        def columns(a: Tensor, e: Tensor, f: Tensor, cos: Tensor, n: Tensor, f0: Tensor) -> Tensor:
+            hits = (f * rare[:, :, None]).sum(1)
+            return torch.stack(
+                (
+                    4 * (a * plain[:, :, None]).sum(1) - 2,
+                    4 * (a * weight[:, :, None]).sum(1) - 2,
+                    4 * (a * rare[:, :, None]).sum(1) - 2,
+                    4 * (e * rare[:, :, None]).sum(1) - 2,
+                    4 * cos - 2,
+                    2 * hits,
+                    2 * hits / (0.25 + 0.75 * n / 30),
+                    (f * idf[:, :, None]).amax(1) / 4,
+                    torch.log(n) - 3,
+                    f0,
+                ),
+                -1,
+            )
+
+        one = inside.sum(1, keepdim=True).clamp(min=1).float()
+        all_cos = (whole * query).sum(-1, keepdim=True)
+        return (
+            columns(last, early, found, cosine, length, first),
+            columns(last_all, early_all, found_all, all_cos, one, torch.zeros_like(one))[:, 0],
+        )
+
+    @staticmethod
+    def _interaction(x: Tensor, slot: Tensor, inside: Tensor, asked: Tensor, s: int) -> tuple[Tensor, Tensor]:
+        """Best cosine of each question token in each sentence, [b, t, s], and in the window, [b, t, 1]."""
+        unit = F.normalize(x, dim=-1)
+        cos = (unit @ unit.transpose(1, 2)).masked_fill(~inside[:, None, :], -1.0)
+        best = torch.full((*cos.shape[:2], s), -1.0, device=x.device)
+        best = best.scatter_reduce(2, slot[:, None].expand(-1, cos.shape[1], -1), cos, "amax")
+        best = best * asked[:, :, None]
+        return best, best.amax(-1, keepdim=True)
+
+    @staticmethod
+    def _mean(x: Tensor, slot: Tensor, inside: Tensor, size: Tensor) -> Tensor:
+        total = torch.zeros(*size.shape, x.shape[-1], device=x.device)
+        index = slot[:, :, None].expand(-1, -1, x.shape[-1])
+        return total.scatter_add(1, index, x * inside[:, :, None]) / size.clamp(min=1)[:, :, None]
+
+    @staticmethod
+    def _mean_query(x: Tensor, asked: Tensor) -> Tensor:
+        return (x * asked[:, :, None]).sum(1) / asked.sum(1, keepdim=True).clamp(min=1)
+
+
+def from_bert(state: dict[str, Tensor], config: MiniConfig) -> MiniNetwork:
+    """Start from the weights of a BERT encoder in Hugging Face's layout.
+
+    The second kind of BERT's token types is not used: both texts are read as the bi-encoder read them.
+    """
+    net = MiniNetwork(config)
+    take = {k.removeprefix("bert."): v.float() for k, v in state.items()}
+    with torch.no_grad():
+        net.words.weight.copy_(take["embeddings.word_embeddings.weight"])
+        first = take["embeddings.token_type_embeddings.weight"][0]
+        net.places.weight.copy_(take["embeddings.position_embeddings.weight"][: config.positions] + first)
+        _copy(net.norm, take, "embeddings.LayerNorm")
+        for i, layer in enumerate(net.layers):
+            assert isinstance(layer, _Layer)
+            at = f"encoder.layer.{i}."
+            for part in ("weight", "bias"):
+                names = [f"{at}attention.self.{n}.{part}" for n in ("query", "key", "value")]
+                getattr(layer.qkv, part).copy_(torch.cat([take[n] for n in names]))
+            _copy(layer.out, take, at + "attention.output.dense")
+            _copy(layer.norm1, take, at + "attention.output.LayerNorm")
+            _copy(layer.up, take, at + "intermediate.dense")
+            _copy(layer.down, take, at + "output.dense")
+            _copy(layer.norm2, take, at + "output.LayerNorm")
+        # The fusion that needs no training: late interaction, cosine and exact matches in the window.
+        net.direct.weight.zero_()
+        net.direct.bias.fill_(-1.5)
+        for column, value in ((0, 0.6), (1, 0.6), (4, 0.6), (5, 0.3)):
+            net.direct.weight[0, N_FEATURES + column] = value
+            net.direct.weight[0, column] = value / 2
+    return net
+
+
+def _copy(module: nn.Module, take: dict[str, Tensor], name: str) -> None:
+    for part in ("weight", "bias"):
+        getattr(module, part).copy_(take[f"{name}.{part}"])
