@@ -57,7 +57,7 @@ def htmlrag(
     reader = LocalPathModel(model) if upstream is None else UpstreamPathModel(upstream, model)
     paths = PathProbability(reader)
     scorer = TwoStep(steps[first], paths, first_budget, coarse_words, blend)
-    selector = choose(ShareOfBest(0.7), threshold, keep_ratio, top_k)
+    selector = choose(ShareOfBest(0.6), threshold, keep_ratio, top_k)
     return Pruner(
         HtmlBlocks(max_words, tuple(keep_attributes)), Structured(scorer), selector, renderer(output)
     )

@@ -31,7 +31,7 @@ def htmlrag_embed(
     output: str = "same",
 ) -> Pruner:
     """Compose the method; ``threshold`` is a score, ``output`` is ``same``, ``text`` or ``markdown``."""
-    selector = choose(ShareOfBest(0.75), threshold, keep_ratio, top_k)
+    selector = choose(ShareOfBest(0.65), threshold, keep_ratio, top_k)
     return Pruner(
         HtmlBlocks(max_words, tuple(keep_attributes)),
         Structured(Sections(Neighbours(BM25()), model, max_tokens=None, weight=2.0)),

@@ -37,4 +37,4 @@ def hybrid(
     """
     scorer = Structured(Sections(Neighbours(BM25()), model, embed_tokens))
     segmenter = ByKind(html=HtmlBlocks(max_words))
-    return Pruner(segmenter, scorer, choose(ShareOfBest(0.7), threshold, keep_ratio, top_k), renderer(output))
+    return Pruner(segmenter, scorer, choose(ShareOfBest(0.6), threshold, keep_ratio, top_k), renderer(output))
