@@ -1,7 +1,9 @@
 """What must hold of every method that needs no model, on any input."""
 
+import re
+
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from tokenprune.budget import Budget
@@ -109,6 +111,39 @@ def test_what_fits_is_left_alone(method, data, strategies):
         )
 
 
+# A word is a stretch without white space; of scripts without spaces every character is one.
+SCRIPTS = (
+    "\u0e00-\u109f\u1780-\u1b7f\u2e80-\u31ff\u3400-\ua4cf\ua980-\uaa7f\uf900-\ufaff\ufe30-\ufe4f\uff00-\uff9f"
+    "\U0001b000-\U0001b16f\U00020000-\U0003ffff"
+)
+UNSPACED = re.compile(f"[{SCRIPTS}]|[^{SCRIPTS}]+")
+LONG = 40  # characters, escapes included: what the smallest block may have; a longer word may be cut
+
+
+def whole_words(words):
+    return [part for word in words for part in UNSPACED.findall(word)]
+
+
+def from_whole_words(out, page, is_long):
+    """Whether all words stand in the page in this order: whole, or as parts of one that is too long."""
+    at = inside = 0
+    for word in out:
+        while at < len(page):
+            if not is_long(page[at]):
+                found = word == page[at]
+            else:
+                rest = iter(enumerate(page[at][inside:], inside + 1))
+                ends = [next((n for n, c in rest if c == w), -1) for w in word]
+                found = ends[-1] > 0
+            if found:
+                at, inside = (at, ends[-1]) if is_long(page[at]) else (at + 1, 0)
+                break
+            at, inside = at + 1, 0
+        else:
+            return False
+    return True
+
+
 @pytest.mark.parametrize("method", ["clean-html", "htmlrag-bm25", "bm25-sentences"])
 @given(data=st.data())
 def test_well_formed_words_survive_whole(method, data, strategies, read_html):
@@ -116,4 +151,15 @@ def test_well_formed_words_survive_whole(method, data, strategies, read_html):
     page = data.draw(strategies.nested_html)
     budget = data.draw(budgets)
     out = Pipeline([method]).prune(QUERY, [Document(page, kind="html")], budget).documents[0].text
-    assert read_html.is_subsequence(read_html.words(out), read_html.words(page))
+    kept, words = (whole_words(read_html.words(text)) for text in (out, page))
+    assert from_whole_words(kept, words, lambda w: len(w) + 3 * w.count("<") + 4 * w.count("&") > LONG)
+
+
+@given(data=st.data())
+def test_words_of_text_survive_whole(data, strategies, read_html):
+    text = data.draw(strategies.text)
+    limit = data.draw(st.integers(0, 40))
+    result = Pipeline(["bm25-sentences"]).prune(QUERY, [Document(text, kind="text")], Budget(limit))
+    kept, words = (whole_words(t.split()) for t in (result.documents[0].text, text))
+    assume(all(get_counter().count(w) < limit for w in words))
+    assert read_html.is_subsequence(kept, words)

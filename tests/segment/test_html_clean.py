@@ -16,7 +16,6 @@ from tokenprune.pipeline import Pipeline
 from tokenprune.registry import pruner
 from tokenprune.segment.html_clean import clean
 from tokenprune.segment.html_page import BREAK, CLOSE, OPEN, TEXT, escape_text, word_count
-from tokenprune.segment.html_tags import is_inline
 
 PAGES = {
     "plain": "<p>One</p><p>Two</p>",
@@ -374,10 +373,32 @@ def test_word_count():
     assert word_count("a" * 1000) == 40
 
 
-def test_is_inline():
-    assert is_inline("code")
-    assert not is_inline("p")
-    assert not is_inline("span")
+@pytest.mark.parametrize(
+    ("page", "keep", "expected"),
+    [
+        # a line break stays, whatever holds it and whatever it follows
+        ("one<sub><br></sub>two", (), "one<br>two"),
+        ("<a href=x>one</a><br>two", ("href",), '<a href="x">one</a><br>two'),
+        (
+            "<p><a href=x>one</a> <a href=y>two</a>",
+            ("href",),
+            '<p><a href="x">one</a> <a href="y">two</a></p>',
+        ),
+        ("one<a href=x></a>two", ("href",), "onetwo"),
+        # a block inside a line parts words
+        ("one<code><div>two</div></code>three", (), "one<code><div>two</div></code>three"),
+        # an element that holds blocks and begins or ends inside a word
+        ("one<q>two<div>three</div></q>four", (), "onetwo<div>three</div>four"),
+        ("one <q>two<div>three</div></q>four", (), "one <q>two<div>three</div></q>four"),
+        ("one<q>t<del>wo<div>three</div></del></q>", (), "onetwo<div>three</div>"),
+    ],
+)
+def test_words_stay_whole_and_apart(page, keep, expected, read_html):
+    cleaned_page = clean(page, keep)
+    rows = zip(cleaned_page.kind, cleaned_page.node, cleaned_page.text, strict=True)
+    out = "".join(t for k, n, t in rows if k not in (0, 1) or cleaned_page.alive[n])
+    assert out == expected
+    assert read_html.words(out) == read_html.words(page)
 
 
 def _all_pages():

@@ -9,8 +9,9 @@ from tokenprune.segment.html_tags import (
     ENDERS,
     GENERIC,
     INLINE,
-    INLINE_TAG,
     STRUCTURAL,
+    is_inline,
+    sets_apart,
 )
 
 
@@ -48,5 +49,16 @@ def test_which_tags_end_which_elements(outer):
 def test_classes_are_disjoint():
     assert not GENERIC & STRUCTURAL
     assert not INLINE & (GENERIC | STRUCTURAL)
-    assert all(INLINE_TAG.match(f"<{t}>") and INLINE_TAG.match(f"</{t}>") for t in INLINE)
-    assert not any(INLINE_TAG.match(f"<{t}>") for t in GENERIC | STRUCTURAL)
+
+
+def test_what_sits_inside_a_line():
+    """A link whose href is kept does as well."""
+    for tag in (*INLINE, "a", "span", "b"):
+        assert is_inline(tag)
+        assert not sets_apart(f"<{tag} x=1>")
+        assert not sets_apart(f"</{tag}>")
+    for tag in (*GENERIC, *STRUCTURAL, "center", "body"):
+        assert not is_inline(tag)
+        assert sets_apart(f"<{tag}>")
+        assert sets_apart(f"</{tag}>")
+    assert sets_apart("<br>")

@@ -21,8 +21,9 @@ from tokenprune.segment.html_compact import compact
 from tokenprune.segment.html_markup import clean_marked, markup, scoped
 from tokenprune.segment.html_page import BREAK, CLOSE, OPEN, TEXT, CleanPage, word_count
 from tokenprune.segment.html_ranges import partition, source_offsets, whole_entities
-from tokenprune.segment.html_tags import INLINE_TAG, LISTS, is_inline
+from tokenprune.segment.html_tags import LISTS, is_inline, sets_apart
 from tokenprune.segment.sentences import sentence_starts, split_long
+from tokenprune.segment.word_breaks import next_break
 from tokenprune.tokens import TokenCounter, counts_between
 from tokenprune.units import Pieces, Units, contexts
 
@@ -31,6 +32,8 @@ _TITLE, _TERM, _LIST, _TABLE = 0, 10, 1_000_000, 2_000_000
 _HEADINGS = {f"h{level}": level for level in range(1, 7)}
 # A row is read as a whole; its cells become blocks of their own only when it is much longer than a block.
 _ROW_FACTOR = 3
+# A sentence of more characters per word of a block is cut, and so is a word that has more than a block may.
+_LETTERS = 10
 
 
 @dataclass(frozen=True)
@@ -180,28 +183,40 @@ class _Cutter:
     def _long_run(self, i: int, j: int) -> None:
         """Cut a run between sentences (lines in code) into units of at most ``max_words`` words or so."""
         page = self.page
-        text = "".join(page.text[k] if page.kind[k] == TEXT else "" for k in range(i, j))
-        cuts = iter([*self._chunks(text, page.node[i]), len(text) + 1])
-        cut = next(cuts)
-        at = 0  # offset in text
-        unit = -1
-        k = i
+        ends: list[tuple[int, int, int]] = []  # first event, event behind it and end in the text of each part
+        parts: list[str] = []
+        whole: list[tuple[int, int]] = []  # where inline elements stand, which are not cut
+        at, k = 0, i
         while k < j:
-            node = page.node[k]
-            stop = self.close_of[node] + 1 if page.kind[k] == OPEN else k + 1
-            length = sum(len(page.text[m]) for m in range(k, stop) if page.kind[m] == TEXT)
+            stop = self.close_of[page.node[k]] + 1 if page.kind[k] == OPEN else k + 1
+            text = "".join(self._reads(m) for m in range(k, stop))
+            if page.kind[k] == OPEN:
+                whole.append((at, at + len(text)))
+            at += len(text)
+            parts.append(text)
+            ends.append((k, stop, at))
+            k = stop
+        text = "".join(parts)
+        cuts = iter([*_outside(text, self._chunks(text, page.node[i]), whole), len(text) + 1])
+        cut = next(cuts)
+        at, unit = 0, -1
+        for k, stop, end in ends:
             if unit < 0 or at >= cut:
                 unit = self._unit("", page.begin[k])
                 while at >= cut:
                     cut = next(cuts)
-            if page.kind[k] == TEXT and at < cut < at + length:
+            if page.kind[k] == TEXT and at < cut < end:
                 unit, cut = self._split_text(k, at, cut, cuts, unit)
             else:
                 for m in range(k, stop):
                     if page.kind[m] not in (OPEN, CLOSE) or page.alive[page.node[m]]:
                         self._piece(m, unit)
-            at += length
-            k = stop
+            at = end
+
+    def _reads(self, event: int) -> str:
+        """What an event says to someone who looks for words and lines."""
+        kind, text = self.page.kind[event], self.page.text[event]
+        return text if kind == TEXT else "\n" if kind == BREAK and text == "<br>" else ""
 
     def _split_text(self, k: int, at: int, cut: int, cuts: Iterator[int], unit: int) -> tuple[int, int]:
         page = self.page
@@ -227,7 +242,7 @@ class _Cutter:
             starts = [0, *(m.end() for m in re.finditer(r"\n", text) if m.end() < len(text))]
         else:
             starts = sentence_starts(text)
-        starts = [whole_entities(text, s) for s in split_long(text, starts, 10 * self.max_words)]
+        starts = [whole_entities(text, s) for s in split_long(text, starts, _LETTERS * self.max_words)]
         cuts: list[int] = []
         full = 0
         for a, b in pairwise([*starts, len(text)]):
@@ -366,7 +381,24 @@ class _Cutter:
         return [_visible(self.text, self.tag, pieces) for pieces in mine]
 
 
+def _outside(text: str, cuts: list[int], whole: list[tuple[int, int]]) -> list[int]:
+    """Move cuts out of ranges that stay whole, to the first place behind one where no word is cut."""
+    out: list[int] = []
+    n = 0
+    for cut in cuts:
+        while n < len(whole) and whole[n][1] <= cut:
+            n += 1
+        m = n
+        while m < len(whole) and whole[m][0] < cut:
+            cut = next_break(text, whole[m][1])
+            while m < len(whole) and whole[m][1] <= cut:
+                m += 1
+        if cut < len(text) and (not out or cut > out[-1]):
+            out.append(cut)
+    return out
+
+
 def _visible(text: list[str], tag: list[bool], pieces: list[int]) -> str:
     """Words of some pieces: block tags set words apart, inline ones do not."""
-    parts = [" " if tag[p] and not INLINE_TAG.match(text[p]) else "" if tag[p] else text[p] for p in pieces]
+    parts = [(" " if sets_apart(text[p]) else "") if tag[p] else text[p] for p in pieces]
     return unescape(" ".join("".join(parts).split()))

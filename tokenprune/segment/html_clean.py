@@ -7,6 +7,7 @@ elements and wrappers that wrap a single element. What stays is a flat list of t
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from collections.abc import Collection, Mapping
 from html import escape
 from typing import NamedTuple
@@ -16,6 +17,7 @@ from tokenprune.segment.html_hidden import VISIBILITY, State, painted
 from tokenprune.segment.html_page import BREAK, CLOSE, OPEN, TEXT, CleanPage, escape_text
 from tokenprune.segment.html_source import NUMBER, Scan, Target, parse
 from tokenprune.segment.html_tags import (
+    APART,
     CELLS,
     ENDED_BY,
     ENDED_BY_MASK,
@@ -71,6 +73,7 @@ class Cleaner(Target):
         self._own: list[bool] = []  # whether an element holds text of its own
         self._top = False  # the same of the page
         self._broken: list[int] = []  # elements that hold a line break
+        self._mixed: list[int] = []  # inline elements that hold a block
         self._inside = -1
         self._depth = 0  # of elements in the output
         self._pre = 0
@@ -192,6 +195,8 @@ class Cleaner(Target):
             self.page.bare[node] = True
         if self._hidden_from >= 0:
             self.page.dropped.append((self._hidden_from, self._text_end, self._hidden_why))
+        if self._mixed:
+            self._unwrap(self._mixed)
         self._settle_signs()
         while self.page.kind and self.page.kind[-1] == TEXT and self.page.text[-1] == "\n":
             self.page.truncate(len(self.page.kind) - 1)
@@ -296,7 +301,7 @@ class Cleaner(Target):
         """Write the white space that is due, as a line end behind a block and as a space inside a line."""
         if self._pending:
             page = self.page
-            line = bool(page.kind) and page.kind[-1] == CLOSE and page.tag[page.node[-1]] not in INLINE
+            line = bool(page.kind) and page.kind[-1] == CLOSE and page.tag[page.node[-1]] in APART
             at = page.after[-1] if page.after else 0
             self._emit(TEXT, self._inside, "\n" if line else " ", at, at)
             self._pending = self._edge = False
@@ -324,7 +329,7 @@ class Cleaner(Target):
         page = self.page
         if not page.kind or page.kind[-1] == BREAK:
             return True
-        return page.kind[-1] != TEXT and page.tag[page.node[-1]] not in INLINE
+        return page.kind[-1] != TEXT and page.tag[page.node[-1]] in APART
 
     def _settle_signs(self) -> None:
         """Write "<" and "&" at the end of a text plain if the next text does not make them read as markup."""
@@ -360,13 +365,15 @@ class Cleaner(Target):
         """Take an element without words out again, with all it holds except a white space."""
         page, at = self.page, self._opened[node]
         page.alive[node] = False
-        white = TEXT in page.kind[at:]
+        held = page.kind[at:]
+        white = TEXT in held
+        self._edge = self._edge or BREAK in held
         if at and not self._pre and page.kind[at - 1] == TEXT and page.text[at - 1] in (" ", "\n"):
             white, at = True, at - 1
         if white:
             self._space, self._pending = False, True
         page.truncate(at)
-        self._edge = self._edge or page.tag[node] not in INLINE
+        self._edge = self._edge or page.tag[node] in APART
 
     def _collapse(self, node: int) -> None:
         """Settle a closed element: of a wrapper and the only element in it, one is enough.
@@ -383,12 +390,14 @@ class Cleaner(Target):
                     break
                 page.alive[survivor] = False
                 survivor = self._only[survivor]
-        else:
+        elif tag in STRUCTURAL:
             while self._wraps_one(node) and self._gives_way(self._only[node], tag):
                 only = self._only[node]
                 page.alive[only] = False
                 self._kids[node], self._only[node] = self._kids[only], self._only[only]
                 self._own[node], self._enders[node] = self._own[only], self._enders[only]
+        if self._kids[node] and tag not in APART:
+            self._mixed.append(node)
         if parent >= 0:
             if tag in GENERIC or tag in STRUCTURAL:
                 self._kids[parent] += 1
@@ -398,6 +407,45 @@ class Cleaner(Target):
                 self._own[parent] = True
         elif tag not in GENERIC and tag not in STRUCTURAL:
             self._top = True
+
+    def _unwrap(self, mixed: list[int]) -> None:
+        """Take out the tags of inline elements that hold blocks and begin or end inside a word.
+
+        Such an element cannot be part of a line, and a word cannot be part of two blocks.
+        """
+        page = self.page
+        at = {n: i for i, (k, n) in enumerate(zip(page.kind, page.node, strict=True)) if k == CLOSE}
+        gone: set[int] = set()
+        around = set(mixed)
+        for node in mixed:
+            while (node := page.parent[node]) >= 0 and page.tag[node] not in APART:
+                around.add(node)
+        for node in around:
+            ends = self._opened[node], at[node]
+            if any(self._in_word(i) for i in ends):
+                page.alive[node] = False
+                gone.update(ends)
+        if gone:
+            self._forget(gone)
+
+    def _in_word(self, i: int) -> bool:
+        """Whether the tag of an event stands between two characters of a word."""
+        page, n = self.page, len(self.page.kind)
+        for step in (-1, 1):
+            k = i + step
+            while 0 <= k < n and page.kind[k] in (OPEN, CLOSE) and page.tag[page.node[k]] not in APART:
+                k += step
+            if not 0 <= k < n or page.kind[k] != TEXT or page.text[k][min(step, 0)].isspace():
+                return False
+        return True
+
+    def _forget(self, gone: set[int]) -> None:
+        """Take events out of the page."""
+        page = self.page
+        for column in (page.kind, page.node, page.text, page.begin, page.after):
+            column[:] = [x for i, x in enumerate(column) if i not in gone]  # type: ignore[misc]
+        lost = sorted(gone)
+        self._dangling = [i - bisect_left(lost, i) for i in self._dangling]
 
     def _wraps_one(self, node: int) -> bool:
         return self._kids[node] == 1 and not self._own[node]

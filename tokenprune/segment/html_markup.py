@@ -5,6 +5,7 @@ Recorded in the same single pass as the cleaned page, and only when asked for.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Collection, Mapping
 
 import numpy as np
@@ -49,6 +50,11 @@ class MarkedCleaner(Cleaner):
         super().end(tag)
         if inline and len(self._stack) < depth and self._within >= 0:
             self._within = self.inline_parent[self._within]
+
+    def _forget(self, gone: set[int]) -> None:
+        super()._forget(gone)
+        lost = sorted(gone)
+        self.inline_of = {i - bisect_left(lost, i): inline for i, inline in self.inline_of.items()}
 
     def _write(self, text: str) -> None:
         super()._write(text)

@@ -18,9 +18,10 @@ STRUCTURAL = frozenset(
 BLOCKS = GENERIC | STRUCTURAL
 # The only inline tags that carry meaning; the others (a, span, b, ...) only say how the page looks.
 INLINE = frozenset("code kbd samp sub sup del ins q".split())
-INLINE_TAG = re.compile(rf"</?(?:{'|'.join(sorted(INLINE))})\b")
 # Blocks that say only how the page looks: their tags go, but words on both sides must not run together.
 UNWRAPPED_BLOCKS = frozenset(("center", "noscript", "body"))
+# All that does not sit inside a line; what is not named here (a link, say, whose ``href`` is kept) does.
+APART = BLOCKS | UNWRAPPED_BLOCKS | {"html", "head"}
 HEADINGS = frozenset("h1 h2 h3 h4 h5 h6".split())
 LISTS = frozenset(("ul", "ol", "dl"))
 # Cells stay when empty: the columns of a table depend on them.
@@ -66,7 +67,14 @@ def attributes(source: str) -> dict[str, str]:
 
 def is_inline(tag: str) -> bool:
     """Whether an element sits inside a line of text."""
-    return tag in INLINE
+    return tag not in APART
+
+
+@lru_cache(maxsize=4096)
+def sets_apart(piece: str) -> bool:
+    """Whether the words on both sides of a tag, as it is written, are not one word."""
+    name = read_tag(piece)[0]
+    return name == "br" or not is_inline(name)
 
 
 @lru_cache(maxsize=4096)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -11,6 +12,7 @@ from sentencex import get_sentence_boundaries
 
 from tokenprune.document import Document
 from tokenprune.segment.text_structure import text_leads
+from tokenprune.segment.word_breaks import cut_before, outside_words
 from tokenprune.tokens import TokenCounter, counts_between, sanitize
 from tokenprune.units import Units
 
@@ -24,7 +26,6 @@ _STARTS_LOWER = re.compile(r"\s*[a-z(\u00df-\u00f6\u00f8-\u00ff]")
 _ENDS_SENTENCE = re.compile(r"[.!?:;\u3002\uff01\uff1f\u2026][\"'\u201d\u2019)\]\u300d\u300f]*\s*$")
 _LIST_MARK_ONLY = re.compile(rf"\s*(?:{_NUMBERED}|[-*+\u2022])\s*$")
 _LONGEST_MARK = 40  # characters of a list mark with the white space around it
-_CLAUSE_END = re.compile(r"[,;:\u3001\uff0c\uff1b]\s*|\s+")
 
 _ENDS_BLOCK = ("blank", "heading", "table")  # kinds of lines after which text starts anew
 
@@ -145,7 +146,7 @@ def sentence_starts(text: str, language: str | None = None) -> list[int]:
             joined[i] = " "
         safe = "".join(joined)
     code = language or language_of(safe)
-    found = {int(b["start_index"]) for b in get_sentence_boundaries(code, safe)}
+    found = {outside_words(safe, int(b["start_index"])) for b in get_sentence_boundaries(code, safe)} - {-1}
     starts = sorted(found | forced | {0})
     kept: list[int] = []
     region = 0
@@ -180,33 +181,47 @@ def _is_mark(text: str, start: int, end: int) -> bool:
     return end - start < _LONGEST_MARK and _LIST_MARK_ONLY.match(text[start:end]) is not None
 
 
-def split_long(text: str, starts: list[int], max_characters: int) -> list[int]:
-    """Cut slices longer than ``max_characters`` at a line end, else a clause end or space, else anywhere."""
+def split_long(
+    text: str, starts: list[int], max_characters: int, reach: Callable[[int], int] | None = None
+) -> list[int]:
+    """Cut slices longer than ``max_characters`` at a line end, else a clause end or between words.
+
+    Args:
+        text: any text.
+        starts: where its slices start; ascending, from 0.
+        max_characters: of a slice; white space at its end comes on top.
+        reach: offset of a word -> how far it may reach to stay whole; None: a word of more than
+            ``max_characters`` is cut.
+    """
     out: list[int] = []
     for a, b in pairwise([*starts, len(text)]):
         out.append(a)
         while b - a > max_characters:
-            low, high = a + max_characters // 2, a + max_characters
-            cut = text.rfind("\n", low, high) + 1
-            if cut <= low:
-                ends = [m.end() for m in _CLAUSE_END.finditer(text, low, high)]
-                cut = ends[-1] if ends else high
-            out.append(cut)
-            a = cut
+            high = a + max_characters
+            a = cut_before(text, a, high, reach)
+            if a >= b:
+                break
+            out.append(a)
     return out
 
 
 def _split_costly(text: str, starts: list[int], max_tokens: int, counter: TokenCounter) -> list[int]:
-    """Cut slices of more than ``max_tokens`` tokens into parts of about half of that."""
+    """Cut slices of more than ``max_tokens`` tokens into parts of about half of that; words stay whole."""
     bounds = np.asarray([*starts, len(text)], dtype=np.int64)
     out: list[int] = []
-    tokens = counts_between(counter.starts(text), bounds).tolist()
+    places = counter.starts(text)
+    tokens = counts_between(places, bounds).tolist()
     for (a, b), count in zip(pairwise(bounds.tolist()), tokens, strict=True):
         if count <= max_tokens:
             out.append(a)
         else:
+
+            def reach(at: int, a: int = a, b: int = b) -> int:
+                last = int(np.searchsorted(places, a + at)) + max_tokens
+                return min(b, int(places[last]) if last < len(places) else b) - a
+
             size = max(4, max_tokens * (b - a) // (2 * count))
-            out += [a + start for start in split_long(text[a:b], [0], size)]
+            out += [a + start for start in split_long(text[a:b], [0], size, reach)]
     return out
 
 
