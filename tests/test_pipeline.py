@@ -345,7 +345,7 @@ def test_cleaned_form_larger_than_the_budget_is_pruned(check):
     result = pipe.prune("cat", [document], tp.Budget(limit))
     check(result, [document], limit)
     assert {u.reason for u in result.receipts[0].units} == {"comment", "kept", "over-budget"}
-    assert "</li>" in result.documents[0].text
+    assert "</p>" in result.documents[0].text
     with pytest.raises(QueryError):
         pipe.prune("", [document], tp.Budget(limit))
 
