@@ -27,6 +27,7 @@ def test_html_and_text_go_to_their_pruners(samples, check):
     for receipt, stage in zip(result.receipts, ["htmlrag-bm25", "bm25-sentences"], strict=True):
         assert {u.stage for u in receipt.units} == {stage}
     assert all("appending" in d.text for d in result.documents)
+    assert [d.kind for d in result.documents] == ["html", "text"]
     assert result.tokens_after < result.tokens_before / 2
     assert set(result.stages) == {
         "count", "segment:htmlrag-bm25", "score:htmlrag-bm25",
@@ -279,13 +280,127 @@ def test_text_output_with_models(method, samples, check):
     assert result.tokens_after <= 200
 
 
+# -- documents that fit -------------------------------------------------------------------------------
+
+HIDDEN = '<h1>Top</h1><p>Cats sleep.</p><div style="display:none">SECRETINJ</div><script>var a=1</script>'
+SHOWN = {
+    "same": "<h1>Top</h1><p>Cats sleep.",
+    "html": "<h1>Top</h1><p>Cats sleep.</p>",  # clean-html always writes all tags
+    "markdown": "# Top\n\nCats sleep.",
+    "text": "Top\nCats sleep.",
+}
+HTML_METHODS = ["clean-html", "boilerplate", "random", "htmlrag-bm25", "bm25-sentences"]
+WITH_MODELS = ["embed-sentences", "htmlrag", "htmlrag-embed", "hybrid", "provence"]
+
+
+def no_model(*_, **__):
+    raise AssertionError("a model was asked for")
+
+
+@pytest.mark.parametrize("output", SHOWN)
+@pytest.mark.parametrize("method", [*HTML_METHODS, *WITH_MODELS])
+@pytest.mark.parametrize("budget", [tp.Budget(60), tp.Budget(10**6), tp.Budget(keep_ratio=1)], ids=str)
+def test_html_that_fits_is_cleaned(method, output, budget, check, monkeypatch):
+    """Nothing is scored, so no question is needed and no model is read."""
+    monkeypatch.setattr("tokenprune.pipeline.score_and_rank", no_model)
+    document = tp.Document(HIDDEN, kind="html")
+    pipe = tp.Pipeline([tp.pruner(method, output=output)])
+    result = pipe.prune("", [document], budget)
+    check(result, [document], budget.limit(result.tokens_before))
+    (out,) = result.documents
+    assert out.text.strip() == SHOWN["html" if (method, output) == ("clean-html", "same") else output]
+    assert out.kind == ("html" if output in ("same", "html") else "text")
+    units = [(u.kept, u.stage, u.reason) for u in result.receipts[0].units]
+    assert (False, method, "hidden:display-none") in units
+    assert (False, method, "script") in units
+    assert {u for u in units if u[0]} == {(True, method, "fits-budget")}
+    assert result.restore(out.id) == HIDDEN
+
+
+def test_text_that_fits_stays_byte_for_byte():
+    text = "Cats\u200b sleep. \n\n <div hidden>no page</div>  Dogs bark."
+    for method in [*HTML_METHODS, *WITH_MODELS]:
+        pruner = tp.pruner(method)
+        if "text" in pruner.kinds:
+            result = tp.Pipeline([pruner]).prune("", [tp.Document(text, kind="text")], tp.Budget(100))
+            assert result.documents[0].text == text
+            assert [u.reason for u in result.receipts[0].units] == ["fits-budget"]
+
+
+def test_none_leaves_a_page_that_fits(check):
+    document = tp.Document(HIDDEN, kind="html")
+    result = tp.Pipeline(["none"]).prune("", [document], tp.Budget(60))
+    assert result.documents[0].text == HIDDEN
+    # A page that no pruner accepts, as well.
+    pipe = tp.Pipeline([tp.pruner("bm25-sentences", kinds=["text"])])
+    assert pipe.prune("", [document], tp.Budget(60)).documents[0].text == HIDDEN
+
+
+def test_cleaned_form_larger_than_the_budget_is_pruned(check):
+    """All end tags written out, the page exceeds a budget that it fits as it is."""
+    page = "<!-- c --><div>" + "".join(f"<p>cat {n}" for n in range(40)) + "</div>"
+    document = tp.Document(page, kind="html")
+    limit = get_counter().count(page)
+    pipe = tp.Pipeline([tp.pruner("bm25-sentences", output="html")])
+    result = pipe.prune("cat", [document], tp.Budget(limit))
+    check(result, [document], limit)
+    assert {u.reason for u in result.receipts[0].units} == {"comment", "kept", "over-budget"}
+    assert "</p>" in result.documents[0].text
+    with pytest.raises(QueryError):
+        pipe.prune("", [document], tp.Budget(limit))
+
+
+@pytest.mark.parametrize("budget", [None, tp.Budget(200)], ids=str)
+def test_hidden_text_does_not_come_back_where_the_output_is_longer(budget):
+    """A page that grows by its end tags or its table's rules is still cleaned and in the form asked for."""
+    page = "<p>a<p>b<p>c<p>d<p>e<p hidden>X<table><tr><td>1<td>2<tr><td>3<td>4</table>"
+    for output in ("html", "markdown"):
+        result = tp.Pipeline([tp.pruner("clean-html", output=output)]).prune("", [page], budget)
+        text = result.documents[0].text
+        assert output == "markdown" or result.tokens_after > result.tokens_before
+        assert "X" not in text
+        assert ("</p>" in text) == (output == "html")
+        assert ("|---|" in text) == (output == "markdown")
+
+
+def test_stages_are_chosen_by_what_a_text_is_now(check):
+    """Behind Markdown, methods for texts come, and those for HTML do not; their kinds say so."""
+    page = "<h1>Cats</h1>" + "".join(
+        f"<p>Cats sleep in bed {n}.</p><p>Dogs bark at {n}.</p>" for n in range(30)
+    )
+    document = tp.Document(page + "<div hidden>SECRET cats</div>", kind="html")
+    markdown = tp.pruner("clean-html", output="markdown")
+    text_only = tp.pruner("bm25-sentences", kinds=["text"])
+    for budget in (None, tp.Budget(40)):
+        result = tp.Pipeline([markdown, text_only]).prune("sleep", [document], budget)
+        check(result, [document], budget and budget.max_tokens)
+        assert result.documents[0].kind == "text"
+        assert "Dogs" not in result.documents[0].text
+        stages = {(u.stage, u.kept) for u in result.receipts[0].units}
+        assert stages == {("clean-html", False), ("bm25-sentences", False), ("bm25-sentences", True)}
+        for u in result.receipts[0].units:
+            if u.kept:
+                assert "Dogs bark at" not in document.text[u.start : u.end]
+        # A method for HTML behind it has nothing to do: no question is needed.
+        result = tp.Pipeline([markdown, "htmlrag-bm25"]).prune("", [document], budget)
+        check(result, [document], budget and budget.max_tokens)
+        assert result.documents[0].text.startswith("# Cats\n\nCats sleep in bed 0.")
+        assert "SECRET" not in result.documents[0].text
+        assert {u.stage for u in result.receipts[0].units} == {"clean-html"}
+    whole = tp.Pipeline([markdown, text_only]).prune("", [document], tp.Budget(10**6))
+    assert whole.documents[0].text.startswith("# Cats\n\n")
+    assert "SECRET" not in whole.documents[0].text
+
+
 # -- queries and errors -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("query", ["", " \n\t"])
 def test_empty_query(query, samples):
     documents = [tp.Document(samples.prose(1))]
-    with pytest.raises(QueryError, match=r"query is empty.*'bm25-sentences'.*clean-html, none, random"):
+    with pytest.raises(
+        QueryError, match=r"query is empty.*'bm25-sentences'.*boilerplate, clean-html, none, random"
+    ):
         tp.Pipeline(["bm25-sentences"]).prune(query, documents)
     for method in ("none", "random", "clean-html"):
         assert tp.Pipeline([method]).prune(query, documents, tp.Budget(50)).tokens_after <= 50

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
-from tokenprune.errors import UnknownNameError
+from tokenprune.errors import ModelError, UnknownNameError
 from tokenprune.tokens import DEFAULT_TOKENIZER, TokenCounter, counts_between, get_counter, sanitize
 
 ODD = [
@@ -141,3 +141,20 @@ def test_folder_without_a_tokenizer(tmp_path):
 def test_counter_from_a_tokenizer(tokenizer_json):
     mine = TokenCounter("mine", Tokenizer.from_file(str(tokenizer_json)))
     assert (mine.name, mine.count("Hello world")) == ("mine", 2)
+
+
+def test_unreachable_tokenizer_is_one_line(monkeypatch):
+    import tokenizers
+
+    def unreachable(name):
+        raise OSError("no route to the hub\nand much more\nof this")
+
+    class Tokenizer:
+        from_pretrained = staticmethod(unreachable)
+
+    monkeypatch.setattr(tokenizers, "Tokenizer", Tokenizer)
+    with pytest.raises(ModelError) as caught:
+        get_counter("zzz/yyy")
+    message = str(caught.value)
+    assert "\n" not in message
+    assert "'zzz/yyy' cannot be fetched: no route to the hub; name a folder" in message

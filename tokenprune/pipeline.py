@@ -6,53 +6,47 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from itertools import count
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
-from tokenprune.arrays import BoolArray, FloatArray, IntArray
+from tokenprune.arrays import BoolArray, FloatArray
 from tokenprune.budget import Budget, comparable
 from tokenprune.document import Document
-from tokenprune.errors import BudgetError, ConfigError, DocumentError, QueryError
+from tokenprune.errors import BudgetError, ConfigError, QueryError
+from tokenprune.job import Job, make_jobs
 from tokenprune.pruners.base import Pruner
-from tokenprune.receipt import PruneResult, Receipt, UnitRecords, compose
+from tokenprune.receipt import PruneResult, Receipt
 from tokenprune.registry import pruner as build_pruner
+from tokenprune.registry import without_query
 from tokenprune.render.costs import priced
 from tokenprune.score import ranks, score_and_rank, within
 from tokenprune.select.budget import fill
 from tokenprune.select.simple import KeepRatio, ranking
-from tokenprune.tokens import DEFAULT_TOKENIZER, TokenCounter, counts_between, get_counter
-from tokenprune.units import GONE, OffsetMap, Units
-
-
-@dataclass
-class _Job:
-    """One document on its way through the pipeline."""
-
-    original: Document
-    starts: IntArray  # where its tokens start
-    current: Document
-    records: UnitRecords
-    offsets: OffsetMap | None = None  # from `current` to the original; None: they are the same
-    notes: tuple[str, ...] = ()
-    tokens_after: int = 0
-    rank: float | None = None
-    beaten: bool = False  # in rank by enough others, so that nothing of it may stay
-
-    @property
-    def tokens_before(self) -> int:
-        return len(self.starts)
+from tokenprune.tokens import DEFAULT_TOKENIZER, TokenCounter, get_counter
+from tokenprune.units import Units
 
 
 @dataclass
 class _Scored:
     """A document segmented and scored by its last pruner, waiting for the selection."""
 
-    job: _Job
+    job: Job
     pruner: Pruner
     units: Units
     scores: FloatArray
+
+    def finish(self, keep: BoolArray, counter: TokenCounter, dropped: str) -> None:
+        """Give the document its output and receipt of this stage."""
+        self.job.finish(self.pruner, self.units, self.scores, keep, counter, dropped=dropped)
+
+
+class _Whole(NamedTuple):
+    """Documents that fit, with everything kept."""
+
+    jobs: list[Job]
+    ranked: bool  # whether the result still depends on how they rank
 
 
 @dataclass
@@ -71,8 +65,10 @@ class _Clock:
 class Pipeline:
     """Prunes documents for a question; the same input gives the same output. Safe to use from threads.
 
-    A document goes, in order, through all pruners that accept its kind. The last of them spends the budget;
-    those before it use their own selectors. A document that no pruner accepts passes unchanged (under a
+    A document goes, in order, through all pruners that accept its kind; a page that one of them wrote as
+    Markdown or text is a text for those behind it. The last of them spends the budget; those before it use
+    their own selectors. Of documents that fit the budget everything is kept: texts stay as they are, HTML is
+    cleaned and written in the form asked for. A document that no pruner accepts passes unchanged (under a
     budget it is cut at the end if it must be).
     """
 
@@ -145,35 +141,35 @@ class Pipeline:
             raise QueryError(f"the query must be str, not {type(query).__name__}")
         counter = self.counter
         with clock.time("count"):
-            jobs = _jobs(documents, counter)
+            jobs = make_jobs(documents, counter)
         before = sum(j.tokens_before for j in jobs)
         limit = budget.limit(before)
-        fits = limit is not None and before <= limit
+        whole = None if limit is None or before > limit else self._whole(jobs, limit, counter, clock)
         order: Sequence[int] = range(len(jobs))
-        if fits and not any(p.ranks and j.original.kind in p.kinds for p in self.pruners for j in jobs):
-            for job in jobs:
-                _leave(job, "none", "fits-budget")
+        if whole is not None and not whole.ranked:
+            for job, cleaned in zip(jobs, whole.jobs, strict=True):
+                job.adopt(cleaned)
         else:
-            self._require_query(query, jobs)
             scored, untouched = self._score(query, jobs, limit, counter, clock)
             order = _order(jobs, scored)
-            if fits:
-                for job in [*untouched, *(item.job for item in scored if not item.job.beaten)]:
-                    _leave(job, "none", "fits-budget")
+            if whole is not None:
+                for job, cleaned in zip(jobs, whole.jobs, strict=True):
+                    if not job.beaten:
+                        job.adopt(cleaned)
                 scored = [item for item in scored if item.job.beaten]
             elif limit is not None and sum(j.tokens_before for j in untouched) > 0:
                 scored += self._cut(untouched, limit, counter)
             else:
                 for job in untouched:
-                    _leave(job, "none", "no-pruner-for-kind")
+                    job.leave("none", "no-pruner-for-kind")
             with clock.time("select"):
                 masks = _adaptive(scored, counter) if limit is None else _within(scored, limit, counter)
             with clock.time("render"):
                 for item, mask in zip(scored, masks, strict=True):
-                    _finish(item, mask, counter, "low-score" if limit is None else "over-budget")
+                    item.finish(mask, counter, "low-score" if limit is None else "over-budget")
         ordered = [jobs[n] for n in order]
         return PruneResult(
-            documents=[j.original.with_text(j.current.text) for j in ordered],
+            documents=[j.current for j in ordered],
             receipts=[
                 Receipt(str(j.original.id), j.records, j.tokens_before, j.tokens_after, j.notes, j.rank)
                 for j in ordered
@@ -185,53 +181,85 @@ class Pipeline:
             originals={str(j.original.id): j.original for j in jobs},
         )
 
-    def _require_query(self, query: str, jobs: Sequence[_Job]) -> None:
-        if query.strip():
-            return
-        kinds = {j.original.kind for j in jobs if j.original.text.strip()}
-        for pruner in self.pruners:
-            if pruner.uses_query and kinds & set(pruner.kinds):
-                raise QueryError(
-                    f"the query is empty, but {pruner.name!r} prunes for a question: give one, or use a "
-                    "method that needs none (clean-html, none, random)"
-                )
+    def _whole(self, jobs: Sequence[Job], limit: int, counter: TokenCounter, clock: _Clock) -> _Whole | None:
+        """Keep everything of documents that fit: HTML is cleaned and written in the form asked for.
+
+        Nothing is scored: no question is asked and no model is read.
+
+        Returns:
+            Finished copies of the jobs; None where they exceed the budget in that form.
+        """
+        copies: list[Job] = []
+        ranked = False
+        for job in jobs:
+            copy = replace(job)
+            copy.leave("none", "fits-budget")
+            for pruner in self.pruners:
+                if copy.current.kind not in pruner.kinds:
+                    continue
+                ranked = ranked or pruner.ranks
+                if copy.current.kind == "html" and not pruner.as_is:
+                    with clock.time(f"segment:{pruner.name}"):
+                        units = pruner.segmenter.segment(copy.current, counter)
+                    with clock.time("render"):
+                        unscored, all_of_it = np.full(len(units), np.nan), np.ones(len(units), dtype=bool)
+                        reason = "fits-budget"
+                        copy.finish(pruner, units, unscored, all_of_it, counter, kept=reason, dropped=reason)
+            copies.append(copy)
+        return _Whole(copies, ranked) if sum(j.tokens_after for j in copies) <= limit else None
 
     def _score(
-        self, query: str, jobs: Sequence[_Job], limit: int | None, counter: TokenCounter, clock: _Clock
-    ) -> tuple[list[_Scored], list[_Job]]:
+        self, query: str, jobs: Sequence[Job], limit: int | None, counter: TokenCounter, clock: _Clock
+    ) -> tuple[list[_Scored], list[Job]]:
         """Run all stages but the last selection; return what waits for it, and jobs no pruner accepted."""
-        last = {
-            id(job): n
-            for job in jobs
-            for n, pruner in enumerate(self.pruners)
-            if job.original.kind in pruner.kinds
-        }
         scored: list[_Scored] = []
+        accepted: set[int] = set()
+        waiting: set[int] = set()  # for the selection
         for n, pruner in enumerate(self.pruners):
-            mine = [j for j in jobs if j.original.kind in pruner.kinds]
+            mine = [j for j in jobs if j.current.kind in pruner.kinds and id(j) not in waiting]
             if not mine:
                 continue
+            if pruner.uses_query and not query.strip() and any(j.current.text.strip() for j in mine):
+                raise QueryError(
+                    f"the query is empty, but {pruner.name!r} prunes for a question: give one, or use a "
+                    f"method that needs none ({', '.join(without_query())})"
+                )
+            accepted |= {id(j) for j in mine}
             with clock.time(f"segment:{pruner.name}"):
+                units = [pruner.segmenter.segment(j.current, counter) for j in mine]
+                ending = [self._is_last(n, u) for u in units]
                 units = [
-                    _segment(pruner, j.current, limit if last[id(j)] == n else None, counter) for j in mine
+                    _for_budget(pruner, u, limit if last else None, counter)
+                    for u, last in zip(units, ending, strict=True)
                 ]
             with clock.time(f"score:{pruner.name}"):
-                ending = [n == last[id(j)] for j in mine]
                 scorer = within(pruner.scorer, limit) if limit and any(ending) else pruner.scorer
                 scores, ranked = score_and_rank(scorer, query, units)
             items = [_Scored(*row) for row in zip(mine, [pruner] * len(mine), units, scores, strict=True)]
             if pruner.ranks or ranks(scorer):
                 _rank(items, ranked)
-            scored += [item for item in items if last[id(item.job)] == n]
-            early = [item for item in items if last[id(item.job)] != n]
+            final = [item for item, last in zip(items, ending, strict=True) if last]
+            scored += final
+            waiting |= {id(item.job) for item in final}
+            early = [item for item, last in zip(items, ending, strict=True) if not last]
             for item, mask in zip(early, _adaptive(early, counter), strict=True):
-                _finish(item, mask, counter, "low-score")
-        return scored, [j for j in jobs if id(j) not in last]
+                item.finish(mask, counter, "low-score")
+        return scored, [j for j in jobs if id(j) not in accepted]
 
-    def _cut(self, jobs: Sequence[_Job], limit: int, counter: TokenCounter) -> list[_Scored]:
+    def _is_last(self, n: int, units: Units) -> bool:
+        """Whether no pruner behind the n-th accepts what it makes of a document."""
+        behind = self.pruners[n + 1 :]
+        if not behind:
+            return True
+        form = self.pruners[n].renderer.render(units, np.zeros(len(units), dtype=bool)).kind
+        kind = form or units.document.kind
+        return not any(kind in later.kinds for later in behind)
+
+    def _cut(self, jobs: Sequence[Job], limit: int, counter: TokenCounter) -> list[_Scored]:
         """Make documents that no pruner accepts take part in the budget, from the beginning on."""
         cutter = build_pruner("none")
-        units = [_segment(cutter, j.current, limit, counter) for j in jobs]
+        segmented = [cutter.segmenter.segment(j.current, counter) for j in jobs]
+        units = [_for_budget(cutter, u, limit, counter) for u in segmented]
         scores = cutter.scorer.score("", units)
         return [_Scored(j, cutter, u, s) for j, u, s in zip(jobs, units, scores, strict=True)]
 
@@ -245,7 +273,7 @@ def _rank(items: Sequence[_Scored], ranked: FloatArray) -> None:
             items[n].job.beaten = True
 
 
-def _order(jobs: Sequence[_Job], scored: Sequence[_Scored]) -> Sequence[int]:
+def _order(jobs: Sequence[Job], scored: Sequence[_Scored]) -> Sequence[int]:
     """Positions of the documents in the result; those of a pruner that reorders change places among them."""
     order = list(range(len(jobs)))
     place = {id(job): n for n, job in enumerate(jobs)}
@@ -258,42 +286,12 @@ def _order(jobs: Sequence[_Job], scored: Sequence[_Scored]) -> Sequence[int]:
     return order
 
 
-def _segment(pruner: Pruner, document: Document, limit: int | None, counter: TokenCounter) -> Units:
-    """Cut a document; finer when a single unit would not fit the budget, so that its best part can stay."""
-    units = pruner.segmenter.segment(document, counter)
+def _for_budget(pruner: Pruner, units: Units, limit: int | None, counter: TokenCounter) -> Units:
+    """Price units; cut finer when a single one would not fit the budget, so that its best part can stay."""
     finer = getattr(pruner.segmenter, "finer", None)
     if limit and finer is not None and len(units) and int(units.cost.max()) > limit:
-        units = finer(limit).segment(document, counter)
+        units = finer(limit).segment(units.document, counter)
     return priced(units, pruner.renderer, counter)
-
-
-def _jobs(documents: Sequence[Document | str], counter: TokenCounter) -> list[_Job]:
-    if isinstance(documents, str | Document):
-        raise DocumentError("documents must be a list of documents; put a single one in brackets")
-    jobs: list[_Job] = []
-    taken = {d.id for d in documents if isinstance(d, Document)}
-    seen: set[str] = set()
-    for n, given in enumerate(documents):
-        document = Document(given) if isinstance(given, str) else given
-        if not isinstance(document, Document):
-            raise DocumentError(f"documents must be Document or str, not {type(given).__name__}")
-        if document.id is None:
-            free = (f"doc{n}-{k}" if k else f"doc{n}" for k in count())
-            document = replace(document, id=next(i for i in free if i not in taken and i not in seen))
-        if document.id in seen:
-            raise DocumentError(f"two documents have the id {document.id!r}; ids must differ")
-        seen.add(str(document.id))
-        starts = counter.starts(document.text)
-        records = UnitRecords.whole(len(document.text), len(starts), kept=True, stage="none", reason="")
-        jobs.append(_Job(document, starts, document, records, tokens_after=len(starts)))
-    return jobs
-
-
-def _leave(job: _Job, stage: str, reason: str) -> None:
-    """Give a document back as it came."""
-    job.current, job.offsets, job.tokens_after = job.original, None, job.tokens_before
-    length = len(job.original.text)
-    job.records = UnitRecords.whole(length, job.tokens_before, kept=True, stage=stage, reason=reason)
 
 
 def _groups(scored: Sequence[_Scored]) -> list[list[int]]:
@@ -354,50 +352,3 @@ def _within(scored: Sequence[_Scored], limit: int, counter: TokenCounter) -> lis
 
     in_order = [item.pruner.in_order for item in scored]
     return fill([s.units for s in scored], scores, limit, tokens, in_order)
-
-
-def _finish(item: _Scored, keep: BoolArray, counter: TokenCounter, reason: str) -> None:
-    """Render one document under its mask and write the receipt of this stage."""
-    job, units, stage = item.job, item.units, item.pruner.name
-    reason = "low-rank" if item.job.beaten else reason
-    rendered = item.pruner.renderer.render(units, keep)
-    tokens = counter.count(rendered.text)
-    if tokens > job.tokens_before:  # end tags written out can make a tiny page longer than it was
-        _leave(job, stage, "already-short")
-        return
-    owner = units.range_owner
-    own, between = owner >= 0, owner < GONE
-    score = np.full(len(owner), np.nan)
-    score[own] = item.scores[owner[own]]
-    kept = np.zeros(len(owner), dtype=bool)
-    kept[own] = keep[owner[own]]
-    if between.any():
-        kept[between] = units.open_wrappers(keep)[GONE - 1 - owner[between]]
-    bounds = np.append(units.range_start, len(units.document.text))
-    reasons = tuple(
-        why or ("kept" if k else reason) for why, k in zip(units.range_reason, kept.tolist(), strict=True)
-    )
-    records = UnitRecords(
-        start=bounds[:-1],
-        end=bounds[1:],
-        tokens=np.zeros(len(owner), dtype=np.int64),
-        score=score,
-        kept=kept,
-        stage=(stage,) * len(owner),
-        reason=reasons,
-    )
-    if job.offsets is not None:
-        records = compose(job.records, job.offsets, records, len(job.original.text))
-    ends = np.append(records.start, len(job.original.text))
-    tokens_of = counts_between(job.starts, ends) if len(records) else records.tokens
-    job.records = replace(records, tokens=tokens_of)
-    offsets = rendered.offsets
-    if job.offsets is not None:
-        before = job.offsets
-        offsets = OffsetMap(
-            offsets.out_start, before.to_source(offsets.src_start), before.to_source(offsets.src_end)
-        )
-    job.offsets = offsets
-    # A later stage must not read plain text as markup again.
-    job.current = replace(job.original, text=rendered.text, kind=rendered.kind or job.current.kind)
-    job.tokens_after = tokens

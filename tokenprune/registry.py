@@ -94,6 +94,19 @@ def list_pruners() -> list[PrunerInfo]:
     return [info for _, (info, _) in sorted(_factories.items())]
 
 
+def without_query() -> list[str]:
+    """Return the names of the methods that give the same output whatever the question; loads no model."""
+    names: list[str] = []
+    for info in list_pruners():
+        try:
+            needs = pruner(info.name).uses_query
+        except ConfigError:  # a method with an option that has no default
+            continue
+        if not needs:
+            names.append(info.name)
+    return names
+
+
 def pruner(name: str, *, kinds: Sequence[str] | None = None, **options: Any) -> Pruner:
     """Build a pruner by name.
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tokenprune.arrays import IntArray
-from tokenprune.errors import UnknownNameError
+from tokenprune.errors import ModelError, UnknownNameError
 
 if TYPE_CHECKING:
     from tokenizers import Encoding, Tokenizer
@@ -91,7 +91,14 @@ def _load(name: str) -> Tokenizer:
     if name in CATALOG:
         return Tokenizer.from_file(str(model_path(name) / "tokenizer.json"))
     if re.fullmatch(r"[\w.-]+/[\w.-]+", name):
-        return Tokenizer.from_pretrained(name)
+        try:
+            return Tokenizer.from_pretrained(name)
+        except Exception as error:  # of the hub client, or of a file that is no tokenizer
+            why = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise ModelError(
+                f"the tokenizer {name!r} cannot be fetched: {why[:200]}; name a folder with tokenizer.json, "
+                f"or one of {', '.join([*_SHIPPED, *CATALOG])}"
+            ) from None
     raise UnknownNameError(
         "tokenizer",
         name,
@@ -104,6 +111,7 @@ def get_counter(name: str = DEFAULT_TOKENIZER) -> TokenCounter:
 
     Raises:
         UnknownNameError: nothing of that name is found; the message lists what is known.
+        ModelError: a hub's tokenizer cannot be fetched.
     """
     return _cached_counter(name)
 

@@ -20,7 +20,9 @@ from tokenprune.select.simple import Everything, KeepRatio
 def none(output: str = "same") -> Pruner:
     """Keep everything; a budget keeps the beginning, ``output`` is ``same``, ``text`` or ``markdown``."""
     segmenter = ByKind(html=HtmlBlocks(40, brief=False))
-    return Pruner(segmenter, Position(), Everything(), renderer(output), uses_query=False, in_order=True)
+    return Pruner(
+        segmenter, Position(), Everything(), renderer(output), uses_query=False, in_order=True, as_is=True
+    )
 
 
 @named("random", kinds=KINDS, paper="baseline", summary="units drawn by chance, the same for the same input")
