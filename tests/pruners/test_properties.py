@@ -109,11 +109,25 @@ def test_what_fits_is_left_alone(method, data, strategies):
         )
 
 
+def are_beginnings(found, words):
+    """Whether the words found are, in order, words of a page or the beginnings of some."""
+    rest = iter(words)
+    return all(any(word.startswith(part) for word in rest) for part in found)
+
+
 @pytest.mark.parametrize("method", ["clean-html", "htmlrag-bm25", "bm25-sentences"])
 @given(data=st.data())
 def test_well_formed_words_survive_whole(method, data, strategies, read_html):
-    """Of well-formed pages whole words stay: none is cut, and no two are joined across a block's edge."""
+    """Of well-formed pages whole words stay, and no two are joined across a block's edge.
+
+    Only where a budget of 8 tokens or more would stay unused is the last word of a part cut.
+    """
     page = data.draw(strategies.nested_html)
     budget = data.draw(budgets)
     out = Pipeline([method]).prune(QUERY, [Document(page, kind="html")], budget).documents[0].text
-    assert read_html.is_subsequence(read_html.words(out), read_html.words(page))
+    found, given_words = read_html.words(out), read_html.words(page)
+    limit = limit_of(budget, [Document(page, kind="html")])
+    if limit is None or limit < 8:
+        assert read_html.is_subsequence(found, given_words)
+    else:
+        assert are_beginnings(found, given_words)
