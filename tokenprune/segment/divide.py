@@ -147,6 +147,8 @@ class Divisible:
         """
         units, pieces = self.units, self.units.pieces
         unit, rest = self.unit, len(self.units)
+        if at < self.length and self.text[at].isspace():
+            at += 1  # it keeps the last word apart from what follows
         n = int(np.searchsorted(self.ends, at))  # the piece that holds the last kept character
         first = self.own[n]
         inside = at - (self.ends[n - 1] if n else 0)

@@ -55,8 +55,9 @@ def use_up(
     """Keep beginnings of the best units that do not fit, where less than 90 % of a budget is used.
 
     The cut stands at the end of a sentence, else between words, else between grapheme clusters: the first of
-    these that leaves less than a tenth of the budget unused; budgets of less than 8 tokens cut no word. Where the tags around the words alone do not
-    fit, words are kept without them. What is used up already costs one sum.
+    these that leaves less than a tenth of the budget unused; budgets of less than 8 tokens cut no word. Where
+    the tags around the words alone do not fit, words are kept without them. What is used up already costs
+    one sum.
 
     Args:
         documents: segmented documents.
@@ -64,7 +65,8 @@ def use_up(
         masks: bool [n] per document, what is kept so far.
         limit: tokens of all documents together.
         count: exact tokens of document i, as it is cut into units, rendered under a mask.
-        in_order: per document, whether only the first unit that is not kept may be cut.
+        in_order: per document, whether only the first unit that is not kept may be cut (words without tags
+            are taken from the next ones as well).
 
     Returns:
         Documents and masks, the cut units followed by their rests at the end; per document, the units that
@@ -95,12 +97,12 @@ def _candidates(
     kept = [mask[:size] for mask, size in zip(state.masks, sizes, strict=True)]
     flat[np.concatenate([np.empty(0, dtype=bool), *kept])] = -np.inf
     opened = [u.open_wrappers(m) for u, m in zip(state.documents, state.masks, strict=True)]
-    ended = {n for n, cut in enumerate(state.cut) if cut and in_order[n]}
+    ended = {n for n, cut in enumerate(state.cut) if cut and in_order[n] and not bare}
     for at in ranking(flat)[: int((flat > -np.inf).sum())].tolist():
         n, unit = int(of[at]), int(local[at])
         if n in ended or unit in state.cut[n]:
             continue
-        if in_order[n]:
+        if in_order[n] and not bare:
             ended.add(n)
         if bare or _tags(state.documents[n], unit, opened[n]) < state.limit - state.total:
             yield n, unit
