@@ -23,6 +23,7 @@ from tokenprune.registry import without_query
 from tokenprune.render.costs import priced
 from tokenprune.score import ranks, score_and_rank, within
 from tokenprune.select.budget import fill
+from tokenprune.select.partial import use_up
 from tokenprune.select.simple import KeepRatio, ranking
 from tokenprune.tokens import DEFAULT_TOKENIZER, TokenCounter, get_counter
 from tokenprune.units import Units
@@ -163,7 +164,11 @@ class Pipeline:
                 for job in untouched:
                     job.leave("none", "no-pruner-for-kind")
             with clock.time("select"):
-                masks = _adaptive(scored, counter) if limit is None else _within(scored, limit, counter)
+                masks = (
+                    _adaptive(scored, counter)
+                    if limit is None
+                    else _within(scored, limit, counter, in_part=True)
+                )
             with clock.time("render"):
                 for item, mask in zip(scored, masks, strict=True):
                     item.finish(mask, counter, "low-score" if limit is None else "over-budget")
@@ -335,8 +340,10 @@ def _adaptive(scored: Sequence[_Scored], counter: TokenCounter) -> list[BoolArra
     return masks
 
 
-def _within(scored: Sequence[_Scored], limit: int, counter: TokenCounter) -> list[BoolArray]:
-    """Share the budget among all documents by score."""
+def _within(
+    scored: Sequence[_Scored], limit: int, counter: TokenCounter, *, in_part: bool = False
+) -> list[BoolArray]:
+    """Share the budget among all documents by score; cut units ``in_part`` where it would stay unused."""
     groups = _groups(scored)
     joined = [_join([scored[n].scores for n in g]) for g in groups]
     costs = [np.concatenate([scored[n].units.cost for n in g]) for g in groups]
@@ -347,8 +354,14 @@ def _within(scored: Sequence[_Scored], limit: int, counter: TokenCounter) -> lis
             floor = np.inf if scored[n].job.beaten else scored[n].pruner.floor
             scores[n] = part if floor is None else np.where(scored[n].scores < floor, -np.inf, part)
 
-    def tokens(n: int, mask: BoolArray) -> int:
-        return counter.count(scored[n].pruner.renderer.render(scored[n].units, mask).text)
+    def tokens(n: int, units: Units, mask: BoolArray) -> int:
+        return counter.count(scored[n].pruner.renderer.render(units, mask).text)
 
     in_order = [item.pruner.in_order for item in scored]
-    return fill([s.units for s in scored], scores, limit, tokens, in_order)
+    documents = [item.units for item in scored]
+    masks = fill(documents, scores, limit, lambda n, mask: tokens(n, documents[n], mask), in_order)
+    if in_part:
+        documents, masks, cut = use_up(documents, scores, masks, limit, tokens, in_order)
+        for item, units, parts in zip(scored, documents, cut, strict=True):
+            item.units, item.scores = units, np.append(item.scores, item.scores[parts])
+    return masks

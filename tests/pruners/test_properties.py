@@ -104,8 +104,10 @@ def test_of_what_fits_everything_stays(method, data, strategies):
     before = sum(get_counter().count(d.text) for d in documents)
     extra = data.draw(st.integers(0, 3))
     result = Pipeline([method]).prune(QUERY, documents, Budget(max_tokens=before + extra))
-    if sum(result.receipts[n].tokens_after for n in range(len(documents))) > before:
-        return  # end tags written out can make a tiny page longer than it was
+    cleaned = Pipeline(["clean-html"]).prune("", [d for d in documents if d.kind == "html"]).documents
+    texts = [d.text for d in documents if d.kind != "html"] + [d.text for d in cleaned]
+    if sum(map(get_counter().count, texts)) > before + extra:
+        return  # characters escaped and end tags written out can make a tiny page longer than it was
     for document, out, receipt in zip(documents, result.documents, result.receipts, strict=True):
         if document.kind != "html" or method == "none":
             assert out.text == document.text
@@ -130,13 +132,16 @@ def whole_words(words):
     return [part for word in words for part in UNSPACED.findall(word)]
 
 
-def from_whole_words(out, page, is_long):
-    """Whether all words stand in the page in this order: whole, or as parts of one that is too long."""
+def from_whole_words(out, page, is_long, beginnings=False):
+    """Whether all words stand in the page in this order: whole, or as parts of one that is too long.
+
+    With ``beginnings`` a word may also be the beginning of one: what uses a budget up.
+    """
     at = inside = 0
     for word in out:
         while at < len(page):
             if not is_long(page[at]):
-                found = word == page[at]
+                found = word == page[at] or (beginnings and page[at].startswith(word))
             else:
                 rest = iter(enumerate(page[at][inside:], inside + 1))
                 ends = [next((n for n, c in rest if c == w), -1) for w in word]
@@ -153,12 +158,19 @@ def from_whole_words(out, page, is_long):
 @pytest.mark.parametrize("method", ["clean-html", "htmlrag-bm25", "bm25-sentences"])
 @given(data=st.data())
 def test_well_formed_words_survive_whole(method, data, strategies, read_html):
-    """Of well-formed pages whole words stay: none is cut, and no two are joined across a block's edge."""
+    """Of well-formed pages whole words stay, and no two are joined across a block's edge.
+
+    Only where a budget of 8 tokens or more would stay unused is the last word of a part cut.
+    """
     page = data.draw(strategies.nested_html)
     budget = data.draw(budgets)
     out = Pipeline([method]).prune(QUERY, [Document(page, kind="html")], budget).documents[0].text
     kept, words = (whole_words(read_html.words(text)) for text in (out, page))
-    assert from_whole_words(kept, words, lambda w: len(w) + 3 * w.count("<") + 4 * w.count("&") > LONG)
+    limit = limit_of(budget, [Document(page, kind="html")])
+    in_part = limit is not None and limit >= 8
+    assert from_whole_words(
+        kept, words, lambda w: len(w) + 3 * w.count("<") + 4 * w.count("&") > LONG, in_part
+    )
 
 
 @given(data=st.data())
@@ -168,4 +180,4 @@ def test_words_of_text_survive_whole(data, strategies, read_html):
     result = Pipeline(["bm25-sentences"]).prune(QUERY, [Document(text, kind="text")], Budget(limit))
     kept, words = (whole_words(t.split()) for t in (result.documents[0].text, text))
     assume(all(get_counter().count(w) < limit for w in words))
-    assert read_html.is_subsequence(kept, words)
+    assert from_whole_words(kept, words, lambda w: False, limit >= 8)

@@ -234,7 +234,7 @@ def test_packed_answers_like_whole(tmp_path):
 
 def test_a_wrong_config_is_one_clear_error(tmp_path):
     made = folder(tmp_path / "m", random_network(), hidden=48)
-    with pytest.raises(ModelError, match="do not fit its config.json"):
+    with pytest.raises(ModelError, match="do not fit its config"):
         Labeler.load(str(made))
     made = folder(tmp_path / "n", random_network(), max_length=None)
     with pytest.raises(ModelError, match="does not describe a model"):
