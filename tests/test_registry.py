@@ -143,3 +143,20 @@ def test_broken_package_is_named_and_the_rest_works(tmp_path):
     assert "Traceback" not in done.stderr
     assert "acme" in done.stderr
     assert (done.returncode, done.stdout) in ((0, "One."), (1, ""))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"max_words": 0}, "max_words must be 1 or more, not 0"),
+        ({"max_words": -1}, "max_words must be 1 or more, not -1"),
+        ({"threshold": float("nan")}, "threshold must be a finite number, not nan"),
+        ({"threshold": float("inf")}, "threshold must be a finite number"),
+        ({"keep_attributes": ("on click",)}, "keep_attributes holds no attribute name: 'on click'"),
+        ({"keep_attributes": ("href", "")}, "keep_attributes holds no attribute name: ''"),
+    ],
+)
+def test_values_that_mean_nothing_are_refused(options, message):
+    with pytest.raises(ConfigError, match=message):
+        tp.pruner("htmlrag-bm25", **options)
+    tp.pruner("htmlrag-bm25", max_words=1, threshold=-1.5, keep_attributes=("href", "data-x", "xlink:href"))

@@ -143,18 +143,27 @@ def test_counter_from_a_tokenizer(tokenizer_json):
     assert (mine.name, mine.count("Hello world")) == ("mine", 2)
 
 
-def test_unreachable_tokenizer_is_one_line(monkeypatch):
-    import tokenizers
+class Session:
+    """A hub that nobody reaches."""
 
-    def unreachable(name):
+    def head(self, *_, **__):
         raise OSError("no route to the hub\nand much more\nof this")
 
-    class Tokenizer:
-        from_pretrained = staticmethod(unreachable)
 
-    monkeypatch.setattr(tokenizers, "Tokenizer", Tokenizer)
+def test_unreachable_tokenizer_is_one_line(monkeypatch):
+    """Its client would try again and again: it is not even asked."""
+    monkeypatch.setattr("huggingface_hub.get_session", Session)
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *_: None)
     with pytest.raises(ModelError) as caught:
         get_counter("zzz/yyy")
     message = str(caught.value)
     assert "\n" not in message
     assert "'zzz/yyy' cannot be fetched: no route to the hub; name a folder" in message
+
+
+def test_unreachable_tokenizer_that_was_fetched_before(monkeypatch, tmp_path):
+    path = tmp_path / "tokenizer.json"
+    get_counter()._tokenizer.save(str(path))
+    monkeypatch.setattr("huggingface_hub.get_session", Session)
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *_: str(path))
+    assert get_counter("zzz/cached").count("Two words") == get_counter().count("Two words")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Callable, Sequence
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib import import_module
@@ -54,6 +56,7 @@ class PrunerInfo:
 
 
 log = logging.getLogger("tokenprune")
+_ATTRIBUTE_NAME = re.compile(r"[^\s\"'<>/=\x00-\x1f]+")
 Factory = Callable[..., Pruner]
 F = TypeVar("F", bound=Factory)
 _factories: dict[str, tuple[PrunerInfo, Factory]] = {}
@@ -130,7 +133,21 @@ def pruner(name: str, *, kinds: Sequence[str] | None = None, **options: Any) -> 
         faults = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
         known = ", ".join(info.options) or "(none)"
         raise ConfigError(f"method {name!r}: {faults}; its options: {known}") from None
+    _check(name, options)
     return replace(built, name=name, kinds=accepted)
+
+
+def _check(name: str, options: Mapping[str, Any]) -> None:
+    """Refuse values of the options that methods share and that would quietly do something else."""
+    for option, value in options.items():
+        if option in ("max_words", "coarse_words") and isinstance(value, int) and value < 1:
+            raise ConfigError(f"method {name!r}: {option} must be 1 or more, not {value}")
+        if option == "threshold" and isinstance(value, float) and not math.isfinite(value):
+            raise ConfigError(f"method {name!r}: threshold must be a finite number, not {value}")
+        if option == "keep_attributes":
+            wrong = [a for a in value if not _ATTRIBUTE_NAME.fullmatch(a)]
+            if wrong:
+                raise ConfigError(f"method {name!r}: keep_attributes holds no attribute name: {wrong[0]!r}")
 
 
 def _kinds(info: PrunerInfo, kinds: Sequence[str]) -> tuple[str, ...]:

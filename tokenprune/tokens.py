@@ -91,19 +91,37 @@ def _load(name: str) -> Tokenizer:
     if name in CATALOG:
         return Tokenizer.from_file(str(model_path(name) / "tokenizer.json"))
     if re.fullmatch(r"[\w.-]+/[\w.-]+", name):
-        try:
-            return Tokenizer.from_pretrained(name)
-        except Exception as error:  # of the hub client, or of a file that is no tokenizer
-            why = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise ModelError(
-                f"the tokenizer {name!r} cannot be fetched: {why[:200]}; name a folder with tokenizer.json, "
-                f"or one of {', '.join([*_SHIPPED, *CATALOG])}"
-            ) from None
+        return _from_hub(name)
     raise UnknownNameError(
         "tokenizer",
         name,
         [*_SHIPPED, *CATALOG, "a folder with tokenizer.json", "a hub name ORG/NAME"],
     )
+
+
+def _from_hub(name: str) -> Tokenizer:
+    """Fetch a tokenizer; one question asks whether the hub is there, for its client would ask for 20 s."""
+    from huggingface_hub import constants, get_session, try_to_load_from_cache
+    from tokenizers import Tokenizer
+
+    from tokenprune.models.catalog import CATALOG
+
+    try:
+        cached = try_to_load_from_cache(name, "tokenizer.json")
+        try:
+            get_session().head(constants.ENDPOINT, timeout=10)
+        except Exception:
+            if not isinstance(cached, str):
+                raise
+            return Tokenizer.from_file(cached)
+        return Tokenizer.from_pretrained(name)
+    except Exception as error:  # of the hub's client, or of a file that is no tokenizer
+        why = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        known = ", ".join(sorted({*_SHIPPED, *CATALOG}))
+        raise ModelError(
+            f"the tokenizer {name!r} cannot be fetched: {why[:200]}; "
+            f"name a folder with tokenizer.json, or one of {known}"
+        ) from None
 
 
 def get_counter(name: str = DEFAULT_TOKENIZER) -> TokenCounter:
