@@ -137,12 +137,12 @@ def test_the_budget_is_used(method, limit, kind, samples, check):
 
 
 @pytest.mark.parametrize("limit", [256, 400, 777, 1000])
-def test_clean_html_uses_the_budget_but_for_a_block(limit, samples, check):
-    """Blocks of clean-html hold up to 128 words, some 190 tokens here: less than that stays unused."""
+def test_clean_html_uses_the_budget(limit, samples, check):
+    """Blocks of clean-html hold up to 128 words, some 190 tokens here: the last one is kept in part."""
     document = Document(samples.page(6), kind="html")
     result = Pipeline(["clean-html"]).prune("", [document], Budget(max_tokens=limit))
     check(result, [document], limit)
-    assert result.tokens_after > limit - 190
+    assert result.tokens_after >= 0.9 * limit
     assert result.documents[0].text.startswith("<title>Library notes</title>")
 
 
