@@ -74,16 +74,29 @@ class Pieces:
     source: str = ""
     brief: list[str] | None = None
 
+    def _beside(self, i: int, step: int, places: list[int], tag: list[bool]) -> int:
+        """The text that stands in the same line beside kept piece ``i``, or is it; -1 for none."""
+        from tokenprune.segment.html_tags import sets_apart
+
+        while 0 <= i < len(places) and tag[i]:
+            if sets_apart(self.text[places[i]]):
+                return -1
+            i += step
+        return i if i < len(places) else -1
+
     def join(self, keep: BoolArray, *, brief: bool = True) -> Rendered:
         """Join the pieces under a mask, bool [p], in their brief form or as they are."""
         texts = list(compress(self.brief if brief and self.brief is not None else self.text, keep.tolist()))
         if self.tag is not None and len(texts) > 1:
-            # Where markup between two texts is dropped, their words must not run together.
+            # Where something between two texts is dropped, their words must not run together.
             at = np.flatnonzero(keep)
-            apart = (at[1:] > at[:-1] + 1) & ~self.tag[at[1:]] & ~self.tag[at[:-1]]
-            for i in np.flatnonzero(apart).tolist():
-                if not texts[i][-1:].isspace() and not texts[i + 1][:1].isspace():
-                    texts[i] += "\n"
+            gaps = np.flatnonzero(at[1:] > at[:-1] + 1)
+            if len(gaps):
+                places, tag = at.tolist(), self.tag[at].tolist()
+                for gap in gaps.tolist():
+                    a, b = self._beside(gap, -1, places, tag), self._beside(gap + 1, 1, places, tag)
+                    if a >= 0 and b >= 0 and not texts[a][-1:].isspace() and not texts[b][:1].isspace():
+                        texts[a] += "\n"
         lengths = np.fromiter(map(len, texts), dtype=np.int64, count=len(texts))
         begin, end = self.src_start[keep], self.src_end[keep]
 

@@ -78,6 +78,53 @@ def test_adds_no_word(renderer, data, strategies, read_html):
     assert read_html.is_subsequence("".join(letters.split()), "".join(read_html.text(page).split()))
 
 
+FORMS = {"brief": SameForm(), "full": SameForm(brief=False), "text": PlainText()}
+
+
+@pytest.mark.parametrize("form", FORMS)
+@given(data=st.data())
+def test_words_do_not_run_together(form, data, strategies, read_html):
+    """Whatever goes, a word of the output is one of the page's or, in scripts without spaces, a part of one."""
+    page = data.draw(strategies.nested_html)
+    units = html(page, data.draw(st.integers(1, 4)))
+    keep = data.draw(st.lists(st.booleans(), min_size=len(units), max_size=len(units)))
+    text = FORMS[form].render(units, np.asarray(keep, dtype=bool)).text
+    words = read_html.without_formats(text).split() if form == "text" else read_html.words(text)
+    known = read_html.words(page)
+    assert all(any(word in other for other in known) for word in words)
+
+
+@pytest.mark.parametrize(
+    ("page", "keep", "expected"),
+    [
+        (
+            "<div>one two<p>gone</p><code>three</code> four</div>",
+            [1, 0, 1],
+            "one two\n<code>three</code> four",
+        ),
+        (
+            "<div><code>one</code><p>gone</p><code>two</code></div>",
+            [1, 0, 1],
+            "<code>one\n</code><code>two</code>",
+        ),
+        ("<div><code>one</code><p>gone</p> two</div>", [1, 0, 1], "<code>one</code>\ntwo"),
+        ("<div>one<p>gone</p><ul><li>two</ul></div>", [1, 0, 1], "one<ul><li>two</ul>"),
+    ],
+)
+def test_words_beside_something_dropped(page, keep, expected):
+    units = html(page, 2)
+    assert len(units) == len(keep)
+    mask = np.asarray(keep, dtype=bool)
+    out = SameForm().render(units, mask).text.removeprefix("<div>").removesuffix("</div>")
+    assert out == expected
+    kept = [text for text, k in zip(units.texts, keep, strict=True) if k]
+    assert PlainText().render(units, mask).text.split() == " ".join(kept).split()
+    assert (
+        Markdown().render(units, mask).text.replace("`", "").replace("-", "").split()
+        == " ".join(kept).split()
+    )
+
+
 @pytest.mark.parametrize("renderer", RENDERERS, ids=lambda r: type(r).__name__)
 def test_offsets_lead_back_to_the_source(renderer, samples):
     page = samples.page(1)

@@ -8,6 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tokenprune.document import Document
+from tokenprune.render.markdown import Markdown
+from tokenprune.render.text import PlainText
 from tokenprune.segment.by_kind import ByKind
 from tokenprune.segment.html_blocks import HtmlBlocks
 from tokenprune.segment.html_page import word_count
@@ -220,6 +222,87 @@ def test_rows_stay_whole():
     units = cut(page, 5)
     assert [len(t.split()) for t in units.texts] == [10] * 4
     assert render(units, [0, 1, 0, 0]) == f"<table><tr>{row}</table>".replace("</td>", "")
+
+
+ROW = (
+    "<table><tr>"
+    + "".join(f"<td>{w}</td>" for w in ("a b", "c d", "", "e f", "", "g h", ""))
+    + "</tr></table>"
+)
+
+
+@pytest.mark.parametrize(
+    ("keep", "expected"),
+    [
+        # what stands behind the last kept cell costs nothing; an empty cell goes with the one before it
+        ([1, 1, 1, 1], "<table><tr><td>a b<td>c d<td><td>e f<td><td>g h<td></table>"),
+        ([0, 0, 1, 0], "<table><tr><td><td><td><td>e f<td></table>"),
+        ([1, 0, 0, 1], "<table><tr><td>a b<td><td><td><td><td>g h<td></table>"),
+        ([1, 0, 0, 0], "<table><tr><td>a b</table>"),
+        ([0, 0, 0, 0], ""),
+    ],
+)
+def test_cells_keep_their_columns(keep, expected, read_html):
+    units = cut(ROW, 2)
+    assert units.texts == ["a b", "c d", "e f", "g h"]
+    out = render(units, keep)
+    assert out == expected
+    cells = [c.get_text() for c in read_html.soup(out).find_all("td")]
+    shown = [t if k else "" for t, k in zip(["a b", "c d", "e f", "g h"], keep, strict=True)]
+    whole = [shown[0], shown[1], "", shown[2], "", shown[3], ""]
+    assert cells == whole[: len(cells)]
+    assert not any(whole[len(cells) :])
+
+
+def test_columns_in_every_form():
+    units = cut(ROW, 2)
+    mask = np.array([0, 0, 1, 0], dtype=bool)
+    assert PlainText().render(units, mask).text == "\t\t\te f"
+    assert [c.strip() for c in Markdown().render(units, mask).text.split("\n")[0].split("|")[1:5]] == [
+        "",
+        "",
+        "",
+        "e f",
+    ]
+
+
+def test_large_cells_and_rows_of_many_cells():
+    inner = "<table><tr><td>i i j<td>k k l<td>m m n</table>"
+    units = cut(f"<table><tr><td><p>a b</p><p>c d</p></td><td>{inner}</td><td>e f</td></tr></table>", 2)
+    assert units.texts == ["a b", "c d", "i i j", "k k l", "m m n", "e f"]
+    assert render(units, [0, 1, 0, 0, 0, 1]) == "<table><tr><td><p>c d<td><td>e f</table>"
+    assert (
+        render(units, [0, 0, 0, 0, 1, 0]) == "<table><tr><td><td><table><tr><td><td><td>m m n</table></table>"
+    )
+    assert all(up < n for n, up in enumerate(units.wrapper_parent.tolist()))
+    many = cut("<table><tr>" + "<td>a b" * 1000 + "</table>", 2)
+    mask = np.zeros(1000, dtype=bool)
+    mask[999] = True
+    assert render(many, mask) == "<table><tr>" + "<td>" * 64 + "<td>a b</table>"
+
+
+@given(
+    cells=st.lists(
+        st.sampled_from(["", "one", "one two three", "<p>a b</p><p>c</p>", "<code>x</code> y"]), max_size=9
+    ),
+    data=st.data(),
+)
+def test_columns_of_any_row(cells, data, read_html):
+    page = f"<table><tr>{''.join(f'<td>{c}</td>' for c in cells)}</tr></table>"
+    units = cut(page, 1)
+    keep = np.asarray(
+        data.draw(st.lists(st.booleans(), min_size=len(units), max_size=len(units))), dtype=bool
+    )
+    given_words = [read_html.words(c) for c in cells]
+    for brief in (True, False):
+        out = units.pieces.join(units.piece_mask(keep), brief=brief).text
+        found = [c.get_text(" ").split() for c in read_html.soup(out).find_all("td")]
+        assert all(read_html.is_subsequence(a, b) for a, b in zip(found, given_words, strict=False))
+        assert sum(map(len, found)) == len(
+            " ".join(t for t, k in zip(units.texts, keep, strict=True) if k).split()
+        )
+    if keep.all() and any(given_words):
+        assert len(found) == len(cells)
 
 
 def leads(units):

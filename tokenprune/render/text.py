@@ -35,6 +35,7 @@ class _Writer:
         self.out = Parts()
         self.end = "\n"  # how the text so far ends, to write one line end where blocks meet
         self.last = -2  # the piece read last
+        self.gap = False  # whether something was dropped since the last text
         self.pre = 0
         self.cell = 0  # depth of cells
         self.cells = 0  # begun in the open row
@@ -42,6 +43,7 @@ class _Writer:
     def write(self, kept: list[int], tag: list[bool]) -> Rendered:
         text, out = self.pieces.text, self.out
         for i in kept:
+            self.gap = self.gap or i > self.last + 1
             if tag[i]:
                 self._tag(i, *read_tag(text[i]))
             else:
@@ -67,12 +69,13 @@ class _Writer:
             return
         if not piece:
             return
-        if i > self.last + 1 and not apart and not piece[0].isspace():
+        if self.gap and not apart and not piece[0].isspace():
             # Where something between two texts is dropped, their words must not run together.
             self._mark("\n", i)
         piece = unescape(piece)
         self.out.add(piece, i, literal=True)
         self.end = piece[-1]
+        self.gap = False
 
     def _tag(self, i: int, name: str, closing: bool) -> None:
         if name in PRE:

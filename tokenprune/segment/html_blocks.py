@@ -21,7 +21,7 @@ from tokenprune.segment.html_compact import compact
 from tokenprune.segment.html_markup import clean_marked, markup, scoped
 from tokenprune.segment.html_page import BREAK, CLOSE, OPEN, TEXT, CleanPage, word_count
 from tokenprune.segment.html_ranges import partition, source_offsets, whole_entities
-from tokenprune.segment.html_tags import LISTS, is_inline, sets_apart
+from tokenprune.segment.html_tags import CELLS, LISTS, is_inline, sets_apart
 from tokenprune.segment.sentences import sentence_starts, split_long
 from tokenprune.segment.word_breaks import next_break
 from tokenprune.tokens import TokenCounter, counts_between
@@ -32,6 +32,8 @@ _TITLE, _TERM, _LIST, _TABLE = 0, 10, 1_000_000, 2_000_000
 _HEADINGS = {f"h{level}": level for level in range(1, 7)}
 # A row is read as a whole; its cells become blocks of their own only when it is much longer than a block.
 _ROW_FACTOR = 3
+# Cells behind this many do not hold the places of their columns when they go: it would cost too much.
+_COLUMNS = 64
 # A sentence of more characters per word of a block is cut, and so is a word that has more than a block may.
 _LETTERS = 10
 
@@ -107,6 +109,9 @@ class _Cutter:
         self.open_wrappers: list[int] = [-1]
         self.leads: list[tuple[int, int]] = []  # (rank, unit), ranks ascending
         self.depth = 0
+        self.row: dict[
+            int, tuple[int, int]
+        ] = {}  # row -> wrapper of its last cell with words, number of those
         self.loose: list[int] = []  # white-space events that go with what follows
         self.from_offset = -1  # source offset of tags and spaces since the last unit
 
@@ -124,7 +129,13 @@ class _Cutter:
                 end = self.close_of[node] + 1
                 words = self.words[end] - self.words[i]
                 limit = self.max_words * (_ROW_FACTOR if page.tag[node] == "tr" else 1)
-                if words <= limit:
+                if page.tag[node] in CELLS and self._in_row(node):
+                    self._enter(i, node)
+                    i += 1
+                    if 0 < words <= limit:
+                        self._block(range(i, end - 1), "")
+                        i = end - 1
+                elif words <= limit:
                     self._block(range(i, end), page.tag[node])
                     i = end
                 else:
@@ -143,13 +154,35 @@ class _Cutter:
         if self.page.tag[node] in LISTS:
             self._introduce()
         if self.page.alive[node]:
-            wrapper = len(self.wrapper_parent)
-            self.wrapper_parent.append(self.open_wrappers[-1])
+            wrapper = self._wrapper(i, node)
             self.open_wrappers.append(wrapper)
             self._flush_loose(-1 - wrapper)
             if self.from_offset < 0:
                 self.from_offset = self.page.begin[i]
             self._piece(i, -1 - wrapper)
+
+    def _in_row(self, node: int) -> bool:
+        """Whether an element stands right in a row that is split."""
+        row = self.page.parent[node]
+        return row >= 0 and self.page.tag[row] == "tr"
+
+    def _wrapper(self, i: int, node: int) -> int:
+        """Return the wrapper for an element's tags.
+
+        A cell of a split row has its column from the cells before it. So its wrapper stands in theirs, as far
+        as costs and masks go: where a cell is kept, the tags of all before it are. An empty one goes with
+        the cell before it.
+        """
+        outer = self.open_wrappers[-1]
+        if self.page.tag[node] in CELLS and self._in_row(node):
+            row = self.page.parent[node]
+            outer, cells = self.row.get(row, (outer, 0))
+            if self.words[self.close_of[node]] == self.words[i]:
+                return outer
+            if cells < _COLUMNS:
+                self.row[row] = (len(self.wrapper_parent), cells + 1)
+        self.wrapper_parent.append(outer)
+        return len(self.wrapper_parent) - 1
 
     def _leave(self, i: int, node: int) -> None:
         if self.page.alive[node]:
