@@ -317,6 +317,22 @@ def test_headings_lead():
     assert units.context == ["", "H1", "H1", "H1 H2", "H1 H2", "H1 H2 H3", "H1", "H1 H2b", "H1 H2b"]
 
 
+@pytest.mark.parametrize(
+    "around", ["<header>{}</header>", "<div>\n<header> {} </header></div>", "<hgroup>{}</hgroup>"]
+)
+def test_heading_in_an_element_of_its_own_leads(around):
+    """As it does without: the same leads for the same texts."""
+    page = "{}<p>a</p><div>{}<p>b</p></div><p>c</p>{}<p>d</p>"
+    heads = "<h1>H1</h1>", "<h2>H2</h2>", "<h2>H2b</h2>"
+    wrapped = cut(page.format(*map(around.format, heads)), 1)
+    assert leads(wrapped) == leads(cut(page.format(*heads), 1)) == [None, "H1", "H1", "H2", "H2", "H1", "H2b"]
+
+
+def test_heading_beside_words_is_no_heading_of_what_follows():
+    page = "<header><h1>H</h1><p>by me</p></header><p>a b c</p><header>x <h2>y</h2></header><p>d e f</p>"
+    assert leads(cut(page, 3)) == [None] * 4
+
+
 def test_title_leads():
     assert leads(cut("<title>T</title><p>a</p><h1>H</h1><p>b</p>", 1)) == [None, "T", "T", "H"]
 

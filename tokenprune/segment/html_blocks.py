@@ -21,7 +21,7 @@ from tokenprune.segment.html_compact import compact
 from tokenprune.segment.html_markup import clean_marked, markup, scoped
 from tokenprune.segment.html_page import BREAK, CLOSE, OPEN, TEXT, CleanPage, word_count
 from tokenprune.segment.html_ranges import partition, source_offsets, whole_entities
-from tokenprune.segment.html_tags import CELLS, LISTS, is_inline, sets_apart
+from tokenprune.segment.html_tags import CELLS, GENERIC, LISTS, is_inline, sets_apart
 from tokenprune.segment.sentences import sentence_starts, split_long
 from tokenprune.segment.word_breaks import next_break
 from tokenprune.tokens import TokenCounter, counts_between
@@ -136,7 +136,8 @@ class _Cutter:
                         self._block(range(i, end - 1), "")
                         i = end - 1
                 elif words <= limit:
-                    self._block(range(i, end), page.tag[node])
+                    tag = page.tag[node]
+                    self._block(range(i, end), self._only_heading(i, end) if tag in GENERIC else tag)
                     i = end
                 else:
                     self._enter(i, node)
@@ -160,6 +161,21 @@ class _Cutter:
             if self.from_offset < 0:
                 self.from_offset = self.page.begin[i]
             self._piece(i, -1 - wrapper)
+
+    def _only_heading(self, i: int, end: int) -> str:
+        """The heading that holds all words of a grouping element; "" where there is none."""
+        page = self.page
+        while i < end:
+            if page.kind[i] == OPEN:
+                tag, close = page.tag[page.node[i]], self.close_of[page.node[i]]
+                if tag in _HEADINGS:
+                    return tag if self.words[close] == self.words[end] else ""
+                if tag not in GENERIC:
+                    return ""
+            elif page.kind[i] != TEXT or not page.text[i].isspace():
+                return ""
+            i += 1
+        return ""
 
     def _in_row(self, node: int) -> bool:
         """Whether an element stands right in a row that is split."""
