@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Collection, Mapping
 from html import escape
 from typing import NamedTuple
 
 from tokenprune.segment.entities import unescape
 from tokenprune.segment.html_hidden import VISIBILITY, State, painted
-from tokenprune.segment.html_page import BREAK, CLOSE, OPEN, TEXT, CleanPage, escape_text
-from tokenprune.segment.html_source import NUMBER, Scan, Target, parse
+from tokenprune.segment.html_page import BREAK, CLOSE, OPEN, TEXT, CleanPage, escape_text, word_count
+from tokenprune.segment.html_sheets import Rule
+from tokenprune.segment.html_source import NUMBER, Scan, Target, read
 from tokenprune.segment.html_tags import (
     APART,
     CELLS,
@@ -80,6 +82,9 @@ class Cleaner(Target):
         self._hidden = 0  # depth below a hidden element
         self._hidden_from = -1
         self._hidden_why = ""
+        self._rule: Rule | None = None  # of a style sheet that hides it
+        self._veiling: Rule | None = None  # the last one that made what it stands on invisible
+        self._ruled: Counter[Rule] = Counter()  # words that each rule hides
         self._state = State()  # what the elements around say about whether text is seen
         self._veil = ""  # why it is not
         self._looks: list[_Outside] = []
@@ -206,15 +211,33 @@ class Cleaner(Target):
         self.page.dropped = _merge(self.page.dropped, self.scan.dropped)
         return self.page
 
+    def overdone(self) -> set[Rule]:
+        """Rules of style sheets to ignore: together the others hide no more than half of the words."""
+        if not self._ruled:
+            return set()
+        hidden = self._ruled.total()
+        total = hidden + sum(
+            word_count(t) for k, t in zip(self.page.kind, self.page.text, strict=True) if k == TEXT
+        )
+        gone: set[Rule] = set()
+        for rule, words in self._ruled.most_common():
+            if 2 * hidden <= total:
+                break
+            gone.add(rule)
+            hidden -= words
+        return gone
+
     # -- what people do not see -----------------------------------------------------------------------
 
     def _look(self, tag: str, mark: int, begin: int) -> bool:
         """Take in what a start tag says about being seen; return whether its whole element is hidden."""
         look = self.scan.looks.get(mark)
+        rule = self.scan.rules.get(mark)
         if look is not None and look.reason:
             self._hide(begin, look.reason)
-            self._hidden = 1
+            self._hidden, self._rule = 1, rule
             return True
+        self._veiling = rule or self._veiling
         if self._looks:
             look = painted(tag, look, self.scan.attrs.get(mark, ""))
         if look is not None:
@@ -275,12 +298,16 @@ class Cleaner(Target):
         text = "".join(self._text)
         self._text.clear()
         if self._hidden:
+            if self._rule is not None:
+                self._ruled[self._rule] += word_count(text)
             return
         if self._hidden_from >= 0 and not text.isspace():
             # libxml2 ended the hidden element before a text that was announced inside it.
             self._unhide(self._cursor)
         if self._veil:
             if not text.isspace():
+                if self._veil == VISIBILITY and self._veiling is not None:
+                    self._ruled[self._veiling] += word_count(text)
                 self.page.dropped.append((self._cursor, self._text_end, self._veil))
             return
         if self._pre:
@@ -466,9 +493,7 @@ def clean(source: str, keep_attributes: Collection[str] = (), *, drop_hidden: bo
         keep_attributes: names of attributes that stay (``href``, ``alt``, ``colspan``, ...).
         drop_hidden: whether what people do not see goes; ``html_hidden`` lists what that is.
     """
-    cleaner = Cleaner(keep_attributes, drop_hidden)
-    parse(source, cleaner, drop_hidden=drop_hidden)
-    return cleaner.settle()
+    return read(source, lambda: Cleaner(keep_attributes, drop_hidden), drop_hidden=drop_hidden).settle()
 
 
 def _merge(hidden: list[Dropped], other: list[Dropped]) -> list[Dropped]:

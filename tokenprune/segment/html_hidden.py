@@ -15,9 +15,10 @@ hidden:same-colour        transparent text, or text in the known colour of its g
 hidden:zero-width, hidden:bidi, hidden:tag-characters    characters; see ``invisible``
 ========================  ===========================================================================
 
-Only inline styles and attributes are read, not style sheets. ``aria-hidden`` hides nothing from people who
-look, closed ``<details>`` open at a click, and a page that is hidden whole (``<body style="opacity:0">``) is
-shown by a script: all of these stay.
+Inline styles and attributes are read, and the plainest rules of the page's own style elements (see
+``html_sheets``), unless a rule would hide more than half of the words: a script undoes that one.
+``aria-hidden`` hides nothing from people who look, closed ``<details>`` open at a click, and a page that is
+hidden whole (``<body style="opacity:0">``) is shown by a script: all of these stay.
 """
 
 from __future__ import annotations
@@ -173,6 +174,18 @@ def _look(tag: str, source: str) -> Look | None:
 
 
 _cached = lru_cache(maxsize=4096)(_look)
+
+
+def hides(style: str) -> str | None:
+    """Return why a rule of a style sheet hides an element, "" when it shows one, None when neither."""
+    if "display" not in style.lower() and "visibility" not in style.lower():
+        return None
+    found = _declarations(style)
+    if found.get("display") == "none":
+        return DISPLAY
+    if found.get("visibility") in ("hidden", "collapse"):
+        return VISIBILITY
+    return "" if "display" in found or "visibility" in found else None
 
 
 def _read(style: str) -> tuple[Look, bool]:

@@ -14,7 +14,7 @@ from tokenprune.arrays import BoolArray, IntArray
 from tokenprune.markup import Markup
 from tokenprune.segment.html_clean import NOT_WRITTEN, Cleaner
 from tokenprune.segment.html_page import BREAK, CLOSE, OPEN, TEXT, CleanPage
-from tokenprune.segment.html_source import NUMBER, parse
+from tokenprune.segment.html_source import NUMBER, read
 from tokenprune.segment.html_tags import is_inline
 
 
@@ -66,8 +66,7 @@ def clean_marked(
     source: str, keep_attributes: Collection[str] = (), *, drop_hidden: bool = True
 ) -> MarkedCleaner:
     """Clean a page and return the cleaner, with its ``page`` and what it recorded."""
-    cleaner = MarkedCleaner(keep_attributes, drop_hidden)
-    parse(source, cleaner, drop_hidden=drop_hidden)
+    cleaner = read(source, lambda: MarkedCleaner(keep_attributes, drop_hidden), drop_hidden=drop_hidden)
     cleaner.settle()
     return cleaner
 

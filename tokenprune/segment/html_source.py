@@ -10,14 +10,15 @@ libxml2, so a page cannot forge a number.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from html import escape
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, TypeVar, cast
 
 from lxml import etree
 
 from tokenprune.segment.html_hidden import Look, look
+from tokenprune.segment.html_sheets import Rule, Sheet, is_for_screens, read_sheet
 from tokenprune.segment.html_tags import GENERIC, INLINE, STRUCTURAL, VOID
 from tokenprune.segment.invisible import drop_invisible, may_hold_invisible
 from tokenprune.tokens import sanitize
@@ -35,6 +36,7 @@ _TOKEN = re.compile(
     rf"|(?P<bogus>[!?/][^>]*+>?))",
     re.S | re.I,
 )
+_START = re.compile(r"<([a-z][^\s/>]*+)", re.I)
 _MISPLACED = frozenset(("html", "head", "body", "frameset"))
 # What may be a tag that the end of the page cut.
 _TAGS = (
@@ -52,6 +54,8 @@ _CLOSE = {
 }
 _SCRIPT_MARK = re.compile(r"<!--|-->|</?script(?=[\s/>])", re.I)
 _SHOWN_RAW = frozenset({"title", "textarea", "xmp", "plaintext"})
+
+_STYLES = 50  # style elements that are read
 
 NUMBER = "tp-n"
 _WHITE = " \t\n\r\f"
@@ -114,6 +118,8 @@ class Scan:
         end: where that text ends.
         attrs: attribute source of numbered start tags that have any; empty for text runs.
         looks: what numbered start tags say about whether people see their elements.
+        sheet: what the page's style elements say about that.
+        rules: which rule of the sheet a look comes from.
         dropped: (start, end, reason) of comments, raw-text elements, declarations and characters that nobody
             sees, ascending.
     """
@@ -125,6 +131,31 @@ class Scan:
     attrs: dict[int, str] = field(default_factory=dict)
     looks: dict[int, Look] = field(default_factory=dict)
     dropped: list[tuple[int, int, str]] = field(default_factory=list)
+    sheet: Sheet | None = None
+    rules: dict[int, Rule] = field(default_factory=dict)
+
+    def follow(self, source: str, sheet: Sheet) -> None:
+        """Let the rules of a style sheet, and of no other, hide elements."""
+        for mark in self.rules:
+            del self.looks[mark]
+            if mark in self.attrs and (said := look(_tag_at(source, self.begin[mark]), self.attrs[mark])):
+                self.looks[mark] = said
+        self.sheet, self.rules = sheet, {}
+        for mark in range(len(self.begin)) if sheet.tags else self.attrs:
+            attrs = self.attrs.get(mark, "")
+            if sheet.concerns(attrs) and (rule := sheet.match(_tag_at(source, self.begin[mark]), attrs)):
+                self.looks[mark] = sheet.look(rule, self.looks.get(mark))
+                self.rules[mark] = rule
+
+
+def _counts(attrs: str, source: str, at: int) -> bool:
+    """Whether people see the page with a style sheet, which one inside ``noscript`` is not there for."""
+    return is_for_screens(attrs) and source.rfind("<noscript", 0, at) <= source.rfind("</noscript", 0, at)
+
+
+def _tag_at(source: str, at: int) -> str:
+    m = _START.match(source, at)
+    return m[1].lower() if m else ""
 
 
 def scan(source: str, *, drop_hidden: bool = True) -> Scan:
@@ -135,6 +166,7 @@ def scan(source: str, *, drop_hidden: bool = True) -> Scan:
         drop_hidden: whether elements and characters that people do not see are marked and dropped.
     """
     result = Scan()
+    styles: list[str] = []
     invisible = drop_hidden and may_hold_invisible(source)
     follows = False  # whether the text so far ends in a character that nobody sees
     parts: list[str] = []
@@ -207,6 +239,8 @@ def scan(source: str, *, drop_hidden: bool = True) -> Scan:
                         body = escape(body, quote=False)
                     add(f"<{tag} {NUMBER}={mark}>{body}</{tag}>")
                     see(mark, name, match["rattr"])
+                if name == "style" and len(styles) < _STYLES:
+                    styles.append(source[position:stop] if _counts(match["rattr"], source, at) else "")
                 position = close.end() if close else length
             if name not in _SHOWN_RAW:
                 result.dropped.append((at, position, name))
@@ -222,6 +256,8 @@ def scan(source: str, *, drop_hidden: bool = True) -> Scan:
             add(f"<!--{mark}-->" + shown(position, length).replace("<", "&lt;"))
             result.end[-1] = length
     result.marked = "".join(parts)
+    if drop_hidden and styles and (sheet := read_sheet("\n".join(styles))):
+        result.follow(source, sheet)
     return result
 
 
@@ -249,10 +285,38 @@ class Target(Protocol):
     def close(self) -> None:
         """The end of the page."""
 
+    def overdone(self) -> set[Rule]:
+        """Rules of style sheets that hid more of the page than a page hides."""
+        ...
+
+
+Reader = TypeVar("Reader", bound=Target)
+
 
 def parse(source: str, target: Target, *, drop_hidden: bool = True) -> None:
     """Scan and parse a page into a target; any text is accepted."""
-    target.scan = scanned = scan(sanitize(source), drop_hidden=drop_hidden)
+    _feed(scan(sanitize(source), drop_hidden=drop_hidden), target)
+
+
+def read(source: str, make: Callable[[], Reader], *, drop_hidden: bool = True) -> Reader:
+    """Scan a page and parse it into a target that ``make`` makes; any text is accepted.
+
+    Once more without the rules of style sheets that turn out to hide too much (see `Target.overdone`).
+    """
+    source = sanitize(source)
+    scanned = scan(source, drop_hidden=drop_hidden)
+    for left in (2, 1, 0):
+        target = make()
+        _feed(scanned, target)
+        gone = target.overdone()
+        if not gone or scanned.sheet is None:
+            break
+        scanned.follow(source, scanned.sheet.without(gone) if left else Sheet({}))
+    return target
+
+
+def _feed(scanned: Scan, target: Target) -> None:
+    target.scan = scanned
     if scanned.marked.strip(_WHITE):
         # The stubs ask for methods that also take bytes; lxml sends str to a parser fed with markup.
         parser = etree.HTMLParser(target=cast(Any, target), huge_tree=True, encoding="utf-8")
