@@ -9,6 +9,7 @@ nothing. Linked style sheets, scripts and the rest of the cascade are not read.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import NamedTuple
 
 from tokenprune.segment.entities import unescape
@@ -17,6 +18,7 @@ from tokenprune.segment.html_tags import attributes
 
 _MOST = 200_000  # characters of style sheets that are read
 _MOST_RULES = 500
+_MOST_KNOWN = 4096  # start tags whose rules are kept
 _NOISE = re.compile(r"/\*.*?(?:\*/|\Z)|\"[^\"\n]*+\"|'[^'\n]*+'|<!--|-->", re.S)
 _PART = re.compile(r"([^{}]*+)([{}]|\Z)")
 _SIMPLE = re.compile(r"([a-zA-Z][\w-]*+)?((?:[.#][\w-]++)*+)")
@@ -53,9 +55,14 @@ class Sheet:
         """Return the rule that hides an element, None for none."""
         if tag in _WHOLE_PAGE:
             return None
-        if (tag, source) not in self._known:
-            self._known[tag, source] = self._match(tag, attributes(source))
-        return self._known[tag, source]
+        key = tag, source
+        rule = self._known.get(key, self)  # the sheet itself stands for "not known yet"
+        if isinstance(rule, Sheet):
+            rule = self._match(tag, attributes(source))
+            if len(self._known) >= _MOST_KNOWN:
+                self._known.clear()
+            self._known[key] = rule
+        return rule
 
     def _match(self, tag: str, found: dict[str, str]) -> Rule | None:
         names = {f".{name}" for name in unescape(found.get("class", "")).split()}
@@ -90,12 +97,17 @@ def is_for_screens(source: str) -> bool:
     )
 
 
+@lru_cache(maxsize=32)  # the pages of a site share theirs
 def read_sheet(css: str) -> Sheet:
     """Read the style sheets of a page; linear in their length, of which no more than a bound is read."""
+    css = css[:_MOST]
+    low = css.lower()
+    if "visibility" not in low and ("display" not in low or "none" not in low) and "\\" not in css:
+        return Sheet({})
     rules: dict[Rule, str] = {}
     shown: set[str] = set()
     depth, outermost, selectors = 0, 0, ""  # `outermost`: how deep the outermost at-rule stands
-    for m in _PART.finditer(_NOISE.sub("", css[:_MOST])):
+    for m in _PART.finditer(_NOISE.sub("", css)):
         if m[2] == "{":
             depth += 1
             selectors = m[1].rpartition(";")[2].strip()
