@@ -45,7 +45,7 @@ class Sections:
     cheap: Scorer
     model: str = "minilm-l6"
     max_tokens: int | None = 2048
-    weight: float = 1.5
+    weight: float = 1.0
     cheap_weight: float = 0.5
     coarse_words: int = 256
 

@@ -153,9 +153,10 @@ def test_the_norm_makes_a_difference(tiny):
     labels = load(checkpoint).label(QUERY, [Passage(TEXTS[0])])[0]
     labeler = load(checkpoint)
     module = labeler.network.module
+    ids = labeler.text.read([TEXTS[0]])[0].ids
     batch = labeler._batch(
         labeler.text.read([QUERY])[0].ids,
-        [(np.empty(0, dtype=np.int64), labeler.text.read([TEXTS[0]])[0].ids)],
+        [(np.empty(0, dtype=np.int64), ids, np.zeros(len(ids), dtype=np.int64))],
     )
     with torch.no_grad():
         out = module.ranking_model(torch.from_numpy(batch.ids), output_hidden_states=True)
