@@ -89,7 +89,7 @@ def test_it_reads_no_more_than_it_may(monkeypatch):
     assert sum(count(t) for t in read[0][1:] if t in units) <= 25
     assert int(np.argmax(scores[0])) == next(i for i, t in enumerate(pages[0].texts) if "Lyon" in t)
     everything = scorer.within(1000)
-    assert everything.max_tokens == 4000
+    assert everything.max_tokens == 2000
     assert Sections(BM25(), max_tokens=None).within(1000).max_tokens is None
     everything.score("when does the express to Lyon leave", pages)
     assert set(read[1][1:]) >= units

@@ -52,7 +52,7 @@ def htmlrag(
     steps: dict[str, Scorer] = {
         "bm25": Neighbours(BM25()),
         "embedding": Sections(Neighbours(BM25()), encoder, max_tokens=None),
-        "hybrid": Sections(Neighbours(BM25()), encoder),
+        "hybrid": Sections(Neighbours(BM25()), encoder, 2048),
     }
     reader = LocalPathModel(model) if upstream is None else UpstreamPathModel(upstream, model)
     paths = PathProbability(reader)

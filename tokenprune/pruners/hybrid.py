@@ -23,7 +23,7 @@ from tokenprune.select.simple import ShareOfBest
 )
 def hybrid(
     model: str = "minilm-l6",
-    embed_tokens: int = 2048,
+    embed_tokens: int = 1024,
     max_words: int = 64,
     threshold: float | None = None,
     keep_ratio: float | None = None,
@@ -32,7 +32,7 @@ def hybrid(
 ) -> Pruner:
     """Compose the method.
 
-    ``embed_tokens`` bounds what the encoder reads per call (at least four budgets), ``output`` is ``same``,
+    ``embed_tokens`` bounds what the encoder reads per call (at least two budgets), ``output`` is ``same``,
     ``text`` or ``markdown``.
     """
     scorer = Structured(Sections(Neighbours(BM25()), model, embed_tokens))

@@ -44,7 +44,7 @@ class Sections:
 
     cheap: Scorer
     model: str = "minilm-l6"
-    max_tokens: int | None = 2048
+    max_tokens: int | None = 1024
     weight: float = 1.0
     cheap_weight: float = 0.5
     coarse_words: int = 256
@@ -81,11 +81,11 @@ class Sections:
         ]
 
     def within(self, max_tokens: int) -> Sections:
-        """Return a scorer that reads four budgets, if that is more than it would have."""
+        """Return a scorer that reads two budgets, if that is more than it would have."""
         if self.max_tokens is None:
             return self
         return replace(
-            self, cheap=within(self.cheap, max_tokens), max_tokens=max(self.max_tokens, 4 * max_tokens)
+            self, cheap=within(self.cheap, max_tokens), max_tokens=max(self.max_tokens, 2 * max_tokens)
         )
 
     def _chosen(self, documents: Sequence[Units], cheap: FloatArray) -> list[BoolArray]:

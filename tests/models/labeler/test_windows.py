@@ -93,7 +93,10 @@ def test_a_long_passage_is_its_windows(family, tiny):
     assert all(end == len(tokens.ids) or end in first_of for _, end in windows)
     total, count, ranks = np.zeros(len(tokens.ids)), np.zeros(len(tokens.ids)), []
     for start, end in windows:
-        batch = labeler._batch(labeler.text.read([QUERY])[0].ids, [(tokens.ids[:0], tokens.ids[start:end], np.zeros(end - start, dtype=np.int64))])
+        batch = labeler._batch(
+            labeler.text.read([QUERY])[0].ids,
+            [(tokens.ids[:0], tokens.ids[start:end], np.zeros(end - start, dtype=np.int64))],
+        )
         assert batch.ids.shape[1] <= labeler.max_length
         rank, keep = labeler.network.run(batch)
         begin, behind = batch.passage[0].tolist()
