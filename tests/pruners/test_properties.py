@@ -176,6 +176,13 @@ def test_well_formed_words_survive_whole(method, data, strategies, read_html):
 @given(data=st.data())
 def test_words_of_text_survive_whole(data, strategies, read_html):
     text = data.draw(strategies.text)
+    # What is left of a word that mixes scripts stands together, as it does when its middle goes.
+    assume(
+        not any(
+            len({len(part) == 1 and part > "\u0e00" for part in UNSPACED.findall(w)}) > 1
+            for w in text.split()
+        )
+    )
     limit = data.draw(st.integers(0, 40))
     result = Pipeline(["bm25-sentences"]).prune(QUERY, [Document(text, kind="text")], Budget(limit))
     kept, words = (whole_words(t.split()) for t in (result.documents[0].text, text))
