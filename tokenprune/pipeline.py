@@ -211,7 +211,10 @@ class Pipeline:
                         with clock.time(f"score:{pruner.name}"):
                             scores = pruner.scorer.score("", [units])[0]
                         item = _Scored(copy, pruner, units, scores)
-                        item.finish(_adaptive([item], counter)[0], counter, "low-score")
+                        mask = _adaptive([item], counter)[0]
+                        copy.finish(
+                            pruner, units, scores, mask, counter, kept="fits-budget", dropped="low-score"
+                        )
                         continue
                     with clock.time("render"):
                         unscored, all_of_it = np.full(len(units), np.nan), np.ones(len(units), dtype=bool)
