@@ -81,3 +81,16 @@ def spread(pair: Sequence[float], signed: bool = False) -> str:
     """An interval as text."""
     form = "+.3f" if signed else ".3f"
     return f"{pair[0]:{form}} to {pair[1]:{form}}"
+
+
+def nll_cells(row: Mapping[str, Any]) -> tuple[str, ...]:
+    """Context, n, tokens, NLL and its interval, the difference from the reference and its interval."""
+    return (
+        row["context"],
+        str(row["n"]),
+        f"{row['tokens']:.0f}",
+        f"{row['nll']:.3f}",
+        spread(row["nll_ci"]),
+        f"{row['difference']:+.3f}" if "difference" in row else "",
+        spread(row["difference_ci"], True) if "difference" in row else "",
+    )

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.common import report as common
-from benchmarks.common.report import spread, table
+from benchmarks.common.report import nll_cells, spread, table
 from benchmarks.html import plots
 
 TITLES = {
@@ -96,18 +96,7 @@ def _evidence(section: dict[str, Any]) -> list[str]:
 def _nll(section: dict[str, Any]) -> list[str]:
     parts = []
     for set_name, rows in section["sets"].items():
-        cells = [
-            (
-                r["context"],
-                str(r["n"]),
-                f"{r['tokens']:.0f}",
-                f"{r['nll']:.3f}",
-                spread(r["nll_ci"]),
-                f"{r['difference']:+.3f}" if "difference" in r else "",
-                spread(r["difference_ci"], True) if "difference" in r else "",
-            )
-            for r in rows
-        ]
+        cells = [nll_cells(r) for r in rows]
         parts.append(f"<h3>{escape(set_name)}, budget {section['budget']} tokens</h3>")
         head = ("context", "n", "tokens", "NLL", "95%", "against BM25 chunks", "95%")
         parts.append(table(head, cells, [r["context"].startswith("ours") for r in rows]))

@@ -15,10 +15,8 @@ from __future__ import annotations
 import argparse
 import logging
 import os
-import shlex
 import sys
 import warnings
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +25,8 @@ sys.path[0] = str(ROOT)  # not this folder: its modules are benchmarks.html.*
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
-from benchmarks.common import sections  # noqa: E402
+from benchmarks.common import command, sections  # noqa: E402
+from benchmarks.common.command import floats, integers, words  # noqa: E402
 from benchmarks.common.context import progress_bar  # noqa: E402
 
 SECTIONS = ("speed", "evidence", "nll", "generative", "boilerplate", "scaling")
@@ -46,31 +45,16 @@ QUICK = {
 }
 
 
-def words(text: str) -> list[str]:
-    return [word for word in text.split(",") if word]
-
-
-def numbers(text: str) -> list[int]:
-    return [int(word) for word in words(text)]
-
-
 def parser() -> argparse.ArgumentParser:
     from benchmarks.html.methods import DEFAULT_OURS, DEFAULT_PEERS
 
-    made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    default_data = os.environ.get("TOKENPRUNE_DATA")
-    made.add_argument("--sections", type=words, default=list(SECTIONS), help=",".join(SECTIONS))
-    made.add_argument("--data", type=Path, default=Path(default_data) if default_data else None)
-    made.add_argument("--out", type=Path, default=Path(__file__).resolve().parent / "out")
-    made.add_argument("--quick", action="store_true", help="small samples; figures are not worth quoting")
-    made.add_argument("--fresh", action="store_true", help="forget stored results")
-    made.add_argument("--seed", type=int, default=0)
+    made = command.parser(__doc__, Path(__file__).resolve().parent, SECTIONS)
     made.add_argument("--methods", type=words, default=list(DEFAULT_OURS), help="ours, by name")
     made.add_argument("--peers", type=words, default=list(DEFAULT_PEERS))
     made.add_argument("--sample", type=int, default=90, help="questions per set")
     made.add_argument("--slow-sample", type=int, default=36, help="questions per set for slow methods")
     made.add_argument("--slow-methods", type=words, default=["htmlrag-published", "htmlrag"])
-    made.add_argument("--budgets", type=numbers, default=[2048, 1024, 512, 256])
+    made.add_argument("--budgets", type=integers, default=[2048, 1024, 512, 256])
     made.add_argument("--timed", type=int, default=8, help="pages per set that are timed cold")
     made.add_argument("--rounds", type=int, default=5, help="speed: timed rounds after a warm-up")
     made.add_argument("--speed-pages", type=int, default=16)
@@ -91,31 +75,18 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--trie-leaves", type=int, default=24)
     made.add_argument("--boilerplate-methods", type=words, default=["boilerplate"])
     made.add_argument("--boilerplate-sample", type=int, default=1000)
-    made.add_argument(
-        "--scaling-mb", type=lambda t: [float(x) for x in words(t)], default=[0.1, 0.3, 1.0, 3.0, 10.0]
-    )
+    made.add_argument("--scaling-mb", type=floats, default=[0.1, 0.3, 1.0, 3.0, 10.0])
     return made
 
 
 def main(argv: list[str] | None = None) -> None:
-    made = parser()
-    options = made.parse_args(argv)
-    sections.shrink(options, made, QUICK)
-    if find_spec("matplotlib") is None:  # found out now, not after half an hour
-        made.error("the report needs matplotlib: `make bench-html` installs it and the peers in .venv-bench")
-    unknown = [s for s in options.sections if s not in SECTIONS]
-    if unknown:
-        made.error(f"unknown section {', '.join(unknown)}; there are {', '.join(SECTIONS)}")
-    if options.data is not None and not (options.data / "html").is_dir():
-        made.error(f"no folder 'html' in {options.data}")
+    options = command.options_of(parser(), argv, QUICK, "html", {"sections": SECTIONS})
     warnings.filterwarnings("ignore")  # of the peers, which would break the progress bar
     logging.getLogger().setLevel(logging.ERROR)
     found = measure(options)
     from benchmarks.html import report
 
-    command = "python benchmarks/html/run.py " + shlex.join(argv if argv is not None else sys.argv[1:])
-    report.write(sections.heading(command) | {"sections": found}, options.out)
-    print(f"{options.out / 'report.html'}\n{options.out / 'report.json'}")
+    command.write_report("benchmarks/html/run.py", argv, found, options.out, report.write)
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:

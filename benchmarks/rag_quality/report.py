@@ -10,7 +10,7 @@ import matplotlib.pyplot as plt
 
 from benchmarks.common import report as common
 from benchmarks.common.figures import OURS, PEERS, svg
-from benchmarks.common.report import Shown, spread, table
+from benchmarks.common.report import Shown, nll_cells, spread, table
 
 
 def _draw_answers(section: dict[str, Any]) -> str:
@@ -29,19 +29,7 @@ def _draw_answers(section: dict[str, Any]) -> str:
 
 
 def _answers(section: dict[str, Any]) -> list[str]:
-    cells = [
-        (
-            row["context"],
-            str(row["n"]),
-            f"{row['tokens']:.0f}",
-            f"{row['nll']:.3f}",
-            spread(row["nll_ci"]),
-            f"{row['difference']:+.3f}" if "difference" in row else "",
-            spread(row["difference_ci"], True) if "difference" in row else "",
-            f"{row['evidence']:.3f}",
-        )
-        for row in section["rows"]
-    ]
+    cells = [(*nll_cells(row), f"{row['evidence']:.3f}") for row in section["rows"]]
     head = ("context", "n", "tokens", "NLL", "95%", f"against {section['reference']}", "95%", "evidence kept")
     return [table(head, cells, [row["ours"] for row in section["rows"]])]
 

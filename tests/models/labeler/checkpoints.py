@@ -25,6 +25,8 @@ CORPUS = [
     "埃菲尔铁塔位于巴黎。它于1889年完工。日本語の文です。",
 ]
 
+SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
+
 
 @dataclass
 class Tiny:
@@ -135,7 +137,7 @@ def build_provence(folder, positions=512):
     tokenizer = unigram(specials)
     template(tokenizer, "[CLS] $A [SEP]", "[CLS] $A [SEP] $B:1 [SEP]:1")
     fields = {
-        "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48,
+        **SIZES,
         "vocab_size": tokenizer.get_vocab_size(), "type_vocab_size": 0, "max_position_embeddings": positions,
         "relative_attention": True, "position_buckets": 16, "norm_rel_ebd": "layer_norm",
         "share_att_key": True, "pos_att_type": ["p2c", "c2p"], "position_biased_input": False,
@@ -173,7 +175,7 @@ def build_xprovence(folder):
     tokenizer = unigram(specials)
     template(tokenizer, "<s> $A </s>", "<s> $A </s> </s> $B </s>")
     fields = {
-        "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48,
+        **SIZES,
         "vocab_size": tokenizer.get_vocab_size(), "type_vocab_size": 1, "max_position_embeddings": 302,
         "layer_norm_eps": 1e-5, "pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2,
     }  # fmt: skip
@@ -256,10 +258,7 @@ def build_open_bert(folder):
     tokenizer = wordpiece(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"])
     template(tokenizer, "[CLS] $A [SEP]", "[CLS] $A [SEP] $B:1 [SEP]:1")
     config = BertConfig(
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        intermediate_size=48,
+        **SIZES,
         vocab_size=tokenizer.get_vocab_size(),
         num_labels=1,
     )
@@ -276,10 +275,7 @@ def build_open_xlmr(folder):
     tokenizer = unigram(["<s>", "<pad>", "</s>", "<unk>"])
     template(tokenizer, "<s> $A </s>", "<s> $A </s> </s> $B </s>")
     config = XLMRobertaConfig(
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        intermediate_size=48,
+        **SIZES,
         vocab_size=tokenizer.get_vocab_size(),
         type_vocab_size=1,
         max_position_embeddings=302,
