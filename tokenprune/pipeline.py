@@ -206,20 +206,16 @@ class Pipeline:
                 if copy.current.kind == "html" and not pruner.as_is:
                     with clock.time(f"segment:{pruner.name}"):
                         units = pruner.segmenter.segment(copy.current, counter)
+                    scores, keep = np.full(len(units), np.nan), np.ones(len(units), dtype=bool)
+                    dropped = "fits-budget"
                     if pruner.floor is not None and not pruner.uses_query:
                         # What it takes out goes whatever the budget: navigation of a short page, too.
                         with clock.time(f"score:{pruner.name}"):
                             scores = pruner.scorer.score("", [units])[0]
-                        item = _Scored(copy, pruner, units, scores)
-                        mask = _adaptive([item], counter)[0]
-                        copy.finish(
-                            pruner, units, scores, mask, counter, kept="fits-budget", dropped="low-score"
-                        )
-                        continue
+                        keep = _adaptive([_Scored(copy, pruner, units, scores)], counter)[0]
+                        dropped = "low-score"
                     with clock.time("render"):
-                        unscored, all_of_it = np.full(len(units), np.nan), np.ones(len(units), dtype=bool)
-                        reason = "fits-budget"
-                        copy.finish(pruner, units, unscored, all_of_it, counter, kept=reason, dropped=reason)
+                        copy.finish(pruner, units, scores, keep, counter, kept="fits-budget", dropped=dropped)
             copies.append(copy)
         return _Whole(copies, ranked) if sum(j.tokens_after for j in copies) <= limit else None
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from tokenprune.arrays import FloatArray, IntArray
+from tokenprune.arrays import BoolArray, FloatArray, IntArray
 from tokenprune.score import Scorer
 from tokenprune.select.simple import ranking
 from tokenprune.units import Units
@@ -39,24 +39,44 @@ class Cascade:
         flat = np.concatenate(first) if first else np.empty(0)
         if not len(flat):
             return first
-        cost = np.concatenate([u.cost for u in documents])
-        order = ranking(flat)
-        chosen = np.zeros(len(flat), dtype=bool)
-        within = np.cumsum(np.maximum(cost[order], 1)) <= self.max_tokens
-        within[0] = True
-        chosen[order[within]] = True
+        chosen = worth_reading(documents, flat, self.max_tokens)
         bounds = np.cumsum([len(u) for u in documents])[:-1]
         masks = np.split(chosen, bounds)
         parts = [_subset(u, np.flatnonzero(m)) for u, m in zip(documents, masks, strict=True)]
         second = np.concatenate(self.expensive.score(query, parts))
         share = self.weight * flat / max(float(np.abs(flat).max()), 1e-9)
-        read = np.full(len(flat), second.min())
-        read[chosen] = second
-        return np.split(share + read, bounds)
+        return np.split(share + or_lowest(second, chosen), bounds)
 
     def within(self, max_tokens: int) -> Cascade:
         """Return a scorer that reads enough to fill a budget with what it has read: twice as many tokens."""
         return replace(self, max_tokens=max(self.max_tokens, 2 * max_tokens))
+
+
+def worth_reading(documents: Sequence[Units], cheap: FloatArray, max_tokens: int) -> BoolArray:
+    """Choose the units with the best cheap scores, at least one, that hold ``max_tokens`` together.
+
+    Args:
+        documents: segmented documents, n units in all.
+        cheap: float64 [n] of all documents, one behind the other; not empty.
+        max_tokens: of the units chosen.
+
+    Returns:
+        bool [n].
+    """
+    cost = np.concatenate([u.cost for u in documents])
+    order = ranking(cheap)
+    chosen = np.zeros(len(cheap), dtype=bool)
+    within = np.cumsum(np.maximum(cost[order], 1)) <= max_tokens
+    within[0] = True
+    chosen[order[within]] = True
+    return chosen
+
+
+def or_lowest(scores: FloatArray, read: BoolArray) -> FloatArray:
+    """Put scores of the units that were read in their places, the lowest of them in the others."""
+    full = np.full(len(read), scores.min())
+    full[read] = scores
+    return full
 
 
 def _subset(units: Units, index: IntArray) -> Units:

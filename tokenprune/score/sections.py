@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from tokenprune.arrays import BoolArray, Float32Array, FloatArray
+from tokenprune.arrays import Float32Array, FloatArray, IntArray
 from tokenprune.score import Scorer, within
+from tokenprune.score.cascade import or_lowest, worth_reading
 from tokenprune.score.coarse import coarse_blocks
 from tokenprune.score.neighbours import smoothed
-from tokenprune.select.simple import ranking
 from tokenprune.tokens import sanitize
 from tokenprune.units import Units
 
@@ -56,28 +56,34 @@ class Sections:
         first = self.cheap.score(query, documents)
         if not sum(map(len, first)):
             return first
-        reads = self._chosen(documents, np.concatenate(first))
+        flat = np.concatenate(first)
+        chosen = np.ones(len(flat), dtype=bool)
+        if self.max_tokens is not None:
+            chosen = worth_reading(documents, flat, self.max_tokens)
+        bounds = np.cumsum([len(u) for u in documents])[:-1]
+        reads = [np.flatnonzero(mask) for mask in np.split(chosen, bounds)]
         texts: dict[str, int] = {}
         for units, read in zip(documents, reads, strict=True):
-            for i in np.flatnonzero(read).tolist():
+            for i in read.tolist():
                 texts.setdefault(units.texts[i], len(texts))
                 texts.setdefault(units.context[i], len(texts))
         safe = [sanitize(text) for text in (query, *texts)]
         vectors = Encoder.load(self.model).encode(safe)
         asked, vectors = vectors[0], vectors[1:]
-        best = max(float(np.abs(f).max()) for f in first if len(f)) or 1.0
-        unit, section = [], []
+        similar, near = [], []
         for units, read in zip(documents, reads, strict=True):
-            own = vectors[[texts[units.texts[i]] for i in np.flatnonzero(read).tolist()]]
-            heading = vectors[[texts[units.context[i]] for i in np.flatnonzero(read).tolist()]] @ asked
-            heading[[not units.context[i] for i in np.flatnonzero(read).tolist()]] = -1.0
-            unit.append((own @ asked).astype(np.float64))
-            around = self._section_vectors(units, read, own) @ asked
-            section.append(np.maximum(around, heading).astype(np.float64))
-        similar, near = _filled(unit, reads), _filled(section, reads)
+            own = vectors[[texts[units.texts[i]] for i in read.tolist()]]
+            heading = vectors[[texts[units.context[i]] for i in read.tolist()]] @ asked
+            heading[[not units.context[i] for i in read.tolist()]] = -1.0
+            similar.append(own @ asked)
+            near.append(np.maximum(self._section_vectors(units, read, own) @ asked, heading))
+        columns = [or_lowest(np.concatenate(c).astype(np.float64), chosen) for c in (similar, near)]
+        best = float(np.abs(flat).max()) or 1.0
         return [
-            smoothed(units, self.cheap_weight * cheap / best + s) + self.weight * n
-            for units, cheap, s, n in zip(documents, first, similar, near, strict=True)
+            smoothed(units, self.cheap_weight * cheap / best + unit) + self.weight * section
+            for units, cheap, unit, section in zip(
+                documents, first, *(np.split(c, bounds) for c in columns), strict=True
+            )
         ]
 
     def within(self, max_tokens: int) -> Sections:
@@ -88,16 +94,7 @@ class Sections:
             self, cheap=within(self.cheap, max_tokens), max_tokens=max(self.max_tokens, 2 * max_tokens)
         )
 
-    def _chosen(self, documents: Sequence[Units], cheap: FloatArray) -> list[BoolArray]:
-        cost = np.maximum(np.concatenate([u.cost for u in documents]), 1)
-        chosen = np.ones(len(cheap), dtype=bool)
-        if self.max_tokens is not None:
-            order = ranking(cheap)
-            chosen[order] = np.cumsum(cost[order]) <= self.max_tokens
-            chosen[order[0]] = True
-        return np.split(chosen, np.cumsum([len(u) for u in documents])[:-1])
-
-    def _section_vectors(self, units: Units, read: BoolArray, own: Float32Array) -> Float32Array:
+    def _section_vectors(self, units: Units, read: IntArray, own: Float32Array) -> Float32Array:
         """The section's vector of every unit that was read, float32 [read, d], of unit length."""
         if not len(own):
             return own
@@ -106,14 +103,3 @@ class Sections:
         np.add.at(total, block, own * np.maximum(units.cost[read], 1)[:, None])
         total /= np.maximum(np.linalg.norm(total, axis=1, keepdims=True), 1e-9)
         return np.asarray(total[block])
-
-
-def _filled(values: Sequence[FloatArray], reads: Sequence[BoolArray]) -> list[FloatArray]:
-    """Put values of the units that were read in their places, the lowest of them all in the others."""
-    lowest = min(float(v.min()) for v in values if len(v))
-    out = []
-    for value, read in zip(values, reads, strict=True):
-        full = np.full(len(read), lowest)
-        full[read] = value
-        out.append(full)
-    return out

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from tokenprune.arrays import BoolArray, FloatArray
-from tokenprune.select.simple import ranking
+from tokenprune.select.simple import best_first
 from tokenprune.units import Units
 
 _ROUNDS = 12  # corrections when the tokens of joined pieces are not the sum of their parts
@@ -82,18 +82,12 @@ def _greedy(
     """One pass from the best unit down; a unit that does not fit is passed over."""
     keep = [np.zeros(len(u), dtype=bool) for u in documents]
     opened = [np.zeros(len(u.wrapper_parent), dtype=bool) for u in documents]
-    sizes = [len(u) for u in documents]
-    of = np.repeat(np.arange(len(sizes)), sizes)
-    local = np.arange(sum(sizes)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-    flat_scores = np.concatenate([np.empty(0), *scores])
-    order = ranking(flat_scores)[: int((flat_scores > -np.inf).sum())]
     left = limit
     ended: set[int] = set()
     smallest = min((int(u.cost.min()) for u in documents if len(u)), default=0)
-    for flat in order.tolist():
+    for i, unit in best_first(scores):
         if left < smallest:
             break
-        i, unit = int(of[flat]), int(local[flat])
         if keep[i][unit] or i in ended:
             continue
         units = documents[i]

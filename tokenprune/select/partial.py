@@ -13,7 +13,7 @@ import numpy as np
 
 from tokenprune.arrays import BoolArray, FloatArray
 from tokenprune.segment.divide import Divisible
-from tokenprune.select.simple import ranking
+from tokenprune.select.simple import best_first
 from tokenprune.units import Units
 
 USED = 0.9  # share of a budget that counts as used
@@ -90,16 +90,10 @@ def _candidates(
     """Units that may be cut, best first, but for those whose tags alone are more than what is left."""
     if state.done:
         return
-    sizes = [len(s) for s in scores]
-    of = np.repeat(np.arange(len(sizes)), sizes)
-    local = np.arange(sum(sizes)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-    flat = np.concatenate([np.empty(0), *scores])
-    kept = [mask[:size] for mask, size in zip(state.masks, sizes, strict=True)]
-    flat[np.concatenate([np.empty(0, dtype=bool), *kept])] = -np.inf
+    left = [np.where(m[: len(s)], -np.inf, s) for m, s in zip(state.masks, scores, strict=True)]
     opened = [u.open_wrappers(m) for u, m in zip(state.documents, state.masks, strict=True)]
     ended = {n for n, cut in enumerate(state.cut) if cut and in_order[n] and not bare}
-    for at in ranking(flat)[: int((flat > -np.inf).sum())].tolist():
-        n, unit = int(of[at]), int(local[at])
+    for n, unit in best_first(left):
         if n in ended or unit in state.cut[n]:
             continue
         if in_order[n] and not bare:
@@ -157,9 +151,8 @@ def _longest(state: _State, n: int, part: Divisible, mask: BoolArray, *, sentenc
     def tokens(at: int) -> int:
         if at not in counted:
             divided = None if part.whole(at) else part.divide(at, exact=False)
-            counted[at] = (
-                state.count(n, part.units, mask) if divided is None else (state.count(n, divided, longer))
-            )
+            now, kept = (part.units, mask) if divided is None else (divided, longer)
+            counted[at] = state.count(n, now, kept)
         return counted[at]
 
     low, high = 0, part.length + 1  # what fits, what does not

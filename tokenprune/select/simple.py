@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +14,20 @@ from tokenprune.errors import BudgetError
 def ranking(scores: FloatArray) -> IntArray:
     """Unit numbers from the best score to the worst; equal scores in document order."""
     return np.argsort(-scores, kind="stable").astype(np.int64)
+
+
+def best_first(scores: Sequence[FloatArray]) -> Iterator[tuple[int, int]]:
+    """Yield (document, unit) from the best score down; equal scores in order.
+
+    Args:
+        scores: float64 [n] per document, on one scale; a unit with minus infinity is left out.
+    """
+    sizes = [len(s) for s in scores]
+    of = np.repeat(np.arange(len(sizes)), sizes)
+    local = np.arange(sum(sizes)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    flat = np.concatenate([np.empty(0), *scores])
+    order = ranking(flat)[: int((flat > -np.inf).sum())]
+    yield from zip(of[order].tolist(), local[order].tolist(), strict=True)
 
 
 @dataclass(frozen=True)
