@@ -95,6 +95,20 @@ def test_words_do_not_run_together(form, data, strategies, read_html):
 
 
 @pytest.mark.parametrize(
+    ("page", "expected"),
+    [
+        ("<table><tr><td>A<td>B</tr><tr><td>1<table><tr><td>x<td>y</table><td>2</table>", "A\tB\n1 x y \t2"),
+        ("<div>one<td>two</td></div>", "one two"),
+        ("<div><td>one</td>two</div>", "one\ntwo"),
+        ("<table><tr><td>1<td>2<tr><td>3<td>4</table>", "1\t2\n3\t4"),
+    ],
+)
+def test_words_of_cells_stand_apart_in_text(page, expected):
+    units = html(page, 1)
+    assert PlainText().render(units, np.ones(len(units), dtype=bool)).text == expected
+
+
+@pytest.mark.parametrize(
     ("page", "keep", "expected"),
     [
         (

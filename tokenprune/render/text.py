@@ -82,9 +82,13 @@ class _Writer:
             self.pre += -1 if closing else 1
         if name in CELLS:
             self.cell += -1 if closing else 1
+            if not closing and self.cell == 1 and self.cells:
+                self._mark("\t", i)
+            elif closing and not self.cell:
+                self.gap = True  # words behind a cell that stands in no row are not part of its last one
+            elif not self.end.isspace():  # the first cell of a row, or a cell inside one
+                self._mark(" ", i)
             if not closing and self.cell == 1:
-                if self.cells:
-                    self._mark("\t", i)
                 self.cells += 1
         elif name in _LINES:
             if name == "tr" and not self.cell:
