@@ -135,7 +135,7 @@ def test_equals_a_plain_forward(family, tiny):
         np.testing.assert_allclose(labels.keep, keep, atol=1e-5, rtol=0)
         assert (labels.keep.dtype, labels.start.dtype) == (np.float32, np.int64)
         assert list(zip(labels.start.tolist(), labels.end.tolist(), strict=True)) == offsets
-    assert len({round(labels.rank, 4) for labels in found}) == len(TEXTS)
+    assert np.ptp([labels.rank for labels in found]) > 0.01, "the test would see nothing"
     assert np.ptp(np.concatenate([labels.keep for labels in found])) > 0.05, "the test would see nothing"
 
 

@@ -60,11 +60,16 @@ def load(checkpoint: Checkpoint, device: str | None, dtype: str | torch.dtype | 
     return Labeler(
         checkpoint.name,
         reader,
-        Frame((cls,), (sep, cls), (sep,)),
+        frame_of(cls, sep),
         MiniRunner(network, place),
         max_length,
         threshold,
     )
+
+
+def frame_of(cls: int, sep: int) -> Frame:
+    """``[CLS] question [SEP] [CLS] title passage [SEP]``: two texts as the bi-encoder read them."""
+    return Frame((cls,), (sep, cls), (sep,))
 
 
 class MiniRunner:

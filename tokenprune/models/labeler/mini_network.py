@@ -112,11 +112,18 @@ class _Layer(nn.Module):  # type: ignore[misc]
         self.down = nn.Linear(config.ffn, config.hidden)
         self.norm2 = nn.LayerNorm(config.hidden, eps=config.eps)
 
-    def forward(self, x: Tensor, bias: Tensor) -> Tensor:
+    def forward(self, x: Tensor, mask: Tensor, meet: tuple[Tensor, Tensor] | None) -> Tensor:
+        """Attend where ``mask`` is 0; ``meet``: further columns of queries and keys, [b, heads, t, 2]."""
         b, t, d = x.shape
-        q, k, v = self.qkv(x).view(b, t, 3, self.heads, d // self.heads).permute(2, 0, 3, 1, 4)
-        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=bias.to(q.dtype))
-        x = self.norm1(x + self.out(mixed.transpose(1, 2).reshape(b, t, d)))
+        size = d // self.heads
+        q, k, v = self.qkv(x).view(b, t, 3, self.heads, size).permute(2, 0, 3, 1, 4)
+        if meet is not None:
+            more_q, more_k = meet
+            q = torch.cat((q, more_q.to(q.dtype) * size**0.5), -1)
+            k = torch.cat((k, more_k.to(q.dtype)), -1)
+            v = F.pad(v, (0, 2))  # the fused kernels want one width
+        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask.to(q.dtype), scale=size**-0.5)
+        x = self.norm1(x + self.out(mixed[..., :size].transpose(1, 2).reshape(b, t, d)))
         return self.norm2(x + self.down(F.gelu(self.up(x))))
 
 
@@ -168,20 +175,22 @@ class MiniNetwork(nn.Module):  # type: ignore[misc]
     def encode(self, w: Window) -> tuple[Tensor, Tensor]:
         """Return token states of the last layer and those from before question and passage meet."""
         x = self.norm(self.words(w.ids) + self.places(w.position))
+        padding = torch.zeros(w.ids.shape, device=x.device).masked_fill(~w.filled, -1e4)[:, None, None, :]
         apart = w.passage[:, :, None] != w.passage[:, None, :]
-        padding = ~w.filled[:, None, None, :]
-        alone = torch.zeros(apart.shape, device=x.device)[:, None].masked_fill(padding | apart[:, None], -1e4)
-        to_passage = (~w.passage[:, :, None] & w.passage[:, None, :])[:, None]
+        alone = padding.masked_fill(apart[:, None], -1e4)
+        padding = padding.expand(-1, 1, x.shape[1], -1)
+        # A bias between two kinds of tokens is a product of two more columns of queries and keys, so that no
+        # mask for each head has to be made and learned through.
+        kinds = torch.stack((~w.passage, w.passage), -1)[:, None].float()
+        heads = kinds.expand(-1, self.config.heads, -1, -1)
         middle = x
         for i, layer in enumerate(self.layers):
-            bias = alone
-            if i >= self.config.cross_from:
-                into, back = self.cross[i - self.config.cross_from][:, None, :, None, None]
-                bias = torch.where(to_passage, into, torch.where(apart[:, None], back, 0.0))
-                bias = bias.masked_fill(padding, -1e4)
-            x = layer(x, bias)
-            if i == self.config.cross_from - 1:
+            if i < self.config.cross_from:
+                x = layer(x, alone, None)
                 middle = x
+            else:
+                bias = self.cross[i - self.config.cross_from].T[:, None]
+                x = layer(x, padding, (kinds * bias, heads.flip(-1)))
         return x, middle
 
     def judge_states(self, w: Window, states: Tensor, middle: Tensor) -> Labelled:
