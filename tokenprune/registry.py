@@ -140,7 +140,7 @@ def pruner(name: str, *, kinds: Sequence[str] | None = None, **options: Any) -> 
 def _check(name: str, options: Mapping[str, Any]) -> None:
     """Refuse values of the options that methods share and that would quietly do something else."""
     for option, value in options.items():
-        if option in ("max_words", "coarse_words") and isinstance(value, int) and value < 1:
+        if option in ("max_words", "coarse_words", "read_tokens") and isinstance(value, int) and value < 1:
             raise ConfigError(f"method {name!r}: {option} must be 1 or more, not {value}")
         if option == "threshold" and isinstance(value, float) and not math.isfinite(value):
             raise ConfigError(f"method {name!r}: threshold must be a finite number, not {value}")

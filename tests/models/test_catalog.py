@@ -13,6 +13,7 @@ from tokenprune.models import catalog
 from tokenprune.models.catalog import (
     CATALOG,
     MANIFEST,
+    SHIPPED,
     is_cached,
     list_models,
     model_path,
@@ -22,9 +23,22 @@ from tokenprune.models.catalog import (
 
 def test_list_models_is_sorted_and_complete() -> None:
     models = list_models()
-    assert [model.name for model in models] == sorted(CATALOG)
-    assert {model.task for model in models} == {"causal-lm", "embedding"}
-    assert all(len(model.sha256) == 64 and model.licence and model.size > 0 for model in models)
+    assert [model.name for model in models] == sorted([*CATALOG, *SHIPPED])
+    assert {model.task for model in models} == {"causal-lm", "embedding", "labeling"}
+    assert all(model.licence and model.description for model in models)
+    assert all(len(model.sha256) == 64 and model.size > 0 for model in CATALOG.values())
+
+
+def test_a_shipped_model_is_there_without_a_cache(monkeypatch, tmp_path) -> None:
+    monkeypatch.setenv("TOKENPRUNE_CACHE", str(tmp_path / "none"))
+    for name in SHIPPED:
+        folder = model_path(name)
+        assert is_cached(name) and resolve_model(name) == str(folder)
+        assert {"config.json", "model.safetensors", "tokenizer.json", "README.md"} <= {
+            f.name for f in folder.iterdir()
+        }
+        assert sum(f.stat().st_size for f in folder.iterdir()) < 30e6
+    assert not (tmp_path / "none").exists()
 
 
 def test_fetch_lays_the_folder_out_once(local_index, monkeypatch) -> None:

@@ -7,7 +7,7 @@ from typer.testing import CliRunner
 
 from tokenprune.cli.models import app
 from tokenprune.errors import ModelError, UnknownNameError
-from tokenprune.models.catalog import CATALOG
+from tokenprune.models.catalog import CATALOG, SHIPPED
 
 runner = CliRunner()
 
@@ -15,7 +15,7 @@ runner = CliRunner()
 def test_list_shows_every_model(local_index) -> None:
     result = runner.invoke(app, ["list"], env={"COLUMNS": "200"})
     assert result.exit_code == 0
-    for name, model in CATALOG.items():
+    for name, model in {**CATALOG, **SHIPPED}.items():
         assert name in result.stdout
         assert model.licence in result.stdout
 

@@ -207,6 +207,43 @@ def test_a_beaten_document_stays_beaten():
     assert get_counter().count(docs[1].text) == result.tokens_after
 
 
-def test_the_default_needs_its_model():
+def test_a_model_that_cannot_be_had_is_one_clear_error():
+    missing = tp.pruner("provence", model="hotchpotch/open-provence-reranker-xsmall-v1")
     with pytest.raises(ModelError, match="cannot get 'hotchpotch/open-provence-reranker-xsmall-v1'"):
-        tp.Pipeline(["provence"]).prune(QUERY, ["A text. Another one."])
+        tp.Pipeline([missing]).prune(QUERY, ["A text. Another one."])
+
+
+ANSWERS = [
+    ("When was the tower finished?", "1889"),
+    ("Who painted the ceiling of the chapel?", "Michelangelo"),
+    ("How long does the bread bake?", "forty minutes"),
+]
+PASSAGES = [
+    "The iron tower stands on the Champ de Mars in Paris. Work on it began in 1887. It was finished in March "
+    "1889, in time for the fair. Visitors can climb the stairs.",
+    "The chapel is part of the palace. Michelangelo painted its ceiling between 1508 and 1512. Cardinals meet "
+    "there to elect a pope. Flash photography is not allowed.",
+    "Mix the flour with water and salt. Let the dough rest overnight. The bread bakes for forty minutes in a "
+    "hot oven. Leave it to cool on a rack.",
+]
+
+
+@pytest.mark.parametrize(("question", "answer"), ANSWERS)
+def test_the_shipped_model_finds_the_sentence(question, answer):
+    result = tp.Pipeline(["provence"]).prune(question, list(PASSAGES))
+    kept = " ".join(d.text for d in result.documents)
+    assert answer in kept
+    assert result.tokens_after < 0.5 * result.tokens_before
+    best = max(result.receipts, key=lambda r: r.rank)
+    assert answer in next(d.text for d in result.documents if d.id == best.document_id)
+
+
+def test_read_tokens_bounds_what_is_read():
+    texts = [f"Of item {n} nothing is known. It is stored in box {n}. " * 5 for n in range(60)] + [PASSAGES[0]]
+    docs = [tp.Document(t, kind="text", id=str(n)) for n, t in enumerate(texts)]
+    result = tp.Pipeline([tp.pruner("provence", read_tokens=300)]).prune(ANSWERS[0][0], docs, tp.Budget(100))
+    assert "1889" in "".join(d.text for d in result.documents)
+    ranks = [r.rank for r in result.receipts]
+    assert ranks[-1] is not None and ranks.count(None) > 40
+    with pytest.raises(ConfigError, match="read_tokens must be 1 or more"):
+        tp.pruner("provence", read_tokens=0)

