@@ -32,7 +32,7 @@ QUICK = {"sample": 8}
 
 def parser() -> argparse.ArgumentParser:
     made = command.parser(__doc__, Path(__file__).resolve().parent, SECTIONS)
-    made.add_argument("--methods", type=words, default=list(BASELINES))
+    made.add_argument("--methods", type=words, default=[*BASELINES, "provence"])
     made.add_argument("--sets", type=words, default=list(SENTENCE_SETS))
     made.add_argument("--sample", type=int, default=150, help="questions per set")
     made.add_argument("--share", type=float, default=0.3, help="of the words, for evidence recall")

@@ -17,7 +17,7 @@ from benchmarks.common.relevance import auc, best_first, best_within, ndcg, per_
 from benchmarks.common.store import Store
 from benchmarks.provence import sentences
 from benchmarks.provence.cases import cases
-from benchmarks.rag_quality import answers, contexts
+from benchmarks.rag_quality import answers, contexts, cost
 from tokenprune.tokens import get_counter
 from tokenprune.training.sets import Item, Passage, fold_of
 
@@ -295,3 +295,76 @@ def test_real_cases_and_lists():
     assert all(len(i.passages) == 20 and sum(p.relevant for p in i.passages) == 1 for i in lists)
     assert len({[p.relevant for p in i.passages].index(True) for i in lists}) > 8
     assert all(np.concatenate(contexts.evidence(i)).any() for i in lists)
+
+
+# -- cost -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def streaming():
+    """A server whose first token takes a millisecond a word."""
+    import threading
+    import time
+    from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.answer("application/json", json.dumps({"data": [{"id": "m"}]}))
+
+        def do_POST(self):
+            body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+            prompts.append(body["prompt"])
+            time.sleep(len(body["prompt"].split()) / 1000)
+            empty = "data: " + json.dumps({"choices": []}) + "\n\n"
+            token = "data: " + json.dumps({"choices": [{"text": "x"}]}) + "\n\n"
+            self.answer(
+                "text/event-stream", empty + (token if body["model"] == "m" else "") + "data: [DONE]\n\n"
+            )
+
+        def answer(self, kind, text):
+            self.send_response(200)
+            self.send_header("content-type", kind)
+            self.send_header("content-length", str(len(text)))
+            self.end_headers()
+            self.wfile.write(text.encode())
+
+        def log_message(self, *args):
+            pass
+
+    prompts = []
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield SimpleNamespace(url=f"http://127.0.0.1:{server.server_port}", prompts=prompts)
+    server.shutdown()
+    server.server_close()
+
+
+def test_pruning_is_timed_beside_what_it_saves(streaming, monkeypatch, tmp_path):
+    many = item(
+        passage(*["Cats sleep a lot all day long."] * 60, title="A"), CATS, question="When do owls eat?"
+    )
+    monkeypatch.setattr(contexts, "items", lambda *args: [many] * 4)
+    options = SimpleNamespace(
+        upstream=streaming.url + "/v1", methods=["bm25", "random"], timed=2, seed=0, share=0.1
+    )
+    context = SimpleNamespace(options=options, data=tmp_path, track=lambda work, *args: work, note=print)
+    found = cost.run(context)
+    (row,) = found["rows"]
+    assert (found["model"], found["n"], row["method"]) == ("m", 2, "BM25")
+    assert (
+        found["direct"]["ttft"] > 0.4 > 0.2 > row["ttft"] and row["tokens"] < 0.1 * found["direct"]["tokens"]
+    )
+    assert row["speedup"] > 1 and 0 < row["share"] < 1
+    assert len(set(streaming.prompts)) == len(streaming.prompts) == 8  # nothing can come of a prefix cache
+
+
+def test_a_stream_without_a_token_is_an_error(streaming):
+    import httpx
+
+    with httpx.Client(base_url=streaming.url) as client, pytest.raises(ValueError, match="without a token"):
+        cost.first_token(client, "other", "a b")
+
+
+def test_without_a_server_cost_is_skipped(tmp_path):
+    context = SimpleNamespace(options=SimpleNamespace(upstream=None), data=tmp_path)
+    assert "--upstream" in cost.run(context)["skipped"]
