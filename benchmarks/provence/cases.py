@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 
+from tokenprune.training.mixture import MIXTURE
+from tokenprune.training.overlap import apart
 from tokenprune.training.passages import excerpt, with_distractors
 from tokenprune.training.sets import Item, fold_of, load
 
@@ -14,16 +17,19 @@ DISTRACTORS = {"policyqa": 2, "nq_litm": 2, "nq_swap": 2}
 TURNS = 200
 
 
-def cases(data: Path, name: str, sample: int, seed: int) -> list[Item]:
+def cases(data: Path, name: str, sample: int, seed: int, strict: bool = False) -> list[Item]:
     """Return ``sample`` test items in an order fixed by the seed; smaller samples are its beginning.
 
     Two passages of other test items join those of policyqa, nq_litm and nq_swap; a qmsum transcript is cut to
-    200 turns around a relevant one.
+    200 turns around a relevant one. ``strict`` leaves out items whose evidence is a near copy of
+    something in the training folds of all sets (see tokenprune.training.overlap).
     """
     items = [item for item in load(name, data) if fold_of(item) == "test"]
     random.Random(seed).shuffle(items)
     pool = list(items)
-    made = []
+    if strict:
+        items = apart(items, _trained(data))
+    made: list[Item] = []
     for item in items[:sample]:
         if name == "qmsum":
             item = excerpt(item, TURNS, seed)
@@ -31,3 +37,9 @@ def cases(data: Path, name: str, sample: int, seed: int) -> list[Item]:
             item = with_distractors(item, pool, DISTRACTORS[name], seed)
         made.append(replace(item, passages=tuple(p for p in item.passages if p.sentences)))
     return made
+
+
+@lru_cache(maxsize=1)
+def _trained(data: Path) -> tuple[Item, ...]:
+    """Everything that a model trained with tokenprune.training may have seen."""
+    return tuple(item for name in MIXTURE for item in load(name, data) if fold_of(item) == "train")

@@ -35,6 +35,11 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--methods", type=words, default=[*BASELINES, "provence"])
     made.add_argument("--sets", type=words, default=list(SENTENCE_SETS))
     made.add_argument("--sample", type=int, default=150, help="questions per set")
+    made.add_argument(
+        "--strict",
+        action="store_true",
+        help="without questions whose evidence is quoted in the training folds",
+    )
     made.add_argument("--share", type=float, default=0.3, help="of the words, for evidence recall")
     return made
 

@@ -40,10 +40,13 @@ def run(context: Context) -> dict[str, Any]:
     result: dict[str, Any] = {
         "methods": {m.name: {"label": m.label, "ours": m.ours} for m in methods},
         "share": options.share,
+        "strict": options.strict,
         "sets": {},
     }
     for name in options.sets:
-        items = [i for i in cases(context.data, name, options.sample, options.seed) if _has_both(i)]
+        items = [
+            i for i in cases(context.data, name, options.sample, options.seed, options.strict) if _has_both(i)
+        ]
         records: dict[str, list[Record]] = {m.name: [] for m in methods}
         work = [(item, m) for m in methods for item in items]
         for item, method in context.track(work, len(work), f"sentences: {name}"):
