@@ -215,3 +215,27 @@ def test_yaml_cannot_run_code(write, tmp_path):
     with pytest.raises(ConfigError, match="not valid YAML"):
         load_config(write(f"tokenizer: !!python/object/apply:os.mkdir ['{tmp_path}/made']"))
     assert not (tmp_path / "made").exists()
+
+
+@pytest.mark.models
+def test_the_default_is_a_labeler_for_texts_and_hybrid_for_pages():
+    pipeline = load_config().build()
+    text = tp.Document(
+        "The tower is in Paris. It was finished in 1889. " + "It is closed on Mondays. " * 9, id="t"
+    )
+    page = tp.Document(
+        "<h1>Tower</h1><p>It was finished in 1889.<p>" + "<p>Tickets are sold out." * 9, id="p"
+    )
+    result = pipeline.prune("When was the tower finished?", [text, page], tp.Budget(60))
+    assert [{u.stage for u in r.units} for r in result.receipts] == [{"provence"}, {"hybrid"}]
+    assert all("1889" in d.text for d in result.documents)
+    # A page that is written as Markdown is not pruned a second time.
+    markdown = (
+        load_config().build(output="markdown").prune("When was the tower finished?", [page], tp.Budget(30))
+    )
+    assert "hybrid" in {u.stage for u in markdown.receipts[0].units} <= {"hybrid"}
+
+
+def test_without_its_models_the_default_is_lexical(monkeypatch):
+    monkeypatch.setattr("tokenprune.config.find_spec", lambda name: None)
+    assert [p.name for p in load_config().build().pruners] == ["bm25-sentences"]

@@ -28,6 +28,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError,
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from tokenprune.budget import Budget
+from tokenprune.document import KINDS
 from tokenprune.errors import ConfigError, UnknownNameError
 from tokenprune.pipeline import Pipeline
 from tokenprune.registry import list_pruners
@@ -69,10 +70,22 @@ class PipelineConfig(BaseModel):
         return Pipeline(pruners, budget=Budget(**self.budget.model_dump()), tokenizer=tokenizer)
 
 
+# What the labeler of the default pipeline may read of texts in one call, or two budgets: all of twenty
+# retrieved passages, the best of a book.
+_READ_TOKENS = 4096
+
+
 def default_pipeline() -> PipelineConfig:
-    """The pipeline used when none is configured: `hybrid` where its model can run, else BM25 alone."""
-    name = "hybrid" if find_spec("sentence_transformers") else "bm25-sentences"
-    return PipelineConfig.model_validate({"pruners": [name]})
+    """The pipeline used when none is configured: `provence` for texts, `hybrid` for all else.
+
+    Where their models cannot run, BM25 alone.
+    """
+    if not find_spec("sentence_transformers"):
+        return PipelineConfig.model_validate({"pruners": ["bm25-sentences"]})
+    texts = {"name": "provence", "kinds": ["text"], "read_tokens": _READ_TOKENS}
+    # Behind it, so that a page it wrote as Markdown is not pruned again.
+    others = {"name": "hybrid", "kinds": [kind for kind in KINDS if kind != "text"]}
+    return PipelineConfig.model_validate({"pruners": [texts, others]})
 
 
 class Config(BaseSettings):

@@ -97,6 +97,19 @@ def list_pruners() -> list[PrunerInfo]:
     return [info for _, (info, _) in sorted(_factories.items())]
 
 
+def about(name: str) -> tuple[PrunerInfo, str]:
+    """Return what is known of a method, and what its docstring says of its options; loads no model.
+
+    Raises:
+        UnknownNameError: no such method; the message lists those there are.
+    """
+    _load_all()
+    if name not in _factories:
+        raise UnknownNameError("method", name, list(_factories))
+    info, factory = _factories[name]
+    return info, (inspect.getdoc(factory) or "").partition("\n\n")[2]  # the first line is for readers of code
+
+
 def without_query() -> list[str]:
     """Return the names of the methods that give the same output whatever the question; loads no model."""
     names: list[str] = []

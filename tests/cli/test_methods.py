@@ -26,6 +26,17 @@ def test_one_line_each_with_its_paper():
         assert line.endswith(f"; needs {', '.join(info.models)}]") == bool(info.models)
 
 
+def test_one_in_full():
+    for info in tp.list_pruners():
+        done = run("methods", info.name)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert info.summary in done.stdout and info.paper in done.stdout
+        assert all(f"  {option}" in done.stdout.splitlines() for option in info.options)
+    assert "``top_k``" in run("methods", "provence").stdout
+    wrong = run("methods", "extra")
+    assert wrong.returncode == 1 and "extra" in wrong.stderr and "Traceback" not in wrong.stderr
+
+
 def test_help_has_an_example():
     done = run("methods", "--help")
     assert done.returncode == 0
@@ -34,7 +45,7 @@ def test_help_has_an_example():
 
 
 def test_usage_errors():
-    for arguments in (["methods", "extra"], ["nonesuch"], ["--nonesuch"]):
+    for arguments in (["methods", "none", "extra"], ["nonesuch"], ["--nonesuch"]):
         done = run(*arguments)
         assert done.returncode == 2
         assert "Traceback" not in done.stderr

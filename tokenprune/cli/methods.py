@@ -2,20 +2,39 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
 
-def methods() -> None:
-    """List every pruning method, one line each, with the paper it comes from.
+def methods(
+    name: Annotated[
+        str | None,
+        typer.Argument(help="Show all that is known of this one, its options included.", show_default=False),
+    ] = None,
+) -> None:
+    """List every pruning method, one line each, with the paper it comes from; or one of them in full.
 
     \b
-    Example:
+    Examples:
       tokenprune methods
+      tokenprune methods provence
     """
-    from tokenprune.registry import list_pruners
+    from tokenprune.registry import about, list_pruners
 
     found = list_pruners()
-    width = max(len(info.name) for info in found)
-    for info in found:
-        needs = f"; needs {', '.join(info.models)}" if info.models else ""
-        typer.echo(f"{info.name:<{width}}  {info.summary} [{info.paper}{needs}]")
+    if name is None:
+        width = max(len(info.name) for info in found)
+        for info in found:
+            needs = f"; needs {', '.join(info.models)}" if info.models else ""
+            typer.echo(f"{info.name:<{width}}  {info.summary} [{info.paper}{needs}]")
+        return
+    info, text = about(name)
+    typer.echo(f"{info.name}: {info.summary}")
+    typer.echo(f"from: {info.paper}")
+    typer.echo(f"for: {', '.join(info.kinds)}; models: {', '.join(info.models) or 'none'}")
+    if text:
+        typer.echo(f"\n{text}")
+    typer.echo("\noptions, as keyword arguments or in a configuration file:")
+    for option in ("kinds=None", *info.options):
+        typer.echo(f"  {option}")
