@@ -16,7 +16,7 @@ passages = [
     ),
 ]
 
-pipeline = tp.Pipeline(["hybrid"])
+pipeline = tp.Pipeline.from_config()  # the default: provence for texts, hybrid for pages
 result = pipeline.prune(question, passages, budget=tp.Budget(max_tokens=300))
 
 print(f"{result.tokens_before} -> {result.tokens_after} tokens in {result.seconds * 1000:.0f} ms")
