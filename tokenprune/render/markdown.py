@@ -286,7 +286,7 @@ class _Writer:
             if not self.in_cell or table is not None:
                 self.flat = 1
             if table is not None:
-                table.open_cell(i, name, self.line.last, self._begin)
+                table.open_cell(i, name, self._begin)
 
     def _close_flat(self, i: int, name: str) -> None:
         if self.flat != 1:
@@ -299,7 +299,7 @@ class _Writer:
             cell = self.line.take(cell=True)
             self._parts(cell)
             if (table := self._table()) is not None:
-                table.close_cell(i, empty=not cell)
+                table.close_cell(i, "".join(part.text for part in cell))
             return
         is_heading = name != "title" or not self.blocks
         parts = self.line.take(block=not is_heading, heading=is_heading)
@@ -323,7 +323,7 @@ class _Writer:
         if not self._edge(i, name):
             self._end_table(self._table(), i)
             is_layout = i in self.layout
-            self.tables.append(None if is_layout else Table(i, self.pieces.text, self.tag, self.out))
+            self.tables.append(None if is_layout else Table(i, self.pieces, self.tag, self.out))
 
     def _close_table(self, i: int, name: str) -> None:
         if not self._edge(i, name) and self.tables:
