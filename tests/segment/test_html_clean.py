@@ -476,3 +476,18 @@ def _code(page, read_html):
     for gone in soup.find_all(["script", "style", "template", "iframe"]):
         gone.decompose()
     return [text for e in soup.find_all("pre") if (text := e.get_text()).strip()]
+
+
+@pytest.mark.parametrize(
+    ("page", "expected"),
+    [
+        ("<p>a <code> x  y </code> b</p>", "<p>a <code> x  y </code> b</p>"),
+        ("<p><code>a\n  b\tc</code></p>", "<p><code>a\n  b\tc</code></p>"),
+        ("<p><kbd><b>a</b>  <i> b</i></kbd></p>", "<p><kbd>a   b</kbd></p>"),
+        ("<p>a<code>  </code>b</p>", "<p>a b</p>"),
+        ("<p>a  <code>b</code>  c</p>", "<p>a <code>b</code> c</p>"),
+    ],
+)
+def test_white_space_in_code_stays(page, expected):
+    assert cleaned(page) == expected
+    assert cleaned(expected) == expected

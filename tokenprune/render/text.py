@@ -13,6 +13,7 @@ from tokenprune.render.table_grid import Grid
 from tokenprune.segment.html_tags import BLOCKS, CELLS, PRE, read_tag
 from tokenprune.units import Pieces, Rendered, Units
 
+_ONE_LINE = dict.fromkeys(map(ord, "\t\n\r\f"), " ")
 _LINES = (BLOCKS - CELLS) | {"br"}
 
 
@@ -76,6 +77,8 @@ class _Writer:
             # Where something between two texts is dropped, their words must not run together.
             self._mark("\n", i)
         piece = unescape(piece)
+        if not self.pre and len(piece) > 1:
+            piece = piece.translate(_ONE_LINE)  # of code inside a line
         self.out.add(piece, i, literal=True)
         self.end = piece[-1]
         self.gap = False

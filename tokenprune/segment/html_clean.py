@@ -22,6 +22,7 @@ from tokenprune.segment.html_source import NUMBER, Scan, Target, read
 from tokenprune.segment.html_tags import (
     APART,
     CELLS,
+    CODE,
     ENDED_BY,
     ENDED_BY_MASK,
     ENDERS,
@@ -80,6 +81,7 @@ class Cleaner(Target):
         self._inside = -1
         self._depth = 0  # of elements in the output
         self._pre = 0
+        self._code = 0
         self._hidden_from = -1
         self._hidden_why = ""
         self._ruled: Counter[Rule] = Counter()  # words that each rule of a style sheet hides
@@ -157,6 +159,7 @@ class Cleaner(Target):
         self._inside = node
         self._depth += 1
         self._pre += tag in PRE
+        self._code += tag in CODE
 
     def end(self, tag: str) -> None:
         """Write an end tag and settle its element."""
@@ -180,6 +183,7 @@ class Cleaner(Target):
         self._inside = self.page.parent[node]
         self._depth -= 1
         self._pre -= tag in PRE
+        self._code -= tag in CODE
         if self._own[node] or self._kids[node] or tag in CELLS:
             self._emit(CLOSE, node, f"</{tag}>", at, at)
             self._collapse(node)
@@ -307,7 +311,8 @@ class Cleaner(Target):
         if self._hidden_from >= 0 and not text.isspace():
             # libxml2 ended the hidden element before a text that was announced inside it.
             self._unhide(self._cursor)
-        if self._pre:
+        begun = self._inside >= 0 and self._own[self._inside]  # code of white space alone is none
+        if self._pre or (self._code and (begun or not text.isspace())):
             self._write_space()
             self._write(escape_text(text))
             return

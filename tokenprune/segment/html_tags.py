@@ -23,6 +23,7 @@ INLINE = frozenset("code kbd samp sub sup del ins q".split())
 UNWRAPPED_BLOCKS = frozenset(("center", "noscript", "body", "dialog"))
 # All that does not sit inside a line; what is not named here (a link, say, whose ``href`` is kept) does.
 APART = BLOCKS | UNWRAPPED_BLOCKS | {"html", "head"}
+CODE = frozenset("code kbd samp".split())
 HEADINGS = frozenset("h1 h2 h3 h4 h5 h6".split())
 LISTS = frozenset(("ul", "ol", "dl"))
 # Cells stay when empty: the columns of a table depend on them.

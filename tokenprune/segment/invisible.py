@@ -33,7 +33,10 @@ _TAG = "\U000e0000-\U000e007f"
 _VARIANT = "\ufe00-\ufe0f\U000e0100-\U000e01ef"
 _MARKS = "\u200e\u200f\u061c"
 _FILLERS = "\u115f\u1160\u180e\u3164\uffa0"
-_CLASS = f"[\u00ad{_FILLERS}{_MARKS}\u200b-\u200d\u2060-\u2064\u206a-\u206f\ufeff\ufff9-\ufffb{_BIDI}{_TAG}{_VARIANT}]"
+_CLASS = (
+    f"[\u00ad{_FILLERS}{_MARKS}"
+    f"\u200b-\u200d\u2060-\u2064\u206a-\u206f\ufeff\ufff9-\ufffb{_BIDI}{_TAG}{_VARIANT}]"
+)
 _ONE = re.compile(_CLASS)
 _NAMES = "|".join(
     sorted({n.rstrip(";") for n, value in html5.items() if all(map(_ONE.match, value))}, reverse=True)
