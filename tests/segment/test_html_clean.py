@@ -491,3 +491,27 @@ def _code(page, read_html):
 def test_white_space_in_code_stays(page, expected):
     assert cleaned(page) == expected
     assert cleaned(expected) == expected
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "javascript:x()",
+        " JavaScript:x",
+        "java\nscript:x",
+        "&#1;vbscript:x",
+        "data:text/html,x",
+        "data:text/html;base64,x",
+    ],
+)
+def test_addresses_that_run_scripts_go(address):
+    page = f'<p>a <a href="{address}" title="javascript: b">c</a><img src="{address}" alt="d"></p>'
+    out = cleaned(page, keep_attributes=("href", "src", "alt", "title"))
+    assert out == '<p>a <a title="javascript: b">c</a><img alt="d"></p>'
+
+
+@pytest.mark.parametrize(
+    "address", ["/javascript:x", "data:image/png;base64,x", "mailto:a@b.c", "https://a.b/c"]
+)
+def test_other_addresses_stay(address):
+    assert address in cleaned(f'<a href="{address}">c</a>', keep_attributes=("href",))

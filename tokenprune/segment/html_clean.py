@@ -44,6 +44,10 @@ _MAX_DEPTH = 200
 _SPACES = re.compile(r"[ \t\n\r\f]+")
 # That a wrapper inside an element stays for the element's sake, beside the bits of ``ENDERS``.
 _HELD = 1 << len(ENDERS)
+# Addresses that run as a script, read as browsers do; they say nothing to a reader and harm who follows them.
+_ADDRESSES = frozenset("href src action formaction data poster cite longdesc background xlink:href".split())
+_IGNORED = re.compile(r"[\x00-\x20]+")
+_RUNS = re.compile(r"javascript:|vbscript:|data:(?:text/html|application/xhtml\+xml)", re.I)
 _SIGNS = ("&lt;", "&amp;")
 
 # In the stack of open tags: a tag that is not in the output, an element that has ended already, a hidden one.
@@ -290,6 +294,9 @@ class Cleaner(Target):
         shown = {k: unescape(v) for k, v in found.items() if k in self._keep}
         if self._drop_hidden:
             shown = {k: drop_invisible(v, entities=False)[0] for k, v in shown.items()}
+        shown = {
+            k: v for k, v in shown.items() if k not in _ADDRESSES or not _RUNS.match(_IGNORED.sub("", v))
+        }
         return "".join(f' {k}="{escape(v)}"' for k, v in shown.items())
 
     def _flush(self) -> None:
