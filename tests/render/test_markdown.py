@@ -411,3 +411,26 @@ def test_white_space_in_code_stays(code, written):
     assert out == f"a {written} b"
     (inline,) = [t for t in PARSER.parse(out) if t.type == "inline"]
     assert [t.content for t in inline.children if t.type == "code_inline"] == [code.replace("\n", " ")]
+
+
+@pytest.mark.parametrize(
+    ("page", "written"),
+    [
+        ("<ol start=5><li>a<li>b</ol>", "5. a\n6. b"),
+        ("<ol start=0><li>a<li>b</ol>", "0. a\n1. b"),
+        ("<ol reversed><li>a<ol><li>x</ol><li>b</ol>", "2. a\n   1. x\n1. b"),
+        ("<ol reversed start=9><li>a<li>b</ol>", "9. a\n8. b"),
+        ("<ol><li>a<li value=7>b<li>c</ol>", "1. a\n7. b\n8. c"),
+        ("<ol start=x><li value=y>a</ol>", "1. a"),
+        ("<ol start=-3><li>a</ol>", "0. a"),
+        ("<ol start=99999999999><li>a</ol>", "1. a"),
+        ("<ol start=999999999><li>a<li>b</ol>", "999999999. a\n999999999. b"),
+    ],
+)
+def test_items_keep_the_numbers_that_the_page_gives_them(page, written):
+    assert markdown(page) == written
+
+
+def test_dropped_items_count():
+    page = "<ol start=3><li>one two three<li value=8>four five six<li>seven eight nine</ol>"
+    assert markdown(page, keep=[False, False, True], max_words=3) == "9. seven eight nine"

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from tokenprune.segment.html_tags import CELLS, attributes, read_tag
+from tokenprune.render.places import source_attributes
+from tokenprune.segment.html_tags import CELLS, read_tag
 from tokenprune.units import Pieces
 
 _WIDEST = 50  # columns that one cell may span
@@ -116,8 +117,7 @@ class Grid:
 
     def _place(self, i: int) -> int:
         """Put a cell into the open row; return how many columns it spans."""
-        pieces = self._pieces
-        found = attributes(pieces.source[int(pieces.src_start[i]) : int(pieces.src_end[i])].strip("<>")[2:])
+        found = source_attributes(self._pieces, i)
         width = min(max(1, _number(found.get("colspan", ""))), _WIDEST)
         rows = _number(found.get("rowspan", "1"))
         if rows != 1:
