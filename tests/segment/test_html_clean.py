@@ -515,3 +515,31 @@ def test_addresses_that_run_scripts_go(address):
 )
 def test_other_addresses_stay(address):
     assert address in cleaned(f'<a href="{address}">c</a>', keep_attributes=("href",))
+
+
+XHTML = '<?xml version="1.0"?><html xmlns="http://www.w3.org/1999/xhtml"><body>{}</body></html>'
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        ("<p>a <![CDATA[b < c & <i>d</i>]]> e</p>", "<p>a b < c & &lt;i>d&lt;/i> e</p>"),
+        ("<p><![CDATA[&amp; x]]><b>y</b><![CDATA[]]></p>", "<p>&amp;amp; xy</p>"),
+        ("<pre><![CDATA[a\n  b]]></pre>", "<pre>a\n  b</pre>"),
+        ("<p><span hidden=''/>a</p><script/><p>b</p>", "<p>a</p><p>b</p>"),
+        ("<p hidden=''><![CDATA[x]]></p><p>y</p>", "<p>y</p>"),
+        ("<?x > <![CDATA[ ?><p>y</p>", "<p>y</p>"),
+    ],
+)
+def test_xhtml(body, expected):
+    page = XHTML.format(body)
+    assert cleaned(page) == expected
+    assert cleaned(page.removeprefix('<?xml version="1.0"?>')) == expected
+    found = clean(page)
+    starts = [e for start, end, _ in found.dropped for e in (start, end)]
+    assert starts == sorted(starts)
+
+
+def test_what_only_says_it_is_xhtml_is_read_as_browsers_read_html():
+    page = XHTML.format("<div hidden=''/>x</div><p>y<![CDATA[ z ]]>")
+    assert cleaned(page) == "<p>y</p>"

@@ -57,6 +57,10 @@ _SCRIPT_MARK = re.compile(r"<!--|-->|</?script(?=[\s/>])", re.I)
 _SHOWN_RAW = frozenset({"title", "textarea", "xmp", "plaintext"})
 _FOREIGN = frozenset(("svg", "math"))
 
+# How a page says that it is XML; whether it is shows when it is read as that.
+_SAYS_XML = re.compile(r"\ufeff?\s*+(?:<\?xml\s|(?:<![^>]*+>\s*+){0,9}<html\s[^>]*?xmlns\s*=)", re.I)
+_CDATA = "<![CDATA["
+
 _STYLES = 50  # style elements that are read
 
 NUMBER = "tp-n"
@@ -177,6 +181,20 @@ def _tag_at(source: str, at: int) -> str:
     return m[1].lower() if m else ""
 
 
+def is_xml(source: str) -> bool:
+    """Whether a page is XHTML: there, a slash ends any element, and CDATA sections are text."""
+    if not _SAYS_XML.match(source) or not ("/>" in source or _CDATA in source):
+        return False
+    try:
+        etree.fromstring(
+            source.removeprefix("\ufeff").strip().encode(),
+            etree.XMLParser(encoding="utf-8", resolve_entities=False, no_network=True),
+        )
+    except (etree.XMLSyntaxError, ValueError):
+        return False
+    return True
+
+
 def scan(source: str, *, drop_hidden: bool = True) -> Scan:
     """Number every start tag and text run of a page. Linear in the length of the source.
 
@@ -192,6 +210,8 @@ def scan(source: str, *, drop_hidden: bool = True) -> Scan:
     add, tags = parts.append, result.tags
     position, length = 0, len(source)
     after_tag = False  # whether a numbered start tag stands right before: its text needs no number of its own
+    xml = is_xml(source)
+    last_cdata = source.rfind("]]>") if xml else -1  # where the last one ends
     foreign = 0  # depth of SVG and MathML, where a slash ends an element
 
     def number(at: int, text: int) -> int:
@@ -252,6 +272,8 @@ def scan(source: str, *, drop_hidden: bool = True) -> Scan:
             tags.append((mark, tag))
             if attrs or tag in SILENT:
                 see(mark, tag, attrs)
+            if ended and xml and tag not in VOID:
+                tags.append((-1, tag))
             if tag in _FOREIGN:
                 result.foreign = drop_hidden
                 foreign += not ended
@@ -263,7 +285,7 @@ def scan(source: str, *, drop_hidden: bool = True) -> Scan:
             add(f"</{match['end']}>")
         elif kind == "rattr":
             name = match["raw"].lower()
-            ended = match["rattr"].endswith("/") and (foreign > 0 or name in _SHOWN_RAW)
+            ended = match["rattr"].endswith("/") and (xml or foreign > 0 or name in _SHOWN_RAW)
             if name == "template" or not ended:
                 close = _closing(name, source, position)
                 stop = close.start() if close else length
@@ -284,6 +306,17 @@ def scan(source: str, *, drop_hidden: bool = True) -> Scan:
                 position = close.end() if close else length
             if name not in _SHOWN_RAW:
                 result.dropped.append((at, position, name))
+        elif at + len(_CDATA) <= last_cdata and source.startswith(_CDATA, at):
+            text = at + len(_CDATA)
+            stop = source.index("]]>", text)
+            result.dropped.append((at, text, "declaration"))
+            body = shown(text, stop, entities=False)
+            mark = number(text, text)
+            result.end[mark] = stop
+            tags.append((mark, ""))
+            add(f"<!--{mark}-->{escape(body, quote=False)}")
+            position = stop + 3
+            result.dropped.append((stop, position, "declaration"))
         else:
             result.quirks = result.quirks and source[at : at + 9].lower() != "<!doctype"
             result.dropped.append((at, position, "comment" if kind == "comment" else "declaration"))
