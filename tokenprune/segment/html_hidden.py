@@ -92,6 +92,11 @@ class Look(NamedTuple):
     ink: Colour | str | None = None
     ground: Colour | str | None = None
 
+    @property
+    def may_hide(self) -> bool:
+        """Whether anything can be unseen because of it; backgrounds and unknown colours alone hide nothing."""
+        return bool(self.reason or self.visible is False or self.font or self.flat) or isinstance(self.ink, tuple)
+
 
 class State(NamedTuple):
     """What is known of a place in the page: the looks of all elements around it put together."""

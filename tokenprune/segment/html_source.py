@@ -150,7 +150,7 @@ class Scan:
 
     def settle(self) -> None:
         """Find out what is not seen, from all that is said about it."""
-        if self.looks or self.foreign:
+        if self.foreign or any(look.may_hide for look in self.looks.values()):
             followed = [end > text for text, end in zip(self.text, self.end, strict=True)]
             self.reach = reach(self.tags, self.looks, self.rules, self.attrs, followed, quirks=self.quirks)
         else:
