@@ -150,3 +150,15 @@ def test_decode_never_fails(data, start):
 )
 def test_decode_survives_any_declared_charset(charset):
     assert "x" in decode(b'<meta charset="' + charset + b'"><p>x\xff\\</p>')
+
+
+@pytest.mark.parametrize("text", ["<p>x", " <div class=a>x", "<li>x y", "<H1>x", "<table><i"])
+def test_a_fragment_is_html(text):
+    assert Document(text).kind == "html"
+
+
+@pytest.mark.parametrize(
+    "text", ["<b>x", "List<p> x", "</p> x", "<person> x", "<p>" + "x " * 400, "a <p> x", "<span>x"]
+)
+def test_what_is_no_fragment(text):
+    assert Document(text).kind == "text"

@@ -20,11 +20,15 @@ _PAGE_TAG = re.compile(
     r"|br|form|script|style|dl|d[td]|blockquote)(?:\s[^<>]{0,2000})?/?>",
     re.I,
 )
+# A short text that begins with one of these is a fragment, also with no other tag: "<p>x".
+_FRAGMENT = re.compile(
+    r"\s*<(?:p|div|table|ul|ol|li|dl|h[1-6]|section|article|pre|blockquote|body)(?:\s[^<>]{0,2000})?>", re.I
+)
 _DETECT_WINDOW = 20_000  # characters looked at: a page shows itself early, and detection must stay cheap
 
 
 def detect_kind(text: str) -> Literal["html", "text"]:
-    """Tell HTML from plain text by a document type or at least two structural tags near the start."""
+    """Tell HTML from plain text by a document type or structural tags near the start: one at it, or two."""
     if _DOCTYPE.match(text):
         return "html"
     if "<" not in text:
@@ -32,7 +36,7 @@ def detect_kind(text: str) -> Literal["html", "text"]:
     window = text[:_DETECT_WINDOW]
     fenced = re.sub(r"```.*?(?:```|\Z)", "", window, flags=re.S)
     tags = sum(1 for _ in _PAGE_TAG.finditer(fenced))
-    return "html" if tags >= 2 and tags * 400 >= len(fenced.strip()) else "text"
+    return "html" if (tags >= 2 or _FRAGMENT.match(text)) and tags * 400 >= len(fenced.strip()) else "text"
 
 
 @dataclass(frozen=True)

@@ -100,7 +100,7 @@ def draw_keep(data, units):
         ("<dl><dt>a<dd>b<dd>c<dt>d<dd>e</dl>", "a\n- b\n- c\n\nd\n- e"),
         ("<select><option>a<option>b</select>", "- a\n- b"),
         ("<pre>\n a &lt;b&gt;\n\n```\n</pre>", "````\n a <b>\n\n```\n````"),
-        ("<p><code>a`b</code> <kbd>`</kbd> <samp> c </samp>d</p>", "``a`b`` `` ` `` `c` d"),
+        ("<p><code>a`b</code> <kbd>`</kbd> <samp> c </samp>d</p>", "``a`b`` `` ` `` `  c  `d"),
         ("<p><code>a</code><code>b</code></p>", "`ab`"),
         ("<p>10<sup>6</sup> x<sup>n+1</sup> 1<sup>st</sup> a<sup>[1]</sup></p>", "10^6 x^(n+1) 1st a[1]"),
         ("<p>H<sub>2</sub>O x<sub>i</sub> 10<sub>2</sub></p>", "H2O x_i 10_2"),
@@ -392,3 +392,45 @@ def test_cells_stay_in_their_columns():
     assert markdown(page, [1, 0, 0, 1], 2) == "| A | B | C |\n|---|---|---|\n| | | g h i |"
     assert markdown(page, [1, 0, 1, 0], 2) == "| A | B | C |\n|---|---|---|\n| | d e f |"
     assert markdown(page, [1, 1, 0, 1], 2) == "| A | B | C |\n|---|---|---|\n| a b c | | g h i |"
+
+
+@pytest.mark.parametrize(
+    ("code", "written"),
+    [
+        ("x  y", "`x  y`"),
+        (" x", "` x`"),
+        (" x ", "`  x  `"),
+        ("a\n b", "`a  b`"),
+        ("`x", "`` `x ``"),
+        (" ` ", "``  `  ``"),
+    ],
+)
+def test_white_space_in_code_stays(code, written):
+    """As CommonMark reads it: line ends are spaces, and one space goes from both ends where both have one."""
+    out = markdown(f"<p>a <code>{code}</code> b</p>")
+    assert out == f"a {written} b"
+    (inline,) = [t for t in PARSER.parse(out) if t.type == "inline"]
+    assert [t.content for t in inline.children if t.type == "code_inline"] == [code.replace("\n", " ")]
+
+
+@pytest.mark.parametrize(
+    ("page", "written"),
+    [
+        ("<ol start=5><li>a<li>b</ol>", "5. a\n6. b"),
+        ("<ol start=0><li>a<li>b</ol>", "0. a\n1. b"),
+        ("<ol reversed><li>a<ol><li>x</ol><li>b</ol>", "2. a\n   1. x\n1. b"),
+        ("<ol reversed start=9><li>a<li>b</ol>", "9. a\n8. b"),
+        ("<ol><li>a<li value=7>b<li>c</ol>", "1. a\n7. b\n8. c"),
+        ("<ol start=x><li value=y>a</ol>", "1. a"),
+        ("<ol start=-3><li>a</ol>", "0. a"),
+        ("<ol start=99999999999><li>a</ol>", "1. a"),
+        ("<ol start=999999999><li>a<li>b</ol>", "999999999. a\n999999999. b"),
+    ],
+)
+def test_items_keep_the_numbers_that_the_page_gives_them(page, written):
+    assert markdown(page) == written
+
+
+def test_dropped_items_count():
+    page = "<ol start=3><li>one two three<li value=8>four five six<li>seven eight nine</ol>"
+    assert markdown(page, keep=[False, False, True], max_words=3) == "9. seven eight nine"

@@ -48,12 +48,10 @@ PAGES = {
     "table": "<table><caption>C</caption><thead><tr><th>A<th>B</thead><tbody><tr><td>1<td></tbody></table>",
     "nested table": "<table><tr><td>a<table><tr><td>b</td></tr></table>c</td></tr></table>",
     "text in table": "<table>stray<tr>stray2<td>cell</td></tr></table>",
-    "svg and math": "<svg><title>t</title><text>shown</text><path "
-    "d='M0'/></svg><math><mi>x</mi><mo>=</mo></math>",
+    "svg and math": "<svg><text>shown</text><path d='M0'/></svg><math><mi>x</mi><mo>=</mo></math>",
     "pre": "<p>x</p><pre>\n  a\n\n    b &lt;c&gt;\t<b>d</b>\n</pre><p>y</p>",
     "pre with blocks": "<pre>a<div> b </div>  <!-- gone -->c<span></span> d</pre>",
-    "video": "<video><p>fallback</p></video><object>other</object>"
-    "<canvas>drawing</canvas><audio>sound</audio>",
+    "object": "<object>other</object>",
     "late head": "<p>a</p><head><title>late</title></head><p>b</p><body class=x>c",
     "end tags only": "</p></div>a</span></body></html>b",
     "after the end": "<html><body>a</body></html>b<p>c</p>",
@@ -416,7 +414,9 @@ def _all_pages():
 
 # What says that an element is not seen; each range that goes must show one of these.
 _SAYS_HIDDEN = re.compile(
-    r"hidden|display|visib|opacity|font|overflow|position|indent|clip|transparent|color|margin|trans", re.I
+    r"hidden|display|visib|opacity|font|overflow|position|indent|clip|transparent|color|margin|trans"
+    r"|dialog|popover|datalist|video|audio|canvas|object|title|desc|metadata|annotation|mphantom|fill",
+    re.I,
 )
 
 
@@ -476,3 +476,70 @@ def _code(page, read_html):
     for gone in soup.find_all(["script", "style", "template", "iframe"]):
         gone.decompose()
     return [text for e in soup.find_all("pre") if (text := e.get_text()).strip()]
+
+
+@pytest.mark.parametrize(
+    ("page", "expected"),
+    [
+        ("<p>a <code> x  y </code> b</p>", "<p>a <code> x  y </code> b</p>"),
+        ("<p><code>a\n  b\tc</code></p>", "<p><code>a\n  b\tc</code></p>"),
+        ("<p><kbd><b>a</b>  <i> b</i></kbd></p>", "<p><kbd>a   b</kbd></p>"),
+        ("<p>a<code>  </code>b</p>", "<p>a b</p>"),
+        ("<p>a  <code>b</code>  c</p>", "<p>a <code>b</code> c</p>"),
+    ],
+)
+def test_white_space_in_code_stays(page, expected):
+    assert cleaned(page) == expected
+    assert cleaned(expected) == expected
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "javascript:x()",
+        " JavaScript:x",
+        "java\nscript:x",
+        "&#1;vbscript:x",
+        "data:text/html,x",
+        "data:text/html;base64,x",
+    ],
+)
+def test_addresses_that_run_scripts_go(address):
+    page = f'<p>a <a href="{address}" title="javascript: b">c</a><img src="{address}" alt="d"></p>'
+    out = cleaned(page, keep_attributes=("href", "src", "alt", "title"))
+    assert out == '<p>a <a title="javascript: b">c</a><img alt="d"></p>'
+
+
+@pytest.mark.parametrize(
+    "address", ["/javascript:x", "data:image/png;base64,x", "mailto:a@b.c", "https://a.b/c"]
+)
+def test_other_addresses_stay(address):
+    assert address in cleaned(f'<a href="{address}">c</a>', keep_attributes=("href",))
+
+
+XHTML = '<?xml version="1.0"?><html xmlns="http://www.w3.org/1999/xhtml"><body>{}</body></html>'
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        ("<p>a <![CDATA[b < c & <i>d</i>]]> e</p>", "<p>a b < c & &lt;i>d&lt;/i> e</p>"),
+        ("<p><![CDATA[&amp; x]]><b>y</b><![CDATA[]]></p>", "<p>&amp;amp; xy</p>"),
+        ("<pre><![CDATA[a\n  b]]></pre>", "<pre>a\n  b</pre>"),
+        ("<p><span hidden=''/>a</p><script/><p>b</p>", "<p>a</p><p>b</p>"),
+        ("<p hidden=''><![CDATA[x]]></p><p>y</p>", "<p>y</p>"),
+        ("<?x > <![CDATA[ ?><p>y</p>", "<p>y</p>"),
+    ],
+)
+def test_xhtml(body, expected):
+    page = XHTML.format(body)
+    assert cleaned(page) == expected
+    assert cleaned(page.removeprefix('<?xml version="1.0"?>')) == expected
+    found = clean(page)
+    starts = [e for start, end, _ in found.dropped for e in (start, end)]
+    assert starts == sorted(starts)
+
+
+def test_what_only_says_it_is_xhtml_is_read_as_browsers_read_html():
+    page = XHTML.format("<div hidden=''/>x</div><p>y<![CDATA[ z ]]>")
+    assert cleaned(page) == "<p>y</p>"

@@ -62,7 +62,8 @@ MISNESTED = ["<b>{}<i>{}</b>{}</i>", "<a href=x>{}<a>{}</a>{}", "<p>{}<table>{}<
              "<ul>{}<li>{}</ul>{}", "<h1>{}<h2>{}</h1>{}", "<form>{}<form>{}</form>{}", "<pre>{}<div>{}</pre>{}",
              "<select>{}<table>{}</select>{}", "<table>{}<table>{}</table>{}</table>", "<svg>{}<p>{}</svg>{}",
              "<math><mi>{}</mi><annotation-xml>{}</math>{}", "<dl><dt>{}<dd>{}<dt>{}", "<div hidden>{}</p>{}</div>{}",
-             "<div style='visibility:hidden'>{}<p style='visibility:visible'>{}</p>{}</div>", "{}<code>{}<div>{}</code></div>"]  # fmt: skip
+             "<div style='visibility:hidden'>{}<p style='visibility:visible'>{}</p>{}</div>", "{}<code>{}<div>{}</code></div>",
+             "<b hidden>{}<p>{}</b>{}</p>", "<p>{}<i style='visibility:hidden'>{}<div>{}</i></div>"]  # fmt: skip
 
 
 def around(children):

@@ -229,3 +229,26 @@ def test_numbers_of_thousands_of_digits():
 def test_a_megabyte_of_them(part):
     """The time limit of the tests is the assertion."""
     drop_invisible(part * (1_000_000 // len(part)))
+
+
+@pytest.mark.parametrize("filler", "\u3164\u115f\u1160\uffa0\u180e")
+def test_fillers_go_but_not_from_hangul(filler):
+    text, gone, _ = drop_invisible(f"ab{filler}{filler} c{filler}d {filler} \uac00{filler}")
+    assert text == "ab cd  \uac00"
+    assert {why for *_, why in gone} == {"hidden:zero-width"}
+    assert drop_invisible(f"a&#{ord(filler)};b")[0] == "ab"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "\u115f\u1161",
+        "\u1100\u1160",
+        "\u115f\u1160\u11a8",
+        "\u3164\u3131\u314f\u3164\u3134",
+        "\uffa0\uffa1",
+        "\u1820\u180e\u1821",
+    ],
+)
+def test_fillers_of_single_letters_stay(text):
+    assert drop_invisible(f"x {text} y")[:2] == (f"x {text} y", [])

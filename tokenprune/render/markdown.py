@@ -12,7 +12,8 @@ names, and the empty one costs about a token a column.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,7 +22,7 @@ from tokenprune.arrays import BoolArray
 from tokenprune.render.markdown_escape import BREAK, MARK, fence_of
 from tokenprune.render.markdown_line import SPACES, WHITE, Line, Part
 from tokenprune.render.markdown_tables import Table, layout_tables
-from tokenprune.render.places import Parts
+from tokenprune.render.places import Parts, source_attributes
 from tokenprune.segment.html_tags import BLOCKS, CELLS, HEADINGS, PRE, read_tag
 from tokenprune.units import Pieces, Rendered, Units
 
@@ -30,6 +31,8 @@ _ITEMS = frozenset(("li", "dd", "option"))
 _OWN_LINES = _ITEMS | {"dt", "tr", "br"}  # parted by <br> where a cell holds them
 # Items and quotes nested deeper get no indent: every line would pay for all those around it.
 _DEEPEST = 10
+_INTEGER = re.compile(r"\s*([+-]?[0-9]{1,9})(?![0-9])")
+_LARGEST = 999_999_999  # number of an item, in CommonMark
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,8 @@ class _List:
 
     ordered: bool
     counted: int  # the piece up to which the items of the original are counted
-    number: int = 0
+    number: int = 0  # of its last item
+    step: int = 1
     last: int = -1  # how many blocks there were when its last item ended
 
 
@@ -66,6 +70,11 @@ class _Container:
     name: str
     list: _List | None = None
     started: bool = False
+
+
+def _integer(value: str) -> int | None:
+    found = _INTEGER.match(value)
+    return int(found[1]) if found else None
 
 
 class _Writer:
@@ -189,7 +198,19 @@ class _Writer:
 
     def _open_list(self, i: int, name: str) -> None:
         if not self._edge(i, name):
-            self.lists.append(_List(name == "ol", i))
+            items = _List(name == "ol", i)
+            if items.ordered:
+                self._begin_numbers(items, i)
+            self.lists.append(items)
+
+    def _begin_numbers(self, items: _List, i: int) -> None:
+        """Read where a list begins to count, and which way."""
+        found = source_attributes(self.pieces, i)
+        items.step = -1 if "reversed" in found else 1
+        first = _integer(found.get("start", ""))
+        if first is None:
+            first = 1 if items.step > 0 else sum(1 for _ in self._items(i + 1, len(self.tag)))
+        items.number = first - items.step
 
     def _close_list(self, i: int, name: str) -> None:
         if not self._edge(i, name) and self.lists:
@@ -210,16 +231,24 @@ class _Writer:
 
     def _number(self, items: _List, i: int) -> int:
         """The number of an item in its original list."""
+        for j in self._items(items.counted + 1, i + 1):
+            value = _integer(source_attributes(self.pieces, j).get("value", ""))
+            items.number = items.number + items.step if value is None else value
+        items.counted = i
+        return min(max(0, items.number), _LARGEST)
+
+    def _items(self, first: int, end: int) -> Iterator[int]:
+        """The items of one list, kept or not, that begin in a stretch of pieces that begins inside it."""
         text, tag, depth = self.pieces.text, self.tag, 0
-        for j in range(items.counted + 1, i + 1):
+        for j in range(first, end):
             if tag[j]:
                 name, closing = read_tag(text[j])
                 if name in _LISTS:
                     depth += -1 if closing else 1
+                    if depth < 0:
+                        return
                 elif name == "li" and not closing and not depth:
-                    items.number += 1
-        items.counted = i
-        return max(1, items.number)
+                    yield j
 
     def _open_term(self, i: int, name: str) -> None:
         if not self._edge(i, name):
@@ -286,7 +315,7 @@ class _Writer:
             if not self.in_cell or table is not None:
                 self.flat = 1
             if table is not None:
-                table.open_cell(i, name, self.line.last, self._begin)
+                table.open_cell(i, name, self._begin)
 
     def _close_flat(self, i: int, name: str) -> None:
         if self.flat != 1:
@@ -299,7 +328,7 @@ class _Writer:
             cell = self.line.take(cell=True)
             self._parts(cell)
             if (table := self._table()) is not None:
-                table.close_cell(i, empty=not cell)
+                table.close_cell(i, "".join(part.text for part in cell))
             return
         is_heading = name != "title" or not self.blocks
         parts = self.line.take(block=not is_heading, heading=is_heading)
@@ -323,7 +352,7 @@ class _Writer:
         if not self._edge(i, name):
             self._end_table(self._table(), i)
             is_layout = i in self.layout
-            self.tables.append(None if is_layout else Table(i, self.pieces.text, self.tag, self.out))
+            self.tables.append(None if is_layout else Table(i, self.pieces, self.tag, self.out))
 
     def _close_table(self, i: int, name: str) -> None:
         if not self._edge(i, name) and self.tables:

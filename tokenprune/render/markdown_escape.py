@@ -174,7 +174,9 @@ def code_marks(content: str) -> tuple[str, str]:
     n = 1
     while n in lengths:
         n += 1
-    pad = " " if lengths and (content[0] == "`" or content[-1] == "`") else ""
+    # A parser takes a space off both ends where both have one.
+    edges = content[0] == "`" or content[-1] == "`" or content[0] == content[-1] == " "
+    pad = " " if edges else ""
     return "`" * n + pad, pad + "`" * n
 
 

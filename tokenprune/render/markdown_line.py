@@ -20,6 +20,7 @@ from tokenprune.segment.html_tags import tag_attributes
 
 WHITE = " \t\n\r\f"
 SPACES = re.compile(r"[ \t\n\r\f]+")
+_LINE_ENDS = re.compile(r"\r\n?|\n")
 _SIMPLE = re.compile(r"[-+\u2212]?\w+")
 # Raised letters that are read with what they follow: 1st, 2e, nº, Acme(TM).
 _ORDINALS = frozenset("st nd rd th e er re ère ème o a tm sm r".split())
@@ -85,7 +86,10 @@ class Line:
         """Add a piece of text whose white space is folded."""
         if "&" in piece:
             piece = unescape(piece)
-        if not self.tail or self.tail in WHITE:
+        if self._code >= 0:
+            self._gap(i)
+            piece = _LINE_ENDS.sub(" ", piece)
+        elif not self.tail or self.tail in WHITE:
             piece = piece.lstrip(WHITE)
             if not piece:
                 return
@@ -139,7 +143,7 @@ class Line:
         self._content = len(self._text)
 
     def close_code(self, i: int) -> None:
-        """End a code span; white space at its edges goes outside."""
+        """End a code span."""
         self._code_depth -= 1
         begin, first = self._code, self._content
         if self._code_depth or begin < 0:
@@ -151,18 +155,15 @@ class Line:
             self._kind[first:] = [MARK] * (len(text) - first)
             return
         if is_new:
-            text[begin] = " `" if text[first][0] in WHITE else "`"
-            text[first] = text[first].lstrip(WHITE)
-        trailing = text[-1][-1:].isspace()
-        text[-1] = text[-1].rstrip(WHITE)
-        self._spans.append((begin, self._add("` " if trailing else "`", i, MARK)))
+            text[begin] = "`"
+        self._spans.append((begin, self._add("`", i, MARK)))
 
     def _delimit_code(self) -> None:
         """Write backticks around code spans, as many as each of them needs."""
         text = self._text
         for begin, end in self._spans:
             content = "".join(text[begin + 1 : end])
-            if "`" in content:
+            if "`" in content or content[:1] == content[-1:] == " ":
                 before, after = code_marks(content)
                 text[begin] = text[begin].replace("`", before)
                 text[end] = text[end].replace("`", after)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from tokenprune.render.places import Parts
-from tokenprune.segment.html_tags import CELLS, HEADINGS, PRE, read_tag, tag_attributes
-
-_WIDEST = 50  # columns that one cell may span
+from tokenprune.render.table_grid import Grid
+from tokenprune.segment.html_tags import HEADINGS, PRE, read_tag
+from tokenprune.units import Pieces
 
 
 class Table:
@@ -15,7 +15,7 @@ class Table:
 
     Args:
         piece: its start tag.
-        text: all pieces of the document, kept or not.
+        pieces: all of the document, kept or not.
         tag: which of them are tags.
         out: what is written to.
 
@@ -25,14 +25,15 @@ class Table:
         in_head: whether the rows stand in a ``thead``.
     """
 
-    def __init__(self, piece: int, text: list[str], tag: list[bool], out: Parts) -> None:
+    def __init__(self, piece: int, pieces: Pieces, tag: list[bool], out: Parts) -> None:
         self.rows = self.cells = 0
         self.in_head = False
-        self._piece, self._text, self._tag, self._out = piece, text, tag, out
+        self._piece, self._text, self._tag, self._out = piece, pieces.text, tag, out
+        self._grid = Grid(pieces, tag, piece)
         self._row = -1  # start tag of the open row
         self._rest = ""  # what lines begin with
         self._columns = 0
-        self._span = 1
+        self._cell, self._span = -1, 1  # start tag of the open cell, and how many columns it spans
         self._before = self._behind = -1  # parts in front of the first row and behind it
         self._headers_only = True  # whether the first row holds nothing but <th>
         self._has_header = False
@@ -43,16 +44,16 @@ class Table:
         self.close_row(i)
         self._row = i
 
-    def open_cell(self, i: int, name: str, last: int, begin: Callable[[int], str]) -> None:
+    def open_cell(self, i: int, name: str, begin: Callable[[int], str]) -> None:
         """Begin a cell.
 
         Args:
             i: its start tag.
             name: of the tag.
-            last: the piece read before it.
             begin: begins a block and returns what its lines begin with.
         """
-        missing = self._dropped_cells(last, i) if self._row >= 0 else 0
+        between, self._span = self._grid.cell(i)
+        self._cell = i
         if self._row < 0:
             self._row = i
         if not self.rows and not self.cells:
@@ -62,17 +63,20 @@ class Table:
         elif not self.cells:
             self._out.add("\n" + self._rest, i)
         self._headers_only = self._headers_only and name == "th"
-        if missing:
-            self._out.add("| " * missing, i)
-        self.cells += missing + 1
-        tag = self._text[i]
-        span = tag_attributes(tag).get("colspan", "1") if len(tag) > 4 else "1"
-        self._span = min(max(1, int(span)), _WIDEST) if span.isdecimal() and len(span) < 5 else 1
+        self._fill(between, i)
+        self.cells += 1
         self._out.add("| ", i)
 
-    def close_cell(self, i: int, *, empty: bool) -> None:
-        """End a cell; one that spans several columns fills them with empty ones."""
-        if not empty:
+    def _fill(self, columns: list[str], i: int) -> None:
+        """Write columns that no cell of the row stands in."""
+        if columns:
+            self._out.add("".join(f"| {text} " if text else "| " for text in columns), i)
+            self.cells += len(columns)
+
+    def close_cell(self, i: int, text: str) -> None:
+        """End a cell that holds this text; one that spans several columns fills them with empty ones."""
+        self._grid.said(self._cell, text)
+        if text:
             self._out.add(" ", i)
         if self._span > 1:
             self._out.add("| " * (self._span - 1), i)
@@ -81,6 +85,7 @@ class Table:
     def close_row(self, i: int) -> None:
         """End the open row, if there is one."""
         if self.cells:
+            self._fill(self._grid.end_row(i), i)
             self._out.add("|", i)
             self._columns = max(self._columns, self.cells)
             if not self.rows:
@@ -112,18 +117,6 @@ class Table:
             if self._tag[j] and read_tag(self._text[j])[0] in ("tr", "td", "th"):
                 return j == self._row
         return False
-
-    def _dropped_cells(self, last: int, i: int) -> int:
-        """How many cells are dropped between two pieces of a row: the columns depend on them."""
-        cells = depth = 0
-        for j in range(last + 1, i):
-            if self._tag[j]:
-                name, closing = read_tag(self._text[j])
-                if name == "table":
-                    depth += -1 if closing else 1
-                elif name in CELLS and not closing and not depth:
-                    cells += 1
-        return cells
 
 
 def layout_tables(kept: list[int], text: list[str], tag: list[bool]) -> set[int]:

@@ -10,10 +10,18 @@ from html import unescape
 import numpy as np
 
 from tokenprune.segment.html_ranges import source_offsets
+from tokenprune.segment.html_tags import attributes
 from tokenprune.units import OffsetMap, Pieces, Rendered
 
 _WORD = re.compile(r"\S")
+_NAME = re.compile(r"\A<[^\s/>]*")
 _ESCAPED = re.compile(r"&(?:amp|lt);")
+
+
+def source_attributes(pieces: Pieces, i: int) -> dict[str, str]:
+    """The attributes of a start tag as they stand in the source, those included that cleaning drops."""
+    tag = pieces.source[int(pieces.src_start[i]) : int(pieces.src_end[i])]
+    return attributes(_NAME.sub("", tag).rstrip(">"))
 
 
 @dataclass

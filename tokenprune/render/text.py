@@ -9,9 +9,11 @@ import numpy as np
 
 from tokenprune.arrays import BoolArray
 from tokenprune.render.places import Parts
+from tokenprune.render.table_grid import Grid
 from tokenprune.segment.html_tags import BLOCKS, CELLS, PRE, read_tag
 from tokenprune.units import Pieces, Rendered, Units
 
+_ONE_LINE = dict.fromkeys(map(ord, "\t\n\r\f"), " ")
 _LINES = (BLOCKS - CELLS) | {"br"}
 
 
@@ -24,14 +26,14 @@ class PlainText:
         pieces, mask = units.pieces, units.piece_mask(keep)
         if pieces.tag is None:
             return pieces.join(mask)
-        return _Writer(pieces).write(np.flatnonzero(mask).tolist(), pieces.tag.tolist())
+        return _Writer(pieces, pieces.tag.tolist()).write(np.flatnonzero(mask).tolist())
 
 
 class _Writer:
     """Reads kept pieces in order and writes lines."""
 
-    def __init__(self, pieces: Pieces) -> None:
-        self.pieces = pieces
+    def __init__(self, pieces: Pieces, tag: list[bool]) -> None:
+        self.pieces, self.tag = pieces, tag
         self.out = Parts()
         self.end = "\n"  # how the text so far ends, to write one line end where blocks meet
         self.last = -2  # the piece read last
@@ -39,9 +41,11 @@ class _Writer:
         self.pre = 0
         self.cell = 0  # depth of cells
         self.cells = 0  # begun in the open row
+        self.grids: list[Grid] = []  # of open tables
+        self.opened = self.content = self.span = 0  # start tag, first part and columns of the open cell
 
-    def write(self, kept: list[int], tag: list[bool]) -> Rendered:
-        text, out = self.pieces.text, self.out
+    def write(self, kept: list[int]) -> Rendered:
+        text, out, tag = self.pieces.text, self.out, self.tag
         for i in kept:
             self.gap = self.gap or i > self.last + 1
             if tag[i]:
@@ -73,6 +77,8 @@ class _Writer:
             # Where something between two texts is dropped, their words must not run together.
             self._mark("\n", i)
         piece = unescape(piece)
+        if not self.pre and len(piece) > 1:
+            piece = piece.translate(_ONE_LINE)  # of code inside a line
         self.out.add(piece, i, literal=True)
         self.end = piece[-1]
         self.gap = False
@@ -82,15 +88,22 @@ class _Writer:
             self.pre += -1 if closing else 1
         if name in CELLS:
             self.cell += -1 if closing else 1
-            if not closing and self.cell == 1 and self.cells:
-                self._mark("\t", i)
-            elif closing and not self.cell:
-                self.gap = True  # words behind a cell that stands in no row are not part of its last one
-            elif not self.end.isspace():  # the first cell of a row, or a cell inside one
-                self._mark(" ", i)
             if not closing and self.cell == 1:
-                self.cells += 1
-        elif name in _LINES:
+                self._open_cell(i)
+            elif closing and not self.cell:
+                self._close_cell(i)
+                self.gap = True  # words behind a cell that stands in no row are not part of its last one
+            elif not self.end.isspace():  # a cell inside one
+                self._mark(" ", i)
+            return
+        if name == "table" and not self.cell:
+            if not closing:
+                self.grids.append(Grid(self.pieces, self.tag, i))
+            elif self.grids:
+                self.grids.pop()
+        elif name == "tr" and closing and self.cells and not self.cell and self.grids:
+            self._fill(self.grids[-1].end_row(i), i)
+        if name in _LINES:
             if name == "tr" and not self.cell:
                 self.cells = 0
             if self.cell and not self.pre:  # a row is one line, whatever its cells hold
@@ -98,3 +111,28 @@ class _Writer:
                     self._mark(" ", i)
             elif self.end != "\n":
                 self._mark("\n", i)
+
+    def _next_column(self, i: int) -> None:
+        if self.cells:
+            self._mark("\t", i)
+        elif not self.end.isspace():
+            self._mark(" ", i)
+        self.cells += 1
+
+    def _fill(self, columns: list[str], i: int) -> None:
+        """Write columns that no cell of the row stands in."""
+        for text in columns:
+            self._next_column(i)
+            if text:
+                self._mark(text, i)
+
+    def _open_cell(self, i: int) -> None:
+        between, self.span = self.grids[-1].cell(i) if self.grids else ([], 1)
+        self._fill(between, i)
+        self._next_column(i)
+        self.opened, self.content = i, len(self.out.text)
+
+    def _close_cell(self, i: int) -> None:
+        if self.grids:
+            self.grids[-1].said(self.opened, " ".join("".join(self.out.text[self.content :]).split()))
+        self._fill([""] * (self.span - 1), i)

@@ -14,13 +14,15 @@ from html import escape
 from typing import NamedTuple
 
 from tokenprune.segment.entities import unescape
-from tokenprune.segment.html_hidden import VISIBILITY, State, painted
+from tokenprune.segment.html_hidden import VISIBILITY
 from tokenprune.segment.html_page import BREAK, CLOSE, OPEN, TEXT, CleanPage, escape_text, word_count
+from tokenprune.segment.html_reach import Unseen
 from tokenprune.segment.html_sheets import Rule
 from tokenprune.segment.html_source import NUMBER, Scan, Target, read
 from tokenprune.segment.html_tags import (
     APART,
     CELLS,
+    CODE,
     ENDED_BY,
     ENDED_BY_MASK,
     ENDERS,
@@ -42,19 +44,23 @@ _MAX_DEPTH = 200
 _SPACES = re.compile(r"[ \t\n\r\f]+")
 # That a wrapper inside an element stays for the element's sake, beside the bits of ``ENDERS``.
 _HELD = 1 << len(ENDERS)
+# Addresses that run as a script, read as browsers do; they say nothing to a reader and harm who follows them.
+_ADDRESSES = frozenset("href src action formaction data poster cite longdesc background xlink:href".split())
+_IGNORED = re.compile(r"[\x00-\x20]+")
+_RUNS = re.compile(r"javascript:|vbscript:|data:(?:text/html|application/xhtml\+xml)", re.I)
 _SIGNS = ("&lt;", "&amp;")
 
-# In the stack of open tags: a tag that is not in the output, and an element that has ended already.
-NOT_WRITTEN, _ENDED = -1, -2
+# In the stack of open tags: a tag that is not in the output, an element that has ended already, a hidden one.
+NOT_WRITTEN, _ENDED, _HIDDEN = -1, -2, -3
 
 
-class _Outside(NamedTuple):
-    """What held outside an element that says something about being seen."""
+class _Veil(NamedTuple):
+    """An element whose own text is not seen."""
 
     depth: int
-    state: State
     begin: int
-    shown: int
+    shown: int  # texts and pictures in the output before it
+    reason: str
 
 
 class Cleaner(Target):
@@ -79,15 +85,13 @@ class Cleaner(Target):
         self._inside = -1
         self._depth = 0  # of elements in the output
         self._pre = 0
-        self._hidden = 0  # depth below a hidden element
+        self._code = 0
         self._hidden_from = -1
         self._hidden_why = ""
-        self._rule: Rule | None = None  # of a style sheet that hides it
-        self._veiling: Rule | None = None  # the last one that made what it stands on invisible
-        self._ruled: Counter[Rule] = Counter()  # words that each rule hides
-        self._state = State()  # what the elements around say about whether text is seen
-        self._veil = ""  # why it is not
-        self._looks: list[_Outside] = []
+        self._ruled: Counter[Rule] = Counter()  # words that each rule of a style sheet hides
+        self._unseen: Unseen | None = None  # why text here is not seen
+        self._around: list[Unseen | None] = []  # the same right inside each open tag
+        self._veils: list[_Veil] = []
         self._shown = 0  # texts and pictures in the output
         self._cursor = 0  # source offset of what comes next
         self._text_end = 0  # source offset where the text at the cursor ends
@@ -105,14 +109,17 @@ class Cleaner(Target):
         number = attrs.get(NUMBER)
         mark = -1 if number is None else int(number)
         begin = self._goto(mark) if mark >= 0 else self._cursor
-        if self._hidden:
-            self._hidden += 1
+        unseen = self._unseen if mark < 0 else self.scan.reach.tags.get(mark)
+        if unseen is not None and unseen.whole:
+            self._hide(begin, unseen.reason)
+            if tag not in VOID:
+                self._push(_HIDDEN)
             return
-        if (mark in self.scan.looks or self._looks) and tag not in VOID and self._look(tag, mark, begin):
-            return
+        self._unhide(begin)
         kept = self._attributes(mark)
         if tag in VOID:
-            if self._veil and (tag == "br" or self._veil == VISIBILITY):
+            veil = "" if self._unseen is None else self._unseen.reason
+            if veil and (tag == "br" or veil == VISIBILITY):
                 self._edge = self._edge or tag == "br"
             elif tag == "br" and not self._at_line_start():
                 self._emit(BREAK, self._inside, "<br>", begin, self._cursor)
@@ -124,9 +131,10 @@ class Cleaner(Target):
                 self._mark_own()
             self._edge = self._edge or tag == "hr"
             return
+        self._veil(begin)
         block = tag in GENERIC or tag in STRUCTURAL
         if self._depth >= _MAX_DEPTH or (tag in ENDERS and self._clashes(tag, begin)):
-            self._stack.append(NOT_WRITTEN)
+            self._push(NOT_WRITTEN)
             self._edge = self._edge or block
             return
         if block:
@@ -136,7 +144,7 @@ class Cleaner(Target):
         elif tag in INLINE or kept:
             self._write_space()
         else:
-            self._stack.append(NOT_WRITTEN)
+            self._push(NOT_WRITTEN)
             self._edge = self._edge or tag in UNWRAPPED_BLOCKS
             return
         page = self.page
@@ -151,22 +159,24 @@ class Cleaner(Target):
         self._enders.append(0)
         self._own.append(False)
         self._emit(OPEN, node, f"<{tag}{kept}>", begin, self._cursor)
-        self._stack.append(node)
+        self._push(node)
         self._inside = node
         self._depth += 1
         self._pre += tag in PRE
+        self._code += tag in CODE
 
     def end(self, tag: str) -> None:
         """Write an end tag and settle its element."""
         self._flush()
-        if self._hidden:
-            self._hidden -= 1
-            return
         if tag in VOID or not self._stack:
             return
         node = self._stack.pop()
-        if self._looks and self._looks[-1].depth == len(self._stack):
-            self._look_back()
+        self._around.pop()
+        self._unseen = self._around[-1] if self._around else None
+        if self._veils and self._veils[-1].depth == len(self._stack):
+            self._unveil()
+        if node == _HIDDEN:
+            return
         if node < 0:
             self._edge = self._edge or tag in UNWRAPPED_BLOCKS or tag in GENERIC or tag in STRUCTURAL
         else:
@@ -177,6 +187,7 @@ class Cleaner(Target):
         self._inside = self.page.parent[node]
         self._depth -= 1
         self._pre -= tag in PRE
+        self._code -= tag in CODE
         if self._own[node] or self._kids[node] or tag in CELLS:
             self._emit(CLOSE, node, f"</{tag}>", at, at)
             self._collapse(node)
@@ -190,7 +201,9 @@ class Cleaner(Target):
     def comment(self, text: str) -> None:
         """Move to the text run of this number."""
         self._flush()
-        self._goto(int(text))
+        begin = self._goto(int(text))
+        if self._unseen is None:
+            self._unhide(begin)
 
     def close(self) -> None:
         """End the page."""
@@ -229,30 +242,17 @@ class Cleaner(Target):
 
     # -- what people do not see -----------------------------------------------------------------------
 
-    def _look(self, tag: str, mark: int, begin: int) -> bool:
-        """Take in what a start tag says about being seen; return whether its whole element is hidden."""
-        look = self.scan.looks.get(mark)
-        rule = self.scan.rules.get(mark)
-        if look is not None and look.reason:
-            self._hide(begin, look.reason)
-            self._hidden, self._rule = 1, rule
-            return True
-        self._veiling = rule or self._veiling
-        if self._looks:
-            look = painted(tag, look, self.scan.attrs.get(mark, ""))
-        if look is not None:
-            self._looks.append(_Outside(len(self._stack), self._state, begin, self._shown))
-            self._state = self._state.inside(look)
-            self._veil = self._state.reason
-        return False
+    def _veil(self, begin: int) -> None:
+        """Meet a start tag behind which text is not seen, where the text around it is."""
+        around = self._around[-1] if self._around else None
+        if self._unseen is not None and not self._unseen.whole and around is None:
+            self._veils.append(_Veil(len(self._stack), begin, self._shown, self._unseen.reason))
 
-    def _look_back(self) -> None:
-        """Leave an element that said something; if nothing in it is seen, it is gone as a whole."""
-        outside = self._looks.pop()
-        reason, self._state = self._veil, outside.state
-        self._veil = self._state.reason
-        if reason and not self._veil and self._shown == outside.shown:
-            self._hide(outside.begin, reason)
+    def _unveil(self) -> None:
+        """Leave such an element; if nothing in it is seen, it is gone as a whole."""
+        veil = self._veils.pop()
+        if self._shown == veil.shown:
+            self._hide(veil.begin, veil.reason)
 
     def _hide(self, begin: int, reason: str) -> None:
         if self._hidden_from < 0 or begin <= self._hidden_from:
@@ -260,7 +260,7 @@ class Cleaner(Target):
 
     def _unhide(self, at: int) -> None:
         """Note what is hidden when the first thing behind a hidden element comes."""
-        if self._hidden_from >= 0 and not self._hidden:
+        if self._hidden_from >= 0:
             self.page.dropped.append((self._hidden_from, max(at, self._hidden_from), self._hidden_why))
             self._hidden_from = -1
 
@@ -280,8 +280,12 @@ class Cleaner(Target):
         """Move the cursor to a numbered place; return where that place begins."""
         begin = self.scan.begin[mark]
         self._cursor, self._text_end = self.scan.text[mark], self.scan.end[mark]
-        self._unhide(begin)
+        self._unseen = self.scan.reach.texts.get(mark)
         return begin
+
+    def _push(self, node: int) -> None:
+        self._stack.append(node)
+        self._around.append(self._unseen)
 
     def _attributes(self, mark: int) -> str:
         if not self._keep or mark not in self.scan.attrs:
@@ -290,6 +294,9 @@ class Cleaner(Target):
         shown = {k: unescape(v) for k, v in found.items() if k in self._keep}
         if self._drop_hidden:
             shown = {k: drop_invisible(v, entities=False)[0] for k, v in shown.items()}
+        shown = {
+            k: v for k, v in shown.items() if k not in _ADDRESSES or not _RUNS.match(_IGNORED.sub("", v))
+        }
         return "".join(f' {k}="{escape(v)}"' for k, v in shown.items())
 
     def _flush(self) -> None:
@@ -297,20 +304,22 @@ class Cleaner(Target):
             return
         text = "".join(self._text)
         self._text.clear()
-        if self._hidden:
-            if self._rule is not None:
-                self._ruled[self._rule] += word_count(text)
+        unseen = self._unseen
+        if unseen is not None:
+            if not text.isspace():
+                if unseen.rule is not None and (unseen.whole or unseen.reason == VISIBILITY):
+                    self._ruled[unseen.rule] += word_count(text)
+                if unseen.whole:
+                    self._hide(self._cursor, unseen.reason)
+                else:
+                    self._unhide(self._cursor)
+                    self.page.dropped.append((self._cursor, self._text_end, unseen.reason))
             return
         if self._hidden_from >= 0 and not text.isspace():
             # libxml2 ended the hidden element before a text that was announced inside it.
             self._unhide(self._cursor)
-        if self._veil:
-            if not text.isspace():
-                if self._veil == VISIBILITY and self._veiling is not None:
-                    self._ruled[self._veiling] += word_count(text)
-                self.page.dropped.append((self._cursor, self._text_end, self._veil))
-            return
-        if self._pre:
+        begun = self._inside >= 0 and self._own[self._inside]  # code of white space alone is none
+        if self._pre or (self._code and (begun or not text.isspace())):
             self._write_space()
             self._write(escape_text(text))
             return

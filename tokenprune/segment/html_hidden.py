@@ -12,6 +12,9 @@ hidden:zero-size          no font size, no box with its overflow cut, ``scale(0)
 hidden:off-screen         moved far out of the screen: position, margin, text indent, ``translate``
 hidden:clip               clipped to nothing, as text for screen readers is
 hidden:same-colour        transparent text, or text in the known colour of its ground
+hidden:closed             a ``dialog`` without ``open``, a ``popover``
+hidden:fallback           what stands in ``video``, ``audio``, ``canvas``, and an ``object`` with a shown file
+hidden:not-rendered       ``datalist``; titles, descriptions and annotations in SVG and MathML
 hidden:zero-width, hidden:bidi, hidden:tag-characters    characters; see ``invisible``
 ========================  ===========================================================================
 
@@ -34,6 +37,7 @@ from tokenprune.segment.html_tags import attributes
 ATTRIBUTE, DISPLAY, VISIBILITY = "hidden:attribute", "hidden:display-none", "hidden:visibility"
 OPACITY, SIZE, OFF_SCREEN = "hidden:opacity", "hidden:zero-size", "hidden:off-screen"
 CLIP, COLOUR = "hidden:clip", "hidden:same-colour"
+CLOSED, FALLBACK, NOT_RENDERED = "hidden:closed", "hidden:fallback", "hidden:not-rendered"
 
 _FAR = -900.0  # px; layouts move things by less, hiding tricks use -999 or -9999
 _FONT = 16.0  # px, where none is known
@@ -44,6 +48,7 @@ _TELLING = re.compile(
     r"|\\|&",
     re.I,
 )
+_SAYS = re.compile("style|hidden|color|text|background|popover|data")
 _COMMENT = re.compile(r"/\*.*?(?:\*/|\Z)", re.S)
 _ESCAPE = re.compile(r"\\(?:([0-9a-f]{1,6})\s?|(.))", re.I | re.S)
 _DECLARATION = re.compile(
@@ -87,6 +92,11 @@ class Look(NamedTuple):
     ink: Colour | str | None = None
     ground: Colour | str | None = None
 
+    @property
+    def may_hide(self) -> bool:
+        """Whether anything can be unseen because of it; backgrounds and unknown colours alone hide nothing."""
+        return bool(self.reason or self.visible is False or self.font or self.flat) or isinstance(self.ink, tuple)
+
 
 class State(NamedTuple):
     """What is known of a place in the page: the looks of all elements around it put together."""
@@ -125,6 +135,14 @@ def _latest(old: Colour | None, new: Colour | str | None) -> Colour | None:
 
 
 _PLAIN = Look()
+_MEDIA = frozenset(("audio", "canvas", "video"))
+# What browsers show in an ``object``; of anything else (plug-ins that are gone, say) they show the fallback.
+_SHOWN_TYPE = re.compile(r"\s*(?:image/|video/|audio/|text/html|application/(?:pdf|xhtml\+xml))")
+_SHOWN_NAME = re.compile(r"\.(?:svg|png|jpe?g|gif|webp|avif|pdf|html?|mp4|webm)(?:[?#]|\s*\Z)")
+# Elements that hide what is in them without a word in their attributes.
+SILENT = _MEDIA | {"datalist", "dialog"}
+# Attributes of SVG that mean what the style property of that name means.
+_SVG_STYLES = ("display", "visibility", "opacity", "font-size", "clip-path", "fill", "fill-opacity", "stroke")
 # Browsers give these a colour of their own, whatever is around them.
 _OWN_INK = frozenset("a button input mark select textarea".split())
 
@@ -137,7 +155,7 @@ def look(tag: str, source: str) -> Look | None:
         source: its attributes as they are written.
     """
     low = source.lower()
-    if not ("style" in low or "hidden" in low or "color" in low or "text" in low or "background" in low):
+    if tag not in SILENT and not _SAYS.search(low):
         return None
     return _cached(tag, source) if len(source) < 300 else _look(tag, source)
 
@@ -157,8 +175,10 @@ def _look(tag: str, source: str) -> Look | None:
     found = attributes(source)
     style = found.get("style", "")
     result, displayed = _read(style) if _TELLING.search(style) else (_PLAIN, False)
-    if not result.reason and not displayed and found.get("hidden", "no").lower() not in ("no", "until-found"):
-        result = result._replace(reason=ATTRIBUTE)
+    if not result.reason and not displayed:
+        result = result._replace(reason=_closed(tag, found))
+    if not result.reason and (tag in _MEDIA or (tag == "object" and _is_shown(found))):
+        result = result._replace(reason=FALLBACK)
     ink = found.get("color" if tag == "font" else "text" if tag == "body" else "")
     if ink and result.ink is None:
         result = result._replace(ink=colour(unescape(ink).lower(), legacy=True) or "unknown")
@@ -174,6 +194,40 @@ def _look(tag: str, source: str) -> Look | None:
 
 
 _cached = lru_cache(maxsize=4096)(_look)
+
+
+def _closed(tag: str, found: dict[str, str]) -> str:
+    """Why browsers do not display an element unless its style says so."""
+    if found.get("hidden", "until-found").lower() != "until-found":
+        return ATTRIBUTE
+    if tag == "datalist":
+        return NOT_RENDERED
+    return CLOSED if ("open" not in found if tag == "dialog" else "popover" in found) else ""
+
+
+def _is_shown(found: dict[str, str]) -> bool:
+    """Whether an ``object`` shows what it names, and not what stands in it."""
+    data, kind = found.get("data", "").lower(), found.get("type", "").lower()
+    return bool(data) and bool(_SHOWN_TYPE.match(kind) if kind else _SHOWN_NAME.search(data))
+
+
+@lru_cache(maxsize=4096)
+def look_of_svg(tag: str, source: str) -> Look | None:
+    """Read the attributes of an SVG element that say how it looks; None when there are none."""
+    found = attributes(source)
+    said = [f"{name}:{found[name]}" for name in _SVG_STYLES if name in found]
+    if not said and "fill" not in found.get("style", ""):
+        return None
+    style = ";".join([*said, found.get("style", "")])
+    shown = _declarations(style)
+    result = _read(style)[0]
+    thin = _lengths(shown.get("fill-opacity", "1"))
+    clear = shown.get("fill") in ("none", "transparent") or (bool(thin) and not thin[0][0])
+    if tag in ("text", "tspan", "textpath") and clear and shown.get("stroke", "none") == "none":
+        result = result._replace(ink=CLEAR)
+    elif "fill" in shown:
+        result = result._replace(ink="unknown")
+    return result
 
 
 def hides(style: str) -> str | None:

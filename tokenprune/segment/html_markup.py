@@ -37,7 +37,7 @@ class MarkedCleaner(Cleaner):
         source = self.scan.attrs.get(int(attrs.get(NUMBER, -1)), "")
         if len(self.page.tag) > elements:
             self.attributes.append(source)
-        elif len(self._stack) > depth:
+        elif len(self._stack) > depth and self._stack[-1] == NOT_WRITTEN:
             self.inline_tag.append(tag)
             self.inline_parent.append(self._within)
             self.inline_attributes.append(source)

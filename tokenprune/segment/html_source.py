@@ -17,7 +17,8 @@ from typing import Any, Protocol, TypeVar, cast
 
 from lxml import etree
 
-from tokenprune.segment.html_hidden import Look, look
+from tokenprune.segment.html_hidden import SILENT, Look, look
+from tokenprune.segment.html_reach import Reach, reach
 from tokenprune.segment.html_sheets import Rule, Sheet, is_for_screens, read_sheet
 from tokenprune.segment.html_tags import GENERIC, INLINE, STRUCTURAL, VOID
 from tokenprune.segment.invisible import drop_invisible, may_hold_invisible
@@ -54,6 +55,11 @@ _CLOSE = {
 }
 _SCRIPT_MARK = re.compile(r"<!--|-->|</?script(?=[\s/>])", re.I)
 _SHOWN_RAW = frozenset({"title", "textarea", "xmp", "plaintext"})
+_FOREIGN = frozenset(("svg", "math"))
+
+# How a page says that it is XML; whether it is shows when it is read as that.
+_SAYS_XML = re.compile(r"\ufeff?\s*+(?:<\?xml\s|(?:<![^>]*+>\s*+){0,9}<html\s[^>]*?xmlns\s*=)", re.I)
+_CDATA = "<![CDATA["
 
 _STYLES = 50  # style elements that are read
 
@@ -120,6 +126,10 @@ class Scan:
         looks: what numbered start tags say about whether people see their elements.
         sheet: what the page's style elements say about that.
         rules: which rule of the sheet a look comes from.
+        tags: (number, name) of start tags, (-1, name) of end tags and (number, "") of text runs.
+        foreign: whether the page holds SVG or MathML.
+        quirks: whether it has no doctype.
+        reach: what all this makes unseen.
         dropped: (start, end, reason) of comments, raw-text elements, declarations and characters that nobody
             sees, ascending.
     """
@@ -133,12 +143,24 @@ class Scan:
     dropped: list[tuple[int, int, str]] = field(default_factory=list)
     sheet: Sheet | None = None
     rules: dict[int, Rule] = field(default_factory=dict)
+    tags: list[tuple[int, str]] = field(default_factory=list)
+    foreign: bool = False
+    quirks: bool = True
+    reach: Reach = field(default_factory=lambda: Reach({}, {}))
+
+    def settle(self) -> None:
+        """Find out what is not seen, from all that is said about it."""
+        if self.foreign or any(look.may_hide for look in self.looks.values()):
+            followed = [end > text for text, end in zip(self.text, self.end, strict=True)]
+            self.reach = reach(self.tags, self.looks, self.rules, self.attrs, followed, quirks=self.quirks)
+        else:
+            self.reach = Reach({}, {})
 
     def follow(self, source: str, sheet: Sheet) -> None:
         """Let the rules of a style sheet, and of no other, hide elements."""
         for mark in self.rules:
             del self.looks[mark]
-            if mark in self.attrs and (said := look(_tag_at(source, self.begin[mark]), self.attrs[mark])):
+            if said := look(_tag_at(source, self.begin[mark]), self.attrs.get(mark, "")):
                 self.looks[mark] = said
         self.sheet, self.rules = sheet, {}
         for mark in range(len(self.begin)) if sheet.tags else self.attrs:
@@ -146,6 +168,7 @@ class Scan:
             if sheet.concerns(attrs) and (rule := sheet.match(_tag_at(source, self.begin[mark]), attrs)):
                 self.looks[mark] = sheet.look(rule, self.looks.get(mark))
                 self.rules[mark] = rule
+        self.settle()
 
 
 def _counts(attrs: str, source: str, at: int) -> bool:
@@ -156,6 +179,20 @@ def _counts(attrs: str, source: str, at: int) -> bool:
 def _tag_at(source: str, at: int) -> str:
     m = _START.match(source, at)
     return m[1].lower() if m else ""
+
+
+def is_xml(source: str) -> bool:
+    """Whether a page is XHTML: there, a slash ends any element, and CDATA sections are text."""
+    if not _SAYS_XML.match(source) or not ("/>" in source or _CDATA in source):
+        return False
+    try:
+        etree.fromstring(
+            source.removeprefix("\ufeff").strip().encode(),
+            etree.XMLParser(encoding="utf-8", resolve_entities=False, no_network=True),
+        )
+    except (etree.XMLSyntaxError, ValueError):
+        return False
+    return True
 
 
 def scan(source: str, *, drop_hidden: bool = True) -> Scan:
@@ -170,9 +207,12 @@ def scan(source: str, *, drop_hidden: bool = True) -> Scan:
     invisible = drop_hidden and may_hold_invisible(source)
     follows = False  # whether the text so far ends in a character that nobody sees
     parts: list[str] = []
-    add = parts.append
+    add, tags = parts.append, result.tags
     position, length = 0, len(source)
     after_tag = False  # whether a numbered start tag stands right before: its text needs no number of its own
+    xml = is_xml(source)
+    last_cdata = source.rfind("]]>") if xml else -1  # where the last one ends
+    foreign = 0  # depth of SVG and MathML, where a slash ends an element
 
     def number(at: int, text: int) -> int:
         result.begin.append(at)
@@ -189,6 +229,10 @@ def scan(source: str, *, drop_hidden: bool = True) -> Scan:
         return text
 
     def see(mark: int, tag: str, attrs: str) -> None:
+        if attrs and not attrs.isspace():
+            result.attrs[mark] = attrs
+        elif tag not in SILENT:
+            return
         if drop_hidden and (seen := look(tag, attrs)) is not None:
             result.looks[mark] = seen
 
@@ -196,7 +240,9 @@ def scan(source: str, *, drop_hidden: bool = True) -> Scan:
         text = shown(position, until) if invisible else source[position:until]
         if text and (not text.isspace() or text.strip(_WHITE)):
             if not after_tag:
-                add(f"<!--{number(position, position)}-->")
+                mark = number(position, position)
+                tags.append((mark, ""))
+                add(f"<!--{mark}-->")
             result.end[-1] = until
         add(text)
 
@@ -217,17 +263,30 @@ def scan(source: str, *, drop_hidden: bool = True) -> Scan:
         if kind == "attr":
             attrs = match["attr"]
             mark = number(at, position)
-            add(f"<{match['start']} {NUMBER}={mark} {'/' if attrs.endswith('/') else ''}>")
-            # libxml2 ignores a misplaced one of these, and then the text behind it needs its own number.
-            after_tag = match["start"].lower() not in _MISPLACED
-            if attrs and not attrs.isspace():
-                result.attrs[mark] = attrs
-                see(mark, match["start"].lower(), attrs)
+            ended = attrs.endswith("/")
+            add(f"<{match['start']} {NUMBER}={mark} {'/' if ended else ''}>")
+            # libxml2 ignores a misplaced one of these, and ends one with a slash at once (which browsers do
+            # not): then the text behind it needs its own number.
+            tag = match["start"].lower()
+            after_tag = tag not in _MISPLACED and (not ended or tag in VOID)
+            tags.append((mark, tag))
+            if attrs or tag in SILENT:
+                see(mark, tag, attrs)
+            if ended and xml and tag not in VOID:
+                tags.append((-1, tag))
+            if tag in _FOREIGN:
+                result.foreign = drop_hidden
+                foreign += not ended
         elif kind == "end":
+            tag = match["end"].lower()
+            if foreign and tag in _FOREIGN:
+                foreign -= 1
+            tags.append((-1, tag))
             add(f"</{match['end']}>")
         elif kind == "rattr":
             name = match["raw"].lower()
-            if name == "template" or not match["rattr"].endswith("/"):
+            ended = match["rattr"].endswith("/") and (xml or foreign > 0 or name in _SHOWN_RAW)
+            if name == "template" or not ended:
                 close = _closing(name, source, position)
                 stop = close.start() if close else length
                 if name in _SHOWN_RAW:
@@ -238,13 +297,28 @@ def scan(source: str, *, drop_hidden: bool = True) -> Scan:
                     if tag != name:
                         body = escape(body, quote=False)
                     add(f"<{tag} {NUMBER}={mark}>{body}</{tag}>")
+                    tags.append((mark, name))
                     see(mark, name, match["rattr"])
+                    if name != "plaintext":
+                        tags.append((-1, name))
                 if name == "style" and len(styles) < _STYLES:
                     styles.append(source[position:stop] if _counts(match["rattr"], source, at) else "")
                 position = close.end() if close else length
             if name not in _SHOWN_RAW:
                 result.dropped.append((at, position, name))
+        elif at + len(_CDATA) <= last_cdata and source.startswith(_CDATA, at):
+            text = at + len(_CDATA)
+            stop = source.index("]]>", text)
+            result.dropped.append((at, text, "declaration"))
+            body = shown(text, stop, entities=False)
+            mark = number(text, text)
+            result.end[mark] = stop
+            tags.append((mark, ""))
+            add(f"<!--{mark}-->{escape(body, quote=False)}")
+            position = stop + 3
+            result.dropped.append((stop, position, "declaration"))
         else:
+            result.quirks = result.quirks and source[at : at + 9].lower() != "<!doctype"
             result.dropped.append((at, position, "comment" if kind == "comment" else "declaration"))
         match = _TOKEN.search(source, position)
     if position < length:
@@ -253,11 +327,14 @@ def scan(source: str, *, drop_hidden: bool = True) -> Scan:
         else:
             after_tag = False
             mark = number(position, position)
+            tags.append((mark, ""))
             add(f"<!--{mark}-->" + shown(position, length).replace("<", "&lt;"))
             result.end[-1] = length
     result.marked = "".join(parts)
     if drop_hidden and styles and (sheet := read_sheet("\n".join(styles))):
         result.follow(source, sheet)
+    else:
+        result.settle()
     return result
 
 

@@ -7,8 +7,8 @@ from functools import lru_cache
 
 # Elements that only group: one of them goes when it wraps a single element.
 GENERIC = frozenset(
-    "div section article main header footer nav aside figure form fieldset address hgroup search details"
-    " dialog dir menu".split()
+    "div section article main header footer nav aside figure form fieldset address hgroup search details dir"
+    " menu".split()
 )
 STRUCTURAL = frozenset(
     "title h1 h2 h3 h4 h5 h6 p pre textarea listing blockquote ul ol li dl dt dd table caption thead tbody"
@@ -19,9 +19,11 @@ BLOCKS = GENERIC | STRUCTURAL
 # The only inline tags that carry meaning; the others (a, span, b, ...) only say how the page looks.
 INLINE = frozenset("code kbd samp sub sup del ins q".split())
 # Blocks that say only how the page looks: their tags go, but words on both sides must not run together.
-UNWRAPPED_BLOCKS = frozenset(("center", "noscript", "body"))
+# (A dialog without its ``open`` would be a closed one.)
+UNWRAPPED_BLOCKS = frozenset(("center", "noscript", "body", "dialog"))
 # All that does not sit inside a line; what is not named here (a link, say, whose ``href`` is kept) does.
 APART = BLOCKS | UNWRAPPED_BLOCKS | {"html", "head"}
+CODE = frozenset("code kbd samp".split())
 HEADINGS = frozenset("h1 h2 h3 h4 h5 h6".split())
 LISTS = frozenset(("ul", "ol", "dl"))
 # Cells stay when empty: the columns of a table depend on them.

@@ -7,7 +7,9 @@ what follows (those also reorder what people see). The same signs have honest us
 - U+200B between letters of Thai, Lao, Khmer and Burmese, which write no spaces;
 - U+200E, U+200F and U+061C (direction marks) beside anything visible: they are common in Hebrew and Arabic
   text, hold no content and turn nothing but the punctuation beside them;
-- one variation selector behind a visible character, and the tags of a flag.
+- one variation selector behind a visible character, and the tags of a flag;
+- the fillers of Hangul (U+115F, U+1160, U+3164, U+FFA0) beside single letters of the same block, where they
+  stand for a missing one, and U+180E between Mongolian letters.
 
 Of a run of such characters at most one of each kind stays, so none of these can spell a message.
 """
@@ -30,7 +32,11 @@ _BIDI = "\u202a-\u202e\u2066-\u2069"
 _TAG = "\U000e0000-\U000e007f"
 _VARIANT = "\ufe00-\ufe0f\U000e0100-\U000e01ef"
 _MARKS = "\u200e\u200f\u061c"
-_CLASS = f"[\u00ad{_MARKS}\u200b-\u200d\u2060-\u2064\u206a-\u206f\ufeff\ufff9-\ufffb{_BIDI}{_TAG}{_VARIANT}]"
+_FILLERS = "\u115f\u1160\u180e\u3164\uffa0"
+_CLASS = (
+    f"[\u00ad{_FILLERS}{_MARKS}"
+    f"\u200b-\u200d\u2060-\u2064\u206a-\u206f\ufeff\ufff9-\ufffb{_BIDI}{_TAG}{_VARIANT}]"
+)
 _ONE = re.compile(_CLASS)
 _NAMES = "|".join(
     sorted({n.rstrip(";") for n, value in html5.items() if all(map(_ONE.match, value))}, reverse=True)
@@ -48,6 +54,13 @@ _JOINS = re.compile(
     "\U00010a00-\U00010d3f\U00011000-\U00011fff\U0001e900-\U0001e95f]"
 )
 _UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u1a20-\u1aaf]")
+# What each filler stands with.
+_LETTERS = {
+    **dict.fromkeys("\u115f\u1160", re.compile("[\u1100-\u11ff\ua960-\ua97f\ud7b0-\ud7ff]")),
+    "\u3164": re.compile("[\u3131-\u318e]"),
+    "\uffa0": re.compile("[\uffa1-\uffdc]"),
+    "\u180e": re.compile("[\u1820-\u18aa]"),
+}
 _VARIANTS = re.compile(f"[{_VARIANT}]")
 _BLACK_FLAG, _EMOJI_STYLE = "\U0001f3f4", "\ufe0f"
 
@@ -159,6 +172,8 @@ def _kept(run: str, before: str, behind: str) -> tuple[tuple[int, int], ...]:
     """Which characters of a run stay between two visible characters ("" where there is none)."""
     if before == _BLACK_FLAG and (flag := _FLAG.match(run)):
         return (flag.span(),)
+    if run == "\u115f\u1160" and _LETTERS[run[0]].match(behind):
+        return ((0, 2),)
     kept: list[tuple[int, int]] = []
     shown = bool(before) and not before.isspace()
     styled = shown and _VARIANTS.match(run) is not None
@@ -171,6 +186,11 @@ def _kept(run: str, before: str, behind: str) -> tuple[tuple[int, int], ...]:
         allowed += "\u200d"
     if _UNSPACED.match(before) and _UNSPACED.match(behind):
         allowed += "\u200b"
+    for filler, letters in _LETTERS.items():
+        if filler in run and (
+            letters.match(behind) if filler != "\u1160" else letters.match(before + behind)
+        ):
+            allowed += filler
     if shown or (behind and not behind.isspace()):
         allowed += _MARKS
     places = [p for c in allowed if (p := run.find(c, len(kept))) >= 0]
