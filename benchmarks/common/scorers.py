@@ -3,8 +3,8 @@
 A name on the command line is
 
 - ``random``, ``bm25``, ``minilm`` (cosine of the sentence), ``minilm-late`` (late interaction, untrained);
-- ``NAME`` or ``NAME@MODEL``: the scorer of a registered method, ``tp.pruner(NAME, model=MODEL)``; a ``ranks``
-  method of the scorer, (query, documents) -> float64 [p], gives the passages' scores;
+- ``NAME`` or ``NAME@MODEL``: the scorer of a registered method, ``tp.pruner(NAME, model=MODEL)``, which also
+  ranks the passages where it is a `tokenprune.score.Ranker`;
 - ``MODULE:FUNCTION`` or ``MODULE:FUNCTION@ARGUMENT``: what the function returns (given the argument as a
   string) is called with a question and passages and returns (one float array of sentence scores per passage,
   float array [p] of passage scores).
@@ -30,6 +30,7 @@ from benchmarks.common.store import code_version
 from tokenprune.document import Document
 from tokenprune.errors import TokenPruneError
 from tokenprune.registry import pruner
+from tokenprune.score import score_and_rank
 from tokenprune.score.bm25 import BM25
 from tokenprune.tokens import get_counter, sanitize
 from tokenprune.training.sets import Passage
@@ -107,10 +108,8 @@ def of_scorer(scorer: Any) -> Callable[[str, Passages], Both]:
     """Adapt a scorer of the library: the units of a document are the sentences of a passage."""
 
     def both(question: str, passages: Passages) -> Both:
-        documents = units(passages)
-        sentences = scorer.score(question, documents)
-        ranks = getattr(scorer, "ranks", None)
-        return sentences, _best(sentences) if ranks is None else ranks(question, documents)
+        sentences, ranks = score_and_rank(scorer, question, units(passages))
+        return sentences, np.nan_to_num(ranks, nan=-np.inf)
 
     return both
 

@@ -7,13 +7,11 @@ from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
-from tokenprune.training.mixture import MIXTURE
-from tokenprune.training.overlap import apart
+from tokenprune.training.mixture import MEASURED_DISTRACTORS, MIXTURE
+from tokenprune.training.overlap import Runs, apart
 from tokenprune.training.passages import excerpt, with_distractors
-from tokenprune.training.sets import Item, fold_of, load
+from tokenprune.training.sets import SETS, Item, fold_of, load
 
-# Sets with many items whose sentences are all positive, or that have one passage of a few sentences.
-DISTRACTORS = {"policyqa": 2, "nq_litm": 2, "nq_swap": 2}
 TURNS = 200
 
 
@@ -33,13 +31,17 @@ def cases(data: Path, name: str, sample: int, seed: int, strict: bool = False) -
     for item in items[:sample]:
         if name == "qmsum":
             item = excerpt(item, TURNS, seed)
-        if name in DISTRACTORS:
-            item = with_distractors(item, pool, DISTRACTORS[name], seed)
+        item = (
+            with_distractors(item, pool, MEASURED_DISTRACTORS[name], seed)
+            if name in MEASURED_DISTRACTORS
+            else item
+        )
         made.append(replace(item, passages=tuple(p for p in item.passages if p.sentences)))
     return made
 
 
 @lru_cache(maxsize=1)
-def _trained(data: Path) -> tuple[Item, ...]:
-    """Everything that a model trained with tokenprune.training may have seen."""
-    return tuple(item for name in MIXTURE for item in load(name, data) if fold_of(item) == "train")
+def _trained(data: Path) -> Runs:
+    """What a model trained with tokenprune.training may have seen, or have been chosen by."""
+    items = (item for name in MIXTURE if name in SETS for item in load(name, data) if fold_of(item) != "test")
+    return Runs(p.text for item in items for p in item.passages)

@@ -62,6 +62,8 @@ def run(context: Context) -> dict[str, Any]:
                     row["tokens"].append(get_counter().count(left))
                     row["share"].append(prune / ttft)
                     row["speedup"].append(ttft / (prune + pruned))
+    if not direct["ttft"]:
+        return {"skipped": f"{SET} has no more than {WARMUP} test lists"}
     return {
         "model": model,
         "n": len(direct["ttft"]),
@@ -69,7 +71,7 @@ def run(context: Context) -> dict[str, Any]:
         "rows": [
             {"method": m.label, "ours": m.ours}
             | {k: float(np.median(v)) for k, v in rows[m.name].items()}
-            | {f"{k}_ci": interval(rows[m.name][k]) for k in ("share", "speedup")}
+            | {f"{k}_ci": interval(rows[m.name][k], statistic=np.median) for k in ("share", "speedup")}
             for m in methods
         ],
     }

@@ -135,6 +135,15 @@ def test_a_registered_method_and_one_that_is_not_there():
 
 
 @pytest.mark.models
+def test_a_scorer_that_ranks_gives_the_passages_scores():
+    class Ranking:
+        def score_and_rank(self, query, documents):
+            return [np.zeros(len(u)) for u in documents], np.array([0.25, np.nan])
+
+    sentences, ranks = scorers.of_scorer(Ranking())("Q?", (CATS, ROCKS))
+    assert [len(s) for s in sentences] == [2, 1] and ranks.tolist() == [0.25, -np.inf]
+
+
 def test_models_put_the_right_sentence_first():
     for name in ("minilm", "minilm-late"):
         method = scorers.method(name)

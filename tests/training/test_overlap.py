@@ -30,10 +30,10 @@ def test_items_with_quoted_evidence_go():
     quoting = item("They say: one two three four five six seven eight.")
     beside = item("They say: one two three four five six seven eight!", label=0)
     other = item("Something else entirely is said in this sentence of many words.")
-    assert apart([quoting, beside, other], [item(TEXT)]) == [beside, other]
-    assert apart([quoting], []) == [quoting]
+    assert apart([quoting, beside, other], Runs([TEXT])) == [beside, other]
+    assert apart([quoting], Runs([])) == [quoting]
     long = item("They say one two three four five six seven eight. " + "And so on they went. " * 9)
-    assert apart([long], [item(TEXT)]) == [long]  # a set phrase is no copy
+    assert apart([long], Runs([TEXT])) == [long]  # a set phrase is no copy
 
 
 words = st.lists(st.sampled_from("abcdefgh"), max_size=30)

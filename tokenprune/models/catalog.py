@@ -181,7 +181,10 @@ def model_path(name: str) -> Path:
         ModelError: It could not be fetched, did not match its hash, or could not be stored.
     """
     if name in SHIPPED:
-        return SHIPPED[name].folder
+        folder = SHIPPED[name].folder
+        if not (folder / "model.safetensors").is_file():
+            raise ModelError(f"{folder} is not whole: the package is broken, install it again")
+        return folder
     model = get_model(name)
     root = cache_dir()
     folder = root / model.name

@@ -94,8 +94,10 @@ class Look(NamedTuple):
 
     @property
     def may_hide(self) -> bool:
-        """Whether anything can be unseen because of it; backgrounds and unknown colours alone hide nothing."""
-        return bool(self.reason or self.visible is False or self.font or self.flat) or isinstance(self.ink, tuple)
+        """Whether anything can be unseen because of it: backgrounds and unknown colours hide nothing."""
+        return bool(self.reason or self.visible is False or self.font or self.flat) or isinstance(
+            self.ink, tuple
+        )
 
 
 class State(NamedTuple):

@@ -51,7 +51,7 @@ class Recipe:
         clip: largest norm of the gradient.
         seed: of the order of the data and the dropout.
         evaluate_every: steps between evaluations.
-        patience: evaluations without a better one after which the run ends.
+        patience: evaluations of the second stage without a better one after which the run ends.
         loss: weights of the terms.
     """
 
@@ -69,6 +69,11 @@ class Recipe:
     evaluate_every: int = 250
     patience: int = 4
     loss: LossWeights = field(default_factory=LossWeights)
+
+    def __post_init__(self) -> None:
+        for name in ("tokens", "warmup", "evaluate_every"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be 1 or more")
 
 
 @dataclass
@@ -89,7 +94,8 @@ class Fit:
         network: where the run begins.
         maker: reads questions.
         recipe: how.
-        folder: made when absent; a checkpoint there of the same recipe is taken up.
+        folder: made when absent; a checkpoint there of the same recipe and sizes is
+            taken up; what came after the last evaluation is done again.
 
     Raises:
         ConfigError: the folder has a checkpoint of another recipe.
@@ -110,7 +116,7 @@ class Fit:
             part.requires_grad_(False)
         self._upper = network.layers[network.config.cross_from :]
         self.average = {k: v.detach().clone() for k, v in network.state_dict().items()}
-        self.optimizer = torch.optim.AdamW(self._groups(), weight_decay=recipe.weight_decay)
+        self.optimizer = torch.optim.AdamW(self._groups(), weight_decay=0.0)
         folder.mkdir(parents=True, exist_ok=True)
         if (folder / "last.pt").exists():
             self._take_up()
@@ -178,16 +184,19 @@ class Fit:
             for p in self.network.parameters()
             if p.requires_grad and id(p) not in upper and p is not self.network.cross
         ]
-        return [
-            {"params": list(self._upper.parameters()), "rate": self.recipe.encoder_rate, "name": "encoder"},
-            {
-                "params": [self.network.cross],
-                "rate": self.recipe.cross_rate,
-                "name": "cross",
-                "weight_decay": 0,
-            },
-            {"params": others, "rate": self.recipe.head_rate, "name": "head"},
+        r = self.recipe
+        parts = [
+            ("encoder", list(self._upper.parameters()), r.encoder_rate),
+            ("cross", [self.network.cross], r.cross_rate),
+            ("head", others, r.head_rate),
         ]
+        groups = []
+        for name, parameters, rate in parts:
+            for decays in (True, False):
+                own = [p for p in parameters if (p.dim() == 2) == decays]
+                decay = r.weight_decay if decays else 0.0
+                groups.append({"params": own, "rate": rate, "name": name, "weight_decay": decay})
+        return [g for g in groups if g["params"]]
 
     def _set_rates(self) -> None:
         r = self.recipe
@@ -200,7 +209,6 @@ class Fit:
             if not head:
                 for p in group["params"]:
                     p.requires_grad_(not frozen)
-                    p.grad = None
 
     def _data(self, items: Sequence[Item]) -> Iterator[list[Question]]:
         p = self.progress
@@ -208,8 +216,14 @@ class Fit:
             skip = p.taken if number == p.epoch else 0
             if number != p.epoch:
                 p.epoch, p.taken = number, 0
-            made = map(self.maker.make, islice(epoch(items, number, self.recipe.seed), skip, None))
-            yield from steps(made, self.recipe.tokens)
+            made = map(self.maker.make, epoch(items, number, self.recipe.seed))
+            readable = (question for question in made if question.rows)
+            found = False
+            for step in steps(islice(readable, skip, None), self.recipe.tokens):
+                found = True
+                yield step
+            if not found and not skip:
+                raise ConfigError(f"all items together make no step of {self.recipe.tokens} tokens")
 
     def _evaluated(self, evaluate: Callable[[MiniNetwork], float]) -> None:
         p = self.progress
@@ -229,11 +243,13 @@ class Fit:
                 "progress": asdict(p),
                 "recipe": self._recipe(),
                 "rng": torch.get_rng_state(),
+                "rng_of_devices": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
             },
         )
 
     def _recipe(self) -> str:
-        return json.dumps(asdict(self.recipe), sort_keys=True)
+        whole = asdict(self.recipe) | self.network.config.to_dict() | {"max_length": self.maker.max_length}
+        return json.dumps(whole, sort_keys=True)
 
     def _save(self, name: str, state: dict[str, Any]) -> None:
         half = self.folder / (name + ".part")  # a killed run must not leave half a checkpoint
@@ -249,6 +265,8 @@ class Fit:
         self.optimizer.load_state_dict(state["optimizer"])
         self.progress = Progress(**state["progress"])
         torch.set_rng_state(state["rng"].cpu())
+        if state["rng_of_devices"] and torch.cuda.is_available():
+            torch.cuda.set_rng_state_all([s.cpu() for s in state["rng_of_devices"]])
         logger.info("taken up at step %d", self.progress.step)
 
 

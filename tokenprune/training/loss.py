@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tokenprune.models.labeler.mini_network import Labelled
-from tokenprune.training.windows import Question
+from tokenprune.training.windows import UNKNOWN, Question
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,8 @@ def loss(
 ) -> tuple[Tensor, dict[str, float]]:
     """Return the loss of a step, a scalar, and its terms before they are weighted.
 
-    Every question counts the same, whatever the number of its windows; a term that a question cannot have (no
+    Every question counts the same, whatever the number of its windows, but for the weight of its sentence
+    labels; a term that a question cannot have (no
     judged sentence, no pair, no passage with evidence) counts nothing.
     """
     w = weights or LossWeights()
@@ -79,9 +80,9 @@ def loss(
                 token_losses.append(
                     F.binary_cross_entropy_with_logits(token[judged], own[judged].float(), reduction="none")
                 )
-            size = torch.bincount(of, minlength=len(labels)).clamp(min=1)
-            means.append(token.new_zeros(len(labels)).index_add(0, of, token) / size)
-            marks.append(labels)
+            size = torch.bincount(of, minlength=len(labels))
+            means.append(token.new_zeros(len(labels)).index_add(0, of, token) / size.clamp(min=1))
+            marks.append(labels.masked_fill(size == 0, UNKNOWN))  # without tokens: nothing was said of it
         if token_losses:
             sums["token"] = sums["token"] + question.weight * torch.cat(token_losses).mean()
         logits, labels = torch.cat(means), torch.cat(marks)

@@ -3,7 +3,8 @@
     python -m tokenprune.training.mini fit --out RUN
     python -m tokenprune.training.mini pack RUN --out FOLDER
 
-``fit`` reads the sets of the folder in TOKENPRUNE_DATA (or --data) and goes on where RUN was stopped;
+``fit`` reads the sets of the folder in TOKENPRUNE_DATA (or --data), or files of one's own (--file), and goes
+on from the last evaluation where RUN was stopped;
 ``pack`` writes a folder that `Labeler.load` reads. About an hour for 1,000 steps on 2 cores.
 """
 
@@ -12,14 +13,15 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from tokenprune.errors import ConfigError, TokenPruneError
-from tokenprune.training.mixture import MIXTURE, check
-from tokenprune.training.sets import SETS, Split, load, split
+from tokenprune.training.mixture import MIXTURE, OWN, check
+from tokenprune.training.sets import SETS, Split, data_folder, load, load_file, split
 
 if TYPE_CHECKING:
     from tokenprune.models.labeler import Labeler
@@ -68,17 +70,38 @@ def labeler_of(network: MiniNetwork, maker: WindowMaker, name: str = "mini") -> 
     """Return a labeler that runs a network as it stands; the network is frozen by that."""
     import torch
 
+    from tokenprune.models.batches import padded_tokens
     from tokenprune.models.labeler import Labeler
     from tokenprune.models.labeler.checkpoint import Place
     from tokenprune.models.labeler.mini import MiniRunner
 
     place = Place(str(next(network.parameters()).device), torch.float32)
-    return Labeler(name, maker.reader, maker.frame, MiniRunner(network, place), maker.max_length)
+    return Labeler(
+        name,
+        maker.reader,
+        maker.frame,
+        MiniRunner(network, place),
+        maker.max_length,
+        batch_tokens=padded_tokens(place.device),
+    )
 
 
-def data(folder: Path | None) -> Split:
-    """Load and split all sets; those that may not be trained on are there to be kept apart from."""
-    return split([item for name in SETS for item in load(name, folder)])
+def data(folder: Path | None, files: Sequence[Path] | None = None) -> Split:
+    """Load and split all sets; those that may not be trained on are there to be kept apart from.
+
+    Args:
+        folder: of the sets; those it does not have are left out.
+        files: labels of one's own; they are taken as the set ``own``.
+
+    Raises:
+        ConfigError: there is nothing, or a file is not in the schema.
+    """
+    items = [item for path in files or () for item in load_file(path, OWN)]
+    if not files or folder is not None:
+        root = data_folder(folder)
+        found = [name for name, info in SETS.items() if (root / info.folder / name).is_dir()]
+        items += [item for name in found for item in load(name, root)]
+    return split(items)
 
 
 @app.command()
@@ -92,19 +115,29 @@ def fit(
     evaluate_every: Annotated[int, typer.Option(help="Steps between evaluations.")] = 250,
     questions: Annotated[int, typer.Option(help="Validation questions of each set.")] = 30,
     max_length: Annotated[int, typer.Option(help="Tokens of a window.")] = MAX_LENGTH,
+    file: Annotated[
+        list[Path] | None, typer.Option(help="Further labels: JSONL in the schema of the sets, or of silver.")
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="A torch device; by default the accelerator.")] = None,
 ) -> None:
     """Train; the model of the best validation is RUN/best.pt."""
     from tokenprune.models.catalog import model_path
+    from tokenprune.models.device import pick_device
     from tokenprune.training.fit import Fit, Recipe
     from tokenprune.training.validation import auc
     from tokenprune.training.validation import questions as choose
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     try:
-        folds = data(source)
-        names = check([name for name, info in SETS.items() if info.publishable and name in MIXTURE])
+        names = check(list(MIXTURE))
+        folds = data(source, file)
         items = [item for item in folds.train if item.set_name in names]
-        held = choose([i for i in folds.validation if SETS[i.set_name].folder == "sentqa"], questions)
+        labelled = [
+            i for i in folds.validation if i.set_name in names and i.label_type != "passage_relevance"
+        ]
+        held = choose(labelled, questions)
+        if not held:
+            raise ConfigError("no validation questions: the sets are too small, or --questions is 0")
         maker = reader_of(Path(model_path(START)), max_length)
         network = start(maker, [p.text for item in items[::3] for p in item.passages[:3]])
         recipe = Recipe(
@@ -116,7 +149,7 @@ def fit(
             logging.info("%s", json.dumps({k: round(v, 3) for k, v in figures.items()}))
             return sum(figures.values()) / len(figures)
 
-        run = Fit(network, maker, recipe, out)
+        run = Fit(network.to(pick_device(device)), maker, recipe, out)
         logging.info("%d items, %d validation questions", len(items), sum(map(len, held.values())))
         progress = run.run(items, evaluate)
     except TokenPruneError as error:

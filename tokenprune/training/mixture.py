@@ -12,6 +12,8 @@ from tokenprune.training.sets import Item, trainable
 
 # Questions whose own passages with evidence are taken away, so that "nothing here" is learned.
 UNANSWERABLE = 0.06
+# Passages that join each question where it is measured: sets with many all-positive items.
+MEASURED_DISTRACTORS = {"policyqa": 2, "nq_litm": 2, "nq_swap": 2}
 # Share of the windows with a title that are read without it: applications often have none.
 UNTITLED = 0.3
 
@@ -37,7 +39,9 @@ class Part:
 
 # medquad labels whole sections; qmsum whole runs of turns. policyqa, nq_swap and nq_litm have items whose
 # sentences are all positive, so other passages join them.
+OWN = "own"  # the set that labels of one's own are taken as
 MIXTURE: dict[str, Part] = {
+    OWN: Part(4000),
     "hotpotqa": Part(200, distractors=0, passages=10),
     "medquad": Part(1600, weight=0.4),
     "nq_litm": Part(1600, distractors=2),
@@ -54,13 +58,14 @@ MIXTURE: dict[str, Part] = {
 
 
 def check(names: Sequence[str]) -> list[str]:
-    """Return the names of parts of the mixture.
+    """Return the names, when a model trained on all of these sets may be published.
 
     Raises:
         ConfigError: a set may not be trained on.
         UnknownNameError: there is no such set.
     """
-    return [name for name in trainable(names) if name in MIXTURE]
+    given = list(names)
+    return [*trainable(name for name in given if name != OWN), *([OWN] if OWN in given else [])]
 
 
 def epoch(

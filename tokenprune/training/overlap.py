@@ -21,7 +21,7 @@ _WORD = re.compile(r"[^\W_]+")
 
 
 class Runs:
-    """All runs of ``RUN`` words of some texts, as 64-bit hashes (two runs in 10^10 may pass for one)."""
+    """All runs of ``RUN`` words of some texts, as 64-bit hashes of this process."""
 
     def __init__(self, texts: Iterable[str]) -> None:
         """Collect them; a text that occurs again costs nothing."""
@@ -37,9 +37,8 @@ class Runs:
         return float((self._hashes[np.minimum(at, len(self._hashes) - 1)] == own).mean())
 
 
-def apart(items: Sequence[Item], others: Iterable[Item], most: float = MOST) -> list[Item]:
-    """Return the items none of whose passages with evidence is a near copy of what the others hold."""
-    runs = Runs(p.text for item in others for p in item.passages)
+def apart(items: Sequence[Item], runs: Runs, most: float = MOST) -> list[Item]:
+    """Return the items none of whose passages with evidence is a near copy of the texts in ``runs``."""
     known: dict[Passage, bool] = {}
 
     def shared(passage: Passage) -> bool:

@@ -8,11 +8,11 @@ import numpy as np
 
 from tokenprune.models.labeler import Labeler
 from tokenprune.models.labeler import Passage as Text
+from tokenprune.training.mixture import MEASURED_DISTRACTORS
 from tokenprune.training.passages import excerpt, with_distractors
 from tokenprune.training.sets import Item, Passage
 
 _TURNS = 80  # of a transcript; validation must not take longer than training
-_DISTRACTORS = {"policyqa": 2, "nq_litm": 2, "nq_swap": 2}  # sets with many all-positive items
 
 
 def questions(items: Sequence[Item], per_set: int, seed: int = 0) -> dict[str, list[Item]]:
@@ -28,7 +28,7 @@ def questions(items: Sequence[Item], per_set: int, seed: int = 0) -> dict[str, l
             if len(found) == per_set:
                 break
             made = excerpt(item, _TURNS, seed) if name == "qmsum" else item
-            made = with_distractors(made, pool, _DISTRACTORS.get(name, 0), seed)
+            made = with_distractors(made, pool, MEASURED_DISTRACTORS.get(name, 0), seed)
             if len({label for p in made.passages for label in p.labels}) == 2:
                 found.append(made)
     return {name: found for name, found in chosen.items() if found}
@@ -50,16 +50,21 @@ def text_of(passage: Passage) -> tuple[Text, np.ndarray]:
 
 def auc(labeler: Labeler, chosen: Mapping[str, Sequence[Item]]) -> dict[str, float]:
     """Mean ROC-AUC of the sentences of a question, by set."""
-    from sklearn.metrics import roc_auc_score
-
     means = {}
     for name, items in chosen.items():
         figures = [
-            roc_auc_score(
-                [label for p in item.passages for label in p.labels],
+            pairs_in_order(
                 np.concatenate(sentence_scores(labeler, item)),
+                np.asarray([label for p in item.passages for label in p.labels]),
             )
             for item in items
         ]
         means[name] = float(np.mean(figures))
     return means
+
+
+def pairs_in_order(scores: np.ndarray, labels: np.ndarray) -> float:
+    """ROC-AUC: the share of (positive, negative) pairs in the right order; equal scores count half."""
+    positive, negative = scores[labels == 1], scores[labels == 0]
+    gaps = positive[:, None] - negative[None]
+    return float(((gaps > 0) + 0.5 * (gaps == 0)).mean())

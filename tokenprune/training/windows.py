@@ -1,4 +1,7 @@
-"""Questions as the windows that the network reads in training: the same frame and cuts as at inference."""
+"""Questions as the windows that the network reads in training: framed and cut as at inference.
+
+But for long questions and titles: of those a `Labeler` reads more.
+"""
 
 from __future__ import annotations
 

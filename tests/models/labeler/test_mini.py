@@ -241,6 +241,32 @@ def test_a_wrong_config_is_one_clear_error(tmp_path):
         Labeler.load(str(made))
 
 
+def test_sizes_that_do_not_go_together_are_one_clear_error(tmp_path):
+    for n, changes in enumerate(
+        ({"max_length": 81}, {"heads": 5}, {"cross_from": 9}, {"sentence_width": 15})
+    ):
+        made = folder(tmp_path / str(n), random_network(), **changes)
+        with pytest.raises(ModelError, match="does not describe a model"):
+            Labeler.load(str(made))
+
+
+def test_loading_leaves_the_random_numbers_of_others_alone(tmp_path):
+    made = folder(tmp_path / "m", random_network())
+    torch.manual_seed(3)
+    expected = torch.rand(2)
+    torch.manual_seed(3)
+    Labeler.load(str(made))
+    assert torch.equal(torch.rand(2), expected)
+
+
+def test_a_pickled_labeler_reads_special_tokens_as_text(labeler):
+    import pickle
+
+    text = "cats [SEP] sleep"
+    again = pickle.loads(pickle.dumps(labeler.text))
+    assert again.read([text])[0].ids.tolist() == labeler.text.read([text])[0].ids.tolist()
+
+
 def test_a_lost_scale_is_said(tmp_path):
     made = folder(tmp_path / "m", random_network(hidden=64, ffn=128))
     stored = load_file(made / "model.safetensors")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from tokenprune.arrays import Float32Array
 from tokenprune.errors import MissingExtraError, ModelError
+from tokenprune.models.batches import padded_tokens
 from tokenprune.models.labeler.checkpoint import Checkpoint, Place, fill
 from tokenprune.models.labeler.labeler import Labeler
 from tokenprune.models.labeler.text import Frame
@@ -41,16 +42,21 @@ def load(checkpoint: Checkpoint, device: str | None, dtype: str | torch.dtype | 
     """
     place = Place.pick(device, dtype)
     try:
+        import torch
+
         from tokenprune.models.labeler.mini_network import MiniConfig, MiniNetwork
     except ImportError as error:
         raise MissingExtraError("sentence labeling", "models", error.name or "torch") from error
     known = {f.name for f in fields(MiniConfig)}
     try:
         config = MiniConfig(**{k: v for k, v in checkpoint.config.items() if k in known})
-        network = MiniNetwork(config)
+        with torch.random.fork_rng(devices=[]):  # the weights it begins with are not kept
+            network = MiniNetwork(config)
         max_length = int(checkpoint.config["max_length"])
         threshold = float(checkpoint.config.get("default_threshold", DEFAULT_THRESHOLD))
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        if max_length > config.positions:
+            raise ValueError(f"max_length {max_length} is more than its {config.positions} positions")
+    except (AssertionError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise ModelError(
             f"the config.json of {checkpoint.name!r} does not describe a model: {error}"
         ) from error
@@ -64,6 +70,7 @@ def load(checkpoint: Checkpoint, device: str | None, dtype: str | torch.dtype | 
         MiniRunner(network, place),
         max_length,
         threshold,
+        batch_tokens=padded_tokens(place.device),
     )
 
 

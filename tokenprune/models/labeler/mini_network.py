@@ -122,7 +122,7 @@ class _Layer(nn.Module):  # type: ignore[misc]
             q = torch.cat((q, more_q.to(q.dtype) * size**0.5), -1)
             k = torch.cat((k, more_k.to(q.dtype)), -1)
             v = F.pad(v, (0, 2))  # the fused kernels want one width
-        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask.to(q.dtype), scale=size**-0.5)
+        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=size**-0.5)
         x = self.norm1(x + self.out(mixed[..., :size].transpose(1, 2).reshape(b, t, d)))
         return self.norm2(x + self.down(F.gelu(self.up(x))))
 
@@ -133,7 +133,13 @@ class MiniNetwork(nn.Module):  # type: ignore[misc]
     idf: Tensor
 
     def __init__(self, config: MiniConfig) -> None:
-        """Build the network with random weights."""
+        """Build the network with random weights.
+
+        Raises:
+            ValueError: the sizes do not go together.
+        """
+        if config.hidden % config.heads or not 0 <= config.cross_from <= config.layers:
+            raise ValueError("hidden must be a multiple of heads, and cross_from at most layers")
         super().__init__()
         self.config = c = config
         self.words = nn.Embedding(c.vocab_size, c.hidden)
@@ -183,6 +189,7 @@ class MiniNetwork(nn.Module):  # type: ignore[misc]
         # mask for each head has to be made and learned through.
         kinds = torch.stack((~w.passage, w.passage), -1)[:, None].float()
         heads = kinds.expand(-1, self.config.heads, -1, -1)
+        padding, alone = padding.to(x.dtype), alone.to(x.dtype)
         middle = x
         for i, layer in enumerate(self.layers):
             if i < self.config.cross_from:
@@ -261,8 +268,7 @@ class MiniNetwork(nn.Module):  # type: ignore[misc]
         query = F.normalize(self._mean_query(states, asked), dim=-1)
         cosine = (vector * query[:, None]).sum(-1)
         whole = F.normalize((states * inside[:, :, None]).sum(1), dim=-1)
-        hit = (found * rare[:, :, None]).sum(1)
-        first = torch.zeros_like(hit)
+        first = torch.zeros_like(size)
         first[:, 0] = 1.0
 
         def columns(a: Tensor, e: Tensor, f: Tensor, cos: Tensor, n: Tensor, f0: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -65,6 +65,11 @@ class TextReader:
         self.tokenizer.no_truncation()
         self.tokenizer.no_padding()
         self.tokenizer.encode_special_tokens = True
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        # A pickled tokenizer forgets that special tokens in a text are text.
+        self.__dict__.update(state)
+        self.__post_init__()
 
     def read(self, texts: Sequence[str]) -> list[Tokens]:
         """Tokenise texts without special tokens around them."""
