@@ -218,7 +218,7 @@ ANSWERS = [
     ("Who painted the ceiling of the chapel?", "Michelangelo"),
     ("How long does the bread bake?", "forty minutes"),
 ]
-PASSAGES = [
+TOPICS = [
     "The iron tower stands on the Champ de Mars in Paris. Work on it began in 1887. It was finished in March "
     "1889, in time for the fair. Visitors can climb the stairs.",
     "The chapel is part of the palace. Michelangelo painted its ceiling between 1508 and 1512. Cardinals meet "
@@ -230,7 +230,7 @@ PASSAGES = [
 
 @pytest.mark.parametrize(("question", "answer"), ANSWERS)
 def test_the_shipped_model_finds_the_sentence(question, answer):
-    result = tp.Pipeline(["provence"]).prune(question, list(PASSAGES))
+    result = tp.Pipeline(["provence"]).prune(question, list(TOPICS))
     kept = " ".join(d.text for d in result.documents)
     assert answer in kept
     assert result.tokens_after < 0.5 * result.tokens_before
@@ -240,7 +240,7 @@ def test_the_shipped_model_finds_the_sentence(question, answer):
 
 def test_read_tokens_bounds_what_is_read():
     texts = [f"Of item {n} nothing is known. It is stored in box {n}. " * 5 for n in range(60)] + [
-        PASSAGES[0]
+        TOPICS[0]
     ]
     docs = [tp.Document(t, kind="text", id=str(n)) for n, t in enumerate(texts)]
     result = tp.Pipeline([tp.pruner("provence", read_tokens=300)]).prune(ANSWERS[0][0], docs, tp.Budget(100))

@@ -142,3 +142,21 @@ def test_threshold_is_the_models_own_unless_given(labeler):
     assert KeepProbability(labeler).select(scores, cost).tolist() == [False, False, True, True]
     assert KeepProbability(labeler, 0.3).select(scores, cost).tolist() == [False, False, False, True]
     assert KeepProbability("/no/such/model").select(scores[:0], cost[:0]).tolist() == []
+
+
+def test_words_raise_the_logit_by_their_share_of_the_best(labeler):
+    units = units_of(Document(TEXT), Document("When was a tower finished? Nobody knows."))
+    plain, _ = Labeling(labeler).score_and_rank(QUERY, units)
+    raised, _ = Labeling(replace(labeler, lexical=1.5)).score_and_rank(QUERY, units)
+    words = BM25().score(QUERY, units)
+    best = max(w.max() for w in words)
+
+    def logit(p):
+        return np.log(p / (1 - p))
+
+    for before, after, own in zip(plain, raised, words, strict=True):
+        np.testing.assert_allclose(logit(after), logit(before) + 1.5 * own / best, atol=1e-5)
+    nothing = Labeling(replace(labeler, lexical=1.5)).score("zzz", units)
+    np.testing.assert_array_equal(nothing[0], Labeling(labeler).score("zzz", units)[0])
+    edge = Labeling(replace(labeler, lexical=9.0)).with_words(QUERY, units, [np.zeros(len(u)) for u in units])
+    assert all((e == 0).all() for e in edge)

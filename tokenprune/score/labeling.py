@@ -10,12 +10,17 @@ import numpy as np
 from tokenprune.arrays import FloatArray, IntArray
 from tokenprune.models.labeler import Labeler, Labels, Passage
 from tokenprune.models.labeler.cache import DEFAULT_CACHE_BYTES, cache_of
+from tokenprune.score.bm25 import BM25
 from tokenprune.units import Units
 
 
 @dataclass(frozen=True)
 class Labeling:
     """Mean keep probability of the tokens of each unit; ranks documents by the same pass.
+
+    Where the labeler asks for it (``lexical``), the logit of a unit's probability is raised by so much times
+    its BM25 score as a share of the best one of the call: names and numbers that stand in question and text
+    count as much in domains that the model has not seen.
 
     The units of a document are read together, as one passage: a sentence is judged in its context. Text that
     is longer than the model's window is read in windows that overlap, cut between units; blocks of HTML are
@@ -51,7 +56,22 @@ class Labeling:
         for n, (_, bounds), found in zip(filled, texts, self.labels(query, passages), strict=True):
             scores[n] = found.means(bounds)
             rank[n] = found.rank
-        return scores, rank
+        return self.with_words(query, documents, scores), rank
+
+    def with_words(
+        self, query: str, documents: Sequence[Units], keep: Sequence[FloatArray]
+    ) -> list[FloatArray]:
+        """Raise probabilities of units that share words with the question, as described above."""
+        weight = Labeler.of(self.model).lexical
+        if not weight:
+            return list(keep)
+        words = BM25().score(query, documents)
+        best = max((float(w.max()) for w in words if len(w)), default=0.0)
+        if best <= 0:
+            return list(keep)
+        # sigmoid(logit(p) + a) without the logit, which 0 and 1 have none of
+        odds = [np.exp(weight * w / best) for w in words]
+        return [p * o / (1 - p + p * o) for p, o in zip(keep, odds, strict=True)]
 
     def labels(self, query: str, passages: Sequence[Passage]) -> list[Labels]:
         """Read passages, or remember what was read of them."""

@@ -69,9 +69,10 @@ class Shortlist:
         stretches = [s for n, u in enumerate(documents) for s in self._stretches(n, u)]
         chosen = stretches if everything else self._best(stretches, share)
         keep, read, rank = self._read(query, documents, chosen)
+        kept = self.labeling.with_words(query, documents, np.split(keep, bounds))
         scores = [
             np.where(r, k + self.weight * c, (c - 1.0) / 2 - 1.0)  # unread: within [-2, -1]
-            for k, r, c in zip(np.split(keep, bounds), np.split(read, bounds), share, strict=True)
+            for k, r, c in zip(kept, np.split(read, bounds), share, strict=True)
         ]
         return scores, rank
 

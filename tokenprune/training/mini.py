@@ -163,6 +163,7 @@ def pack(
     run: Annotated[Path, typer.Argument(help="Folder of a run.")],
     out: Annotated[Path, typer.Option(help="Folder of the model, made when absent.")],
     threshold: Annotated[float, typer.Option(help="Default keep threshold of the model.")] = 0.1,
+    lexical: Annotated[float, typer.Option(help="Weight of exact words beside the model, in logits.")] = 0.0,
     max_length: Annotated[int, typer.Option(help="Tokens of a window.")] = MAX_LENGTH,
     merge: Annotated[
         float, typer.Option(help="Share of the trained encoder; the rest is the encoder it started from.")
@@ -182,7 +183,7 @@ def pack(
         network.load_state_dict(torch.load(run / "best.pt", map_location="cpu", weights_only=True)["network"])
         if merge != 1.0:
             blend(network, source, merge)
-        write(network, source / "tokenizer.json", out, max_length, threshold)
+        write(network, source / "tokenizer.json", out, max_length, threshold, lexical)
     except TokenPruneError as error:
         typer.echo(f"tokenprune: {error}", err=True)
         raise typer.Exit(1) from error
@@ -208,7 +209,14 @@ def blend(network: MiniNetwork, start_folder: Path, share: float) -> None:
     network.layers.load_state_dict({k: torch.lerp(before[k], v, share) for k, v in after.items()})
 
 
-def write(network: MiniNetwork, tokenizer: Path, out: Path, max_length: int, threshold: float) -> None:
+def write(
+    network: MiniNetwork,
+    tokenizer: Path,
+    out: Path,
+    max_length: int,
+    threshold: float,
+    lexical: float = 0.0,
+) -> None:
     """Write the folder that `models.labeler.mini` describes."""
     from safetensors.torch import save_file
 
@@ -220,6 +228,7 @@ def write(network: MiniNetwork, tokenizer: Path, out: Path, max_length: int, thr
         "model_type": MODEL_TYPE,
         "max_length": max_length,
         "default_threshold": threshold,
+        "lexical": lexical,
         **network.config.to_dict(),
     }
     (out / "config.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")

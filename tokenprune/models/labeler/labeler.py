@@ -48,6 +48,7 @@ class Labeler:
         title_end: what stands between a title and its passage, as the model was trained.
         plain_query: whether the question is lower-cased and freed of punctuation, as the model was trained.
         batch_tokens: most padded tokens of a batch.
+        lexical: how much exact words count beside the model, as it was calibrated; see `Labeling`.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Labeler:
     title_end: str = ""
     plain_query: bool = False
     batch_tokens: int = PADDED_TOKENS_CPU
+    lexical: float = 0.0
 
     def __post_init__(self) -> None:
         if self.max_length < len(self.frame) + _LEAST_WINDOW:

@@ -1,9 +1,9 @@
 """The family of our own small labelers: `mini_network` behind a `Labeler`, weights packed in 8 bits.
 
 A folder holds ``config.json`` (``model_type`` ``tokenprune_mini``, the sizes of `MiniConfig`, ``max_length``,
-``default_threshold``), ``tokenizer.json`` and ``model.safetensors``. A matrix is stored as int8 rows with one
-float32 scale each (``NAME`` and ``NAME.scale``), which is a quarter of its size and within 1/254 of a row's
-largest weight; it is unpacked when it is loaded, so it runs in whatever format the machine is fast in.
+``default_threshold``, ``lexical``), ``tokenizer.json`` and ``model.safetensors``. A matrix is stored as int8
+rows with one float32 scale each (``NAME`` and ``NAME.scale``), a quarter of its size and within 1/254 of a
+row's largest weight; it is unpacked when it is loaded, so it runs in whatever format the machine is fast in.
 """
 
 from __future__ import annotations
@@ -54,6 +54,7 @@ def load(checkpoint: Checkpoint, device: str | None, dtype: str | torch.dtype | 
             network = MiniNetwork(config)
         max_length = int(checkpoint.config["max_length"])
         threshold = float(checkpoint.config.get("default_threshold", DEFAULT_THRESHOLD))
+        lexical = float(checkpoint.config.get("lexical", 0.0))
         if max_length > config.positions:
             raise ValueError(f"max_length {max_length} is more than its {config.positions} positions")
     except (AssertionError, KeyError, TypeError, ValueError, RuntimeError) as error:
@@ -71,6 +72,7 @@ def load(checkpoint: Checkpoint, device: str | None, dtype: str | torch.dtype | 
         max_length,
         threshold,
         batch_tokens=padded_tokens(place.device),
+        lexical=lexical,
     )
 
 
