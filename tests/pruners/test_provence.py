@@ -239,9 +239,7 @@ def test_the_shipped_model_finds_the_sentence(question, answer):
 
 
 def test_read_tokens_bounds_what_is_read():
-    texts = [f"Of item {n} nothing is known. It is stored in box {n}. " * 5 for n in range(60)] + [
-        TOPICS[0]
-    ]
+    texts = [f"Of item {n} nothing is known. It is stored in box {n}. " * 5 for n in range(60)] + [TOPICS[0]]
     docs = [tp.Document(t, kind="text", id=str(n)) for n, t in enumerate(texts)]
     result = tp.Pipeline([tp.pruner("provence", read_tokens=300)]).prune(ANSWERS[0][0], docs, tp.Budget(100))
     assert "1889" in "".join(d.text for d in result.documents)
