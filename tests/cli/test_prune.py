@@ -260,5 +260,6 @@ def test_a_labeler_by_configuration(run, tmp_path, tiny):
     result = json.loads(done.stdout)
     assert 0 < result["tokens_after"] <= 8
     assert isinstance(result["receipts"][0]["rank"], float)
-    message = failure(run(*QUERY, "-m", "provence", "-", stdin=TEXT, HF_HUB_OFFLINE="1"), 1)
+    config.write_text("pruners: [{name: provence, model: nobody/nothing-like-it}]\n")
+    message = failure(run(*QUERY, "--config", config, "-", stdin=TEXT, HF_HUB_OFFLINE="1"), 1)
     assert "cannot get" in message

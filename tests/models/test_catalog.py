@@ -157,7 +157,7 @@ def test_resolve_keeps_folders(tmp_path, monkeypatch) -> None:
 
 def test_resolve_unknown_name_lists_names_and_ways() -> None:
     with pytest.raises(
-        UnknownNameError, match=r"minilm-l6, smollm2-135m; a local folder or a hub id"
+        UnknownNameError, match=r"minilm-l6, provence-mini, smollm2-135m; a local folder or a hub id"
     ) as caught:
         resolve_model("smollm3")
     assert isinstance(caught.value, ModelError)
