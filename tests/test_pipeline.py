@@ -353,7 +353,7 @@ def test_cleaned_form_larger_than_the_budget_is_pruned(check):
 @pytest.mark.parametrize("budget", [None, tp.Budget(200)], ids=str)
 def test_hidden_text_does_not_come_back_where_the_output_is_longer(budget):
     """A page that grows by its end tags or its table's rules is still cleaned and in the form asked for."""
-    page = "<p>a<p>b<p>c<p>d<p>e<p hidden>X<table><tr><td>1<td>2<tr><td>3<td>4</table>"
+    page = "<p>a<p>b<p>c<p>d<p>e<p hidden>X</p><table><tr><td>1<td>2<tr><td>3<td>4</table>"
     for output in ("html", "markdown"):
         result = tp.Pipeline([tp.pruner("clean-html", output=output)]).prune("", [page], budget)
         text = result.documents[0].text
