@@ -97,16 +97,20 @@ def list_pruners() -> list[PrunerInfo]:
     return [info for _, (info, _) in sorted(_factories.items())]
 
 
+def _registered(name: str) -> tuple[PrunerInfo, Factory]:
+    _load_all()
+    if name not in _factories:
+        raise UnknownNameError("method", name, list(_factories))
+    return _factories[name]
+
+
 def about(name: str) -> tuple[PrunerInfo, str]:
     """Return what is known of a method, and what its docstring says of its options; loads no model.
 
     Raises:
         UnknownNameError: no such method; the message lists those there are.
     """
-    _load_all()
-    if name not in _factories:
-        raise UnknownNameError("method", name, list(_factories))
-    info, factory = _factories[name]
+    info, factory = _registered(name)
     return info, (inspect.getdoc(factory) or "").partition("\n\n")[2]  # the first line is for readers of code
 
 
@@ -135,10 +139,7 @@ def pruner(name: str, *, kinds: Sequence[str] | None = None, **options: Any) -> 
         UnknownNameError: no such method; the message lists those there are.
         ConfigError: an option the method does not have, or a wrong value.
     """
-    _load_all()
-    if name not in _factories:
-        raise UnknownNameError("method", name, list(_factories))
-    info, factory = _factories[name]
+    info, factory = _registered(name)
     accepted = info.kinds if kinds is None else _kinds(info, kinds)
     try:
         built: Pruner = validate_call(factory)(**options)

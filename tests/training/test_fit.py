@@ -222,7 +222,7 @@ def said(rows, sentence_logits, ranks):
 
 def test_the_loss_by_hand():
     rows = (row([1, 0]), row([0]))
-    total, terms = loss(said(rows, [[1.0, -1.0], [0.5]], [2.0, -1.0]), [Question(rows, 0.5, "x")])
+    total, terms = loss(said(rows, [[1.0, -1.0], [0.5]], [2.0, -1.0]), [Question(rows, 0.5)])
     soft = lambda x: np.log1p(np.exp(x))  # noqa: E731
     token = 0.5 * np.mean([soft(-1.0), soft(-1.0), soft(0.5)])
     pairs = 0.5 * np.mean([soft(-2.0), soft(-0.5)])
@@ -236,9 +236,7 @@ def test_the_loss_by_hand():
 
 def test_what_nobody_judged_costs_nothing():
     rows = (row([UNKNOWN, UNKNOWN], relevant=True), row([0]))
-    terms = [
-        loss(said(rows, [[x, -x], [0.0]], [0.0, 0.0]), [Question(rows, 1.0, "x")])[1] for x in (0.0, 5.0)
-    ]
+    terms = [loss(said(rows, [[x, -x], [0.0]], [0.0, 0.0]), [Question(rows, 1.0)])[1] for x in (0.0, 5.0)]
     assert terms[0] == terms[1]
     assert terms[0]["token"] == pytest.approx(np.log(2), abs=1e-6) and terms[0]["pairs"] == 0
 
@@ -407,7 +405,7 @@ def test_auc_is_that_of_scikit_learn(rows):
 def test_a_sentence_without_tokens_is_in_no_pair():
     rows = (Row(np.zeros(2, np.int64), (0, 0), 0, np.array([0, 0]), np.array([1, 0]), True),)
     _, terms = loss(
-        Said([torch.zeros(2)], [torch.zeros(2, dtype=torch.long)], torch.zeros(1)), [Question(rows, 1.0, "x")]
+        Said([torch.zeros(2)], [torch.zeros(2, dtype=torch.long)], torch.zeros(1)), [Question(rows, 1.0)]
     )
     assert terms["pairs"] == 0
 

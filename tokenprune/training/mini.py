@@ -4,8 +4,8 @@
     python -m tokenprune.training.mini pack RUN --out FOLDER
 
 ``fit`` reads the sets of the folder in TOKENPRUNE_DATA (or --data), or files of one's own (--file), and goes
-on from the last evaluation where RUN was stopped;
-``pack`` writes a folder that `Labeler.load` reads. About an hour for 1,000 steps on 2 cores.
+on from the last evaluation where RUN was stopped; ``pack`` writes a folder that `Labeler.load` reads. About
+an hour for 1,000 steps on 2 cores.
 """
 
 from __future__ import annotations

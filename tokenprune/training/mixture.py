@@ -37,9 +37,9 @@ class Part:
     passages: int = 6
 
 
+OWN = "own"  # the set that labels of one's own are taken as
 # medquad labels whole sections; qmsum whole runs of turns. policyqa, nq_swap and nq_litm have items whose
 # sentences are all positive, so other passages join them.
-OWN = "own"  # the set that labels of one's own are taken as
 MIXTURE: dict[str, Part] = {
     OWN: Part(4000),
     "hotpotqa": Part(200, distractors=0, passages=10),

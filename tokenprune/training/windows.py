@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tokenprune.arrays import Float32Array, IntArray
+from tokenprune.models.labeler.labeler import break_tokens
 from tokenprune.models.labeler.text import Frame, TextReader
 from tokenprune.models.labeler.types import Batch
 from tokenprune.models.labeler.windows import cut
@@ -54,7 +55,6 @@ class Question:
 
     rows: tuple[Row, ...]
     weight: float
-    set_name: str
 
 
 @dataclass(frozen=True)
@@ -71,13 +71,12 @@ class WindowMaker:
         by_passage = item.label_type == "passage_relevance"
         rows = [row for p in item.passages for row in self._rows(asked, p, by_passage)]
         part = MIXTURE.get(item.set_name)
-        return Question(tuple(rows), part.weight if part else 1.0, item.set_name)
+        return Question(tuple(rows), part.weight if part else 1.0)
 
     def _rows(self, asked: IntArray, passage: Passage, by_passage: bool) -> Iterator[Row]:
         starts = [0, *accumulate(len(s) + 1 for s in passage.sentences)][:-1]
         title, own = self.reader.read([passage.title, passage.text])
-        last = np.maximum.accumulate(np.maximum(own.end - 1, own.start))
-        edges = np.searchsorted(last, np.asarray(starts[1:], dtype=np.int64))
+        edges = break_tokens(own, starts[1:])
         head = np.concatenate(
             (self.frame.before, asked, self.frame.between, title.ids[:_LONGEST_TITLE])
         ).astype(np.int64)
@@ -123,8 +122,6 @@ def steps(questions: Iterable[Question], tokens: int) -> Iterator[list[Question]
     now: list[Question] = []
     size = 0
     for question in questions:
-        if not question.rows:
-            continue
         now.append(question)
         size += sum(len(r.ids) for r in question.rows)
         if size >= tokens:

@@ -127,7 +127,7 @@ class Labeler:
         room = self.max_length - len(self.frame) - len(query)
         titles = self._titles(passages, int(_TITLE_SHARE * room))
         windows: list[_Window] = []
-        edges = [_break_tokens(own, p.breaks) for p, own in zip(passages, tokens, strict=True)]
+        edges = [break_tokens(own, p.breaks) for p, own in zip(passages, tokens, strict=True)]
         of: list[list[int]] = []  # windows of each passage
         for n, (own, title) in enumerate(zip(tokens, titles, strict=True)):
             parts = cut(len(own.ids), edges[n], room - len(title))
@@ -200,7 +200,7 @@ def _sentences(edges: IntArray, window: _Window) -> IntArray:
     return (of - of[:1]).astype(np.int64)
 
 
-def _break_tokens(tokens: Tokens, breaks: Sequence[int]) -> IntArray:
+def break_tokens(tokens: Tokens, breaks: Sequence[int]) -> IntArray:
     """The first token of each stretch between breaks: one whose last character lies behind the break."""
     if not breaks:
         return np.empty(0, dtype=np.int64)
