@@ -55,6 +55,16 @@ MIXTURE: dict[str, Part] = {
     "pubmedqa10": Part(400, distractors=0, passages=7),
     "squad10": Part(600, distractors=0, passages=6),
 }
+# Lists that the rank head is fitted on: retrieved ones, and questions among passages of others of their set.
+RANKED: dict[str, Part] = {
+    "medquad": Part(120, distractors=7, sentences=20),
+    "nq20": Part(350, distractors=0, passages=12),
+    "nq_litm": Part(100, distractors=7, sentences=20),
+    "policyqa": Part(120, distractors=7, sentences=20),
+    "pubmedqa10": Part(300, distractors=0, passages=10),
+    "selqa": Part(100, distractors=7, sentences=20),
+    "squad10": Part(250, distractors=0, passages=10),
+}
 
 
 def check(names: Sequence[str]) -> list[str]:
@@ -104,6 +114,22 @@ def compose(item: Item, pool: Sequence[Item], part: Part, seed: int) -> Item:
     untitled = rng.random(len(made.passages)) < UNTITLED
     passages = zip(made.passages, untitled.tolist(), strict=True)
     return replace(made, passages=tuple(replace(p, title="") if bare else p for p, bare in passages))
+
+
+def ranked(items: Sequence[Item], seed: int = 0, mixture: Mapping[str, Part] = RANKED) -> Iterator[Item]:
+    """Yield lists of passages, by set; in some no passage has a title. The same arguments, the same lists."""
+    for name, part in sorted(mixture.items()):
+        pool = sorted((i for i in items if i.set_name == name), key=lambda i: i.id)
+        order = np.random.default_rng((seed, len(pool))).permutation(len(pool))
+        for i in order[: part.cap].tolist():
+            rng = generator(pool[i], seed ^ 0x11575)
+            made = _fewer(excerpt(pool[i], part.sentences, seed), part.passages, rng)
+            if part.distractors:
+                made = with_distractors(made, pool, part.distractors, seed)
+                made = excerpt(made, part.sentences, seed)
+            if rng.random() < UNTITLED:
+                made = replace(made, passages=tuple(replace(p, title="") for p in made.passages))
+            yield made
 
 
 def _fewer(item: Item, most: int, rng: np.random.Generator) -> Item:

@@ -90,12 +90,14 @@ class Labelled:
         token: float32 [b, t], keep logits; meaningful where ``sentence >= 0``.
         sentence: float32 [b, s], the part of it that is common to a sentence.
         rank: float32 [b].
+        found: float32 [b, f], what the rank is judged by; the last column is the best sentence's logit.
         present: bool [b, s], which sentences a window has.
     """
 
     token: Tensor
     sentence: Tensor
     rank: Tensor
+    found: Tensor
     present: Tensor
 
 
@@ -159,7 +161,7 @@ class MiniNetwork(nn.Module):  # type: ignore[misc]
         self.judge = nn.Linear(c.sentence_width, 1)
         self.token = nn.Linear(c.hidden, 1)
         self.rank = nn.Sequential(
-            nn.Linear(c.sentence_width + N_FEATURES + 1, c.sentence_width),
+            nn.Linear(c.sentence_width + 2 * N_FEATURES + 1, c.sentence_width),
             nn.GELU(),
             nn.Linear(c.sentence_width, 1),
         )
@@ -206,12 +208,14 @@ class MiniNetwork(nn.Module):  # type: ignore[misc]
         s = max(1, w.sentences)
         slot = w.sentence.clamp(min=0)
         inside = w.sentence >= 0
-        # Of the question neither [CLS] nor [SEP], which is the last of its columns.
+        # Of both texts neither [CLS] nor [SEP], which is the last of their columns.
         last = (w.filled & ~w.passage).sum(1, keepdim=True) - 1
         asked = w.filled & ~w.passage & (w.position > 0) & (w.position < last)
+        end = (w.filled & w.passage).sum(1, keepdim=True) - 1
+        title = w.filled & w.passage & (w.position > 0) & (w.position < end) & ~inside
         size = torch.zeros(b, s, device=states.device).scatter_add(1, slot, inside.float())
         present = size > 0
-        features, whole = self._features(w, states, middle, slot, inside, asked, size)
+        features, whole = self._features(w, states, middle, slot, inside, title, asked, size)
         mean = self._mean(states, slot, inside, size)
         pull = (states * self._mean_query(states, asked)[:, None]).sum(-1) / d**0.5
         strength = torch.where(inside, pull, torch.full_like(pull, -1e4))
@@ -238,8 +242,13 @@ class MiniNetwork(nn.Module):  # type: ignore[misc]
         token = self.token(states).squeeze(-1) + sentence.gather(1, slot)
         best = sentence.masked_fill(absent, -1e4).amax(1, keepdim=True)
         pooled = (x * ~absent[:, :, None]).sum(1) / (~absent).sum(1, keepdim=True)
-        rank = self.rank(torch.cat((pooled, whole, best), -1)).squeeze(-1) + best.squeeze(-1)
-        return Labelled(token, sentence, rank, present)
+        found = torch.cat((pooled, whole, best), -1)
+        return Labelled(token, sentence, self.rank_of(found), found, present)
+
+    def rank_of(self, found: Tensor) -> Tensor:
+        """Return the rank, float32 [b], of what was found in windows (`Labelled.found`)."""
+        rank: Tensor = self.rank(found).squeeze(-1) + found[:, -1]
+        return rank
 
     def _features(
         self,
@@ -248,28 +257,32 @@ class MiniNetwork(nn.Module):  # type: ignore[misc]
         middle: Tensor,
         slot: Tensor,
         inside: Tensor,
+        title: Tensor,
         asked: Tensor,
         size: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        """Return float32 [b, s, N_FEATURES] of sentences and [b, N_FEATURES] of whole windows."""
+        """Return float32 [b, s, N_FEATURES] of sentences and [b, 2 * N_FEATURES] of whole windows.
+
+        Of a window those of its sentences together, and of the same with the title.
+        """
+        s = size.shape[1]
         idf = self.idf[w.ids] * asked
         plain = asked.float() / asked.sum(1, keepdim=True).clamp(min=1)
         rare = idf / idf.sum(1, keepdim=True).clamp(min=1e-6)
         weight = F.softplus(self.weigh(states).squeeze(-1) + self.weigh_idf * self.idf[w.ids] / 4) * asked
         weight = weight / weight.sum(1, keepdim=True).clamp(min=1e-6)
-        last, last_all = self._interaction(states, slot, inside, asked, size.shape[1])
-        early, early_all = self._interaction(middle, slot, inside, asked, size.shape[1])
-        same = (w.ids[:, :, None] == w.ids[:, None, :]) & asked[:, :, None] & inside[:, None, :]
-        found = torch.zeros(*asked.shape, size.shape[1], device=states.device)
-        found = found.scatter_reduce(2, slot[:, None].expand(-1, asked.shape[1], -1), same.float(), "amax")
-        found_all = found.amax(-1, keepdim=True)
-        length = size.clamp(min=1)
-        vector = F.normalize(self._mean(states, slot, inside, size), dim=-1)
+        # The title is compared as one more sentence.
+        read, place = inside | title, torch.where(title, s, slot)
+        last = self._interaction(states, place, read, asked, s + 1)
+        early = self._interaction(middle, place, read, asked, s + 1)
+        same = (w.ids[:, :, None] == w.ids[:, None, :]) & asked[:, :, None] & read[:, None, :]
+        found = torch.zeros(*asked.shape, s + 1, device=states.device)
+        found = found.scatter_reduce(2, place[:, None].expand(-1, asked.shape[1], -1), same.float(), "amax")
         query = F.normalize(self._mean_query(states, asked), dim=-1)
-        cosine = (vector * query[:, None]).sum(-1)
-        whole = F.normalize((states * inside[:, :, None]).sum(1), dim=-1)
-        first = torch.zeros_like(size)
-        first[:, 0] = 1.0
+
+        def cosine(mask: Tensor) -> Tensor:
+            mean = F.normalize((states * mask[:, :, None]).sum(1), dim=-1)
+            return (mean * query).sum(-1, keepdim=True)
 
         def columns(a: Tensor, e: Tensor, f: Tensor, cos: Tensor, n: Tensor, f0: Tensor) -> Tensor:
             hits = (f * rare[:, :, None]).sum(1)
@@ -289,22 +302,32 @@ class MiniNetwork(nn.Module):  # type: ignore[misc]
                 -1,
             )
 
-        one = inside.sum(1, keepdim=True).clamp(min=1).float()
-        all_cos = (whole * query).sum(-1, keepdim=True)
-        return (
-            columns(last, early, found, cosine, length, first),
-            columns(last_all, early_all, found_all, all_cos, one, torch.zeros_like(one))[:, 0],
+        def together(mask: Tensor, slots: int) -> Tensor:
+            a, e, f = (x[:, :, :slots].amax(-1, keepdim=True) for x in (last, early, found))
+            n = mask.sum(1, keepdim=True).clamp(min=1).float()
+            return columns(a, e, f, cosine(mask), n, torch.zeros_like(n))[:, 0]
+
+        vector = F.normalize(self._mean(states, slot, inside, size), dim=-1)
+        first = torch.zeros_like(size)
+        first[:, 0] = 1.0
+        sentences = columns(
+            last[:, :, :s],
+            early[:, :, :s],
+            found[:, :, :s],
+            (vector * query[:, None]).sum(-1),
+            size.clamp(min=1),
+            first,
         )
+        return sentences, torch.cat((together(inside, s), together(read, s + 1)), -1)
 
     @staticmethod
-    def _interaction(x: Tensor, slot: Tensor, inside: Tensor, asked: Tensor, s: int) -> tuple[Tensor, Tensor]:
-        """Best cosine of each question token in each sentence, [b, t, s], and in the window, [b, t, 1]."""
+    def _interaction(x: Tensor, slot: Tensor, inside: Tensor, asked: Tensor, s: int) -> Tensor:
+        """Best cosine of each question token in each sentence, [b, t, s]."""
         unit = F.normalize(x, dim=-1)
         cos = (unit @ unit.transpose(1, 2)).masked_fill(~inside[:, None, :], -1.0)
         best = torch.full((*cos.shape[:2], s), -1.0, device=x.device)
         best = best.scatter_reduce(2, slot[:, None].expand(-1, cos.shape[1], -1), cos, "amax")
-        best = best * asked[:, :, None]
-        return best, best.amax(-1, keepdim=True)
+        return best * asked[:, :, None]
 
     @staticmethod
     def _mean(x: Tensor, slot: Tensor, inside: Tensor, size: Tensor) -> Tensor:
