@@ -14,17 +14,16 @@ from benchmarks.common.report import Shown, nll_cells, spread, table
 
 
 def _draw_answers(section: dict[str, Any]) -> str:
-    rows = section["rows"]
-    figure, axis = plt.subplots(figsize=(8, 4.2))
-    for row in rows:
-        color = OURS[0] if row["ours"] else PEERS[0]
+    rows = sorted(section["rows"], key=lambda r: -r["nll"])
+    figure, axis = plt.subplots(figsize=(8, 0.32 * len(rows) + 1))
+    for y, row in enumerate(rows):
         low, high = row["nll_ci"]
+        color = OURS[0] if row["ours"] else PEERS[0]
         bars = [[row["nll"] - low], [high - row["nll"]]]
-        axis.errorbar(row["tokens"], row["nll"], yerr=bars, fmt="o", color=color, elinewidth=0.7, ms=4)
-        axis.annotate(
-            row["context"], (row["tokens"], row["nll"]), xytext=(5, 3), textcoords="offset points", fontsize=7
-        )
-    axis.set(xlabel="tokens of context", ylabel="nats per answer token, lower is better")
+        axis.errorbar(row["nll"], y, xerr=bars, fmt="o", color=color, elinewidth=0.8, ms=5)
+    labels = [f"{r['context']} ({r['tokens']:.0f} tokens)" for r in rows]
+    axis.set_yticks(range(len(rows)), labels)
+    axis.set(xlabel="nats per answer token with 95% interval, lower is better")
     return svg(figure)
 
 
