@@ -10,6 +10,8 @@ import matplotlib
 matplotlib.use("svg")
 import matplotlib.pyplot as plt
 
+__all__ = ["OURS", "PEERS", "plt", "svg"]
+
 matplotlib.rcParams.update(
     {
         "font.size": 9,

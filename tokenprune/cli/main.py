@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from tokenprune import __version__
-from tokenprune.cli import methods, models, prune, serve
+from tokenprune.cli import bench, methods, models, prune, serve
 from tokenprune.errors import TokenPruneError
 
 app = typer.Typer(
@@ -27,6 +27,7 @@ app.command("prune")(prune.prune)
 app.command("serve")(serve.serve)
 app.add_typer(models.app, name="models")
 app.command("methods")(methods.methods)
+app.add_typer(bench.app, name="bench")
 
 
 def _version(value: bool) -> None:
