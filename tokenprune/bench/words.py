@@ -192,7 +192,7 @@ def warnings(report: Report) -> list[str]:
     if len(rounds) > 1 and all(rounds) and min(rounds[1:]) < 0.7 * rounds[0]:
         said.append(
             f"pruning took {rounds[0]:.1f} ms in the first round and {min(rounds[1:]):.1f} ms later: the "
-            "proxy remembers what it has read; new prompts are like the first round, so more cases beat rounds"
+            "proxy remembers what it has read; new prompts are like the first round, so add cases, not rounds"
         )
     for error in report["errors"]:
         said.append(f"{error['count']} failed ({error['side']}, {error['kind']}): {error['message']}")
