@@ -1,8 +1,11 @@
 """EM, F1, evidence and NLL, against values worked out by hand."""
 
+from dataclasses import replace
+
 import pytest
 
 from tokenprune.quality import (
+    answer_nll,
     contains_answer,
     exact_match,
     normalise,
@@ -63,3 +66,23 @@ def test_share_kept_folds_space_and_case():
 
 def test_text_output_is_taken_literally():
     assert reading("a <b> &amp; c", "text") == "a <b> &amp; c"
+
+
+@pytest.mark.models
+def test_nll_against_logits_read_by_hand():
+    import torch
+
+    from tokenprune.models.causal_lm import load_causal_lm
+
+    lm = load_causal_lm("smollm2-135m", device="cpu", dtype="float32")
+    messages = [{"role": "user", "content": "What is the capital of France?"}]
+    text = lm.tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+    prompt = lm.tokenizer(text, add_special_tokens=False)["input_ids"]
+    answer = lm.tokenizer("Paris, of course", add_special_tokens=False)["input_ids"]
+    with torch.inference_mode():
+        chances = lm.model(torch.tensor([[*prompt, *answer]])).logits[0].log_softmax(-1)
+    losses = [-float(chances[len(prompt) + i - 1, token]) for i, token in enumerate(answer)]
+    assert answer_nll(lm, messages, "Paris, of course") == pytest.approx(sum(losses) / len(losses), rel=1e-4)
+    assert answer_nll(lm, messages, "Paris, of course", 1) == pytest.approx(losses[0], rel=1e-4)
+    assert answer_nll(lm, messages, "") is None
+    assert answer_nll(replace(lm, max_positions=len(prompt)), messages, "Paris") is None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import product
+from itertools import combinations
 from typing import Any, Literal
 
 import numpy as np
@@ -12,7 +12,9 @@ from tokenprune.arrays import FloatArray
 
 _MIN_CASES = 4
 _MIN_SPAN = 1.5  # longest prompt over the shortest: less says nothing about how time grows
-_ROUNDS = 500
+_FAR = 10  # times the longest prompt: what fits say beyond that is not worth a word
+_ROUNDS = 300
+_SUBSETS = [list(chosen) for size in (3, 2, 1) for chosen in combinations(range(3), size)]
 
 Status = Literal["measured", "below-measured", "above-measured", "never", "unknown"]
 
@@ -51,18 +53,17 @@ def fit(tokens: FloatArray, ms: FloatArray) -> Curve:
     scale[scale == 0] = 1.0
     columns = columns / scale
     best, least = np.zeros(3), np.inf
-    for chosen in product((False, True), repeat=3):
-        mask = np.array(chosen)
-        if not mask.any():
-            continue
-        found = np.linalg.lstsq(columns[:, mask], np.ones(len(ms)), rcond=None)[0]
+    for chosen in _SUBSETS:
+        found = np.linalg.lstsq(columns[:, chosen], np.ones(len(ms)), rcond=None)[0]
         if (found < 0).any():
             continue
         whole = np.zeros(3)
-        whole[mask] = found
+        whole[chosen] = found
         loss = float(np.square(columns @ whole - 1).sum())
         if loss < least * (1 - 1e-12):
             best, least = whole, loss
+        if len(chosen) == 3:
+            break  # nothing can be better than all three terms
     return Curve(best / scale, float(np.sqrt(least / len(ms))))
 
 
@@ -152,11 +153,11 @@ def _say(
     at: float | None, direct: Curve, pruned: Curve, shortest: float, longest: float
 ) -> tuple[Status, str]:
     if at is None:
-        beyond = [r for r in _roots(direct.coefficients - pruned.coefficients) if r > longest]
         slower = f"pruning does not pay at any length up to {longest:.0f} tokens, the longest that was pruned"
-        if beyond and np.polyval((direct.coefficients - pruned.coefficients)[::-1], 2 * beyond[-1]) > 0:
-            return "above-measured", f"{slower}; the fits would cross at about {beyond[-1]:.0f}, unmeasured"
-        return "never", f"{slower}, and the fits do not cross beyond it"
+        beyond = crossing(direct, pruned, _FAR * longest)
+        if beyond is not None:
+            return "above-measured", f"{slower}; the fits would cross at about {beyond:.0f}, unmeasured"
+        return "never", f"{slower}, and the fits do not cross up to {_FAR} times that"
     if at >= shortest:
         return "measured", f"pruning pays from about {at:.0f} tokens on"
     guess = f"the fits cross at about {at:.0f}" if at else "the fits do not cross"
