@@ -155,7 +155,7 @@ def stub():
 def make_case():
     def make(name, words, **fields):
         text = " ".join(["word"] * (words - 2))
-        fields = {"question": "Where?", "answers": ("Paris",), "max_tokens": 4} | fields
+        fields = {"question": "Where", "answers": ("Paris",), "max_tokens": 4} | fields
         return Case(name, ({"role": "user", "content": f"{text} Where {name}"},), **fields)
 
     return make

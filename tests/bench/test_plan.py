@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tokenprune.bench.case import Case
-from tokenprune.bench.plan import Salts, by_group, one_at_a_time, salted, under_load
+from tokenprune.bench.plan import Salts, by_group, in_other_words, one_at_a_time, salted, under_load
 from tokenprune.tokens import get_counter
 
 USER = ({"role": "user", "content": "x"},)
@@ -98,3 +98,14 @@ def test_the_salt_stands_first_and_changes_nothing_else():
 def test_lanes_in_order_of_their_first_case():
     lanes = by_group(cases([None, "b", "a", "b", None]))
     assert [[c.id for c in lane] for lane in lanes] == [["c0"], ["c1", "c3"], ["c2"], ["c4"]]
+
+
+def test_warm_up_in_other_words():
+    parts = [{"type": "text", "text": "The sum of all. Where is it?"}, {"type": "image_url", "image_url": {}}]
+    messages = ({"role": "system", "content": "Otherwise as it is."}, {"role": "user", "content": parts})
+    case = Case("c", messages, "Where is it?", group="g", options={"keep_ratio": 0.5})
+    other = in_other_words(case)
+    assert other.messages[0] == messages[0]
+    text = "some sum some all. Tell me: Where is it?"
+    assert other.messages[1]["content"] == [{"type": "text", "text": text}, parts[1]]
+    assert (other.id, other.options, case.messages[1]["content"]) == ("c", case.options, parts)

@@ -112,7 +112,7 @@ def test_evidence_through_the_real_proxy(stub, measured, real_proxy, load):
     }  # fmt: skip
     assert report["decisions"] == {"pruned": 1, "skipped:no-documents": 1}
     assert report["quality"]["pruned"]["evidence_recall"] == 0.75 and "recall of evidence" in screen
-    assert report["notes"] == [note for note in report["notes"] if "warm up" in note]
+    assert report["notes"] == []
 
 
 @pytest.mark.models

@@ -212,12 +212,14 @@ def test_one_url_asks_not_to_prune(stub, measured, cases):
     assert report["pairs"] == 2
 
 
-def test_warm_up_takes_other_cases(stub, measured, cases):
+def test_warm_up_is_not_what_is_measured(stub, measured, cases, make_case):
     model, proxy = stub(), stub(keep=0.5, prune_ms=lambda n: 0.0)
-    report, _, _ = measured(model.url, proxy.url, cases, limit=3, warmup=2)
-    sent = [r["messages"][0]["content"].split()[-1] for r in model.requests]
-    assert sent == ["c430", "c560", "c200", "c260", "c330"]
-    assert report["direct"]["completed"] == 3 and report["notes"] == []
+    report, _, _ = measured(model.url, proxy.url, cases, limit=5, warmup=3)
+    sent = [r["messages"][0]["content"].partition("\n\n")[2] for r in model.requests]
+    measured_texts = [case.messages[0]["content"] for case in cases[:5]]
+    assert sent[3:] == measured_texts and not set(sent[:3]) & set(measured_texts)
+    assert [text.split()[-1] for text in sent[:3]] == ["c200", "c330", "c560"]
+    assert report["direct"]["completed"] == 5 and report["notes"] == []
 
 
 def test_what_cannot_be_measured(stub, measured, cases, make_case, tmp_path):

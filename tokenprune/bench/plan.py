@@ -18,8 +18,9 @@ prefix that the others share. Numbers differ from run to run.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 from typing import Any, Literal
 
@@ -146,3 +147,25 @@ def salted(messages: Sequence[Any], salt: str) -> list[dict[str, Any]]:
     else:
         first["content"] = line + (content or "")
     return [first, *rest]
+
+
+_COMMON = re.compile(r"\b(?:the|The|of|der|die|das|le|la|el)\b")
+
+
+def in_other_words(case: Case) -> Case:
+    """Return a case of the same shape for the warm-up: a proxy may remember documents and questions."""
+
+    def changed(text: str) -> str:
+        return _COMMON.sub("some", text.replace(case.question, f"Tell me: {case.question}"))
+
+    messages = []
+    for message in case.messages:
+        content = message.get("content")
+        if isinstance(content, str):
+            content = changed(content)
+        elif isinstance(content, list):
+            content = [
+                {**p, "text": changed(p["text"])} if isinstance(p.get("text"), str) else p for p in content
+            ]
+        messages.append({**message, "content": content})
+    return replace(case, messages=tuple(messages))

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from tokenprune.bench.decisions import PRUNED
 from tokenprune.bench.figures import OURS, PEERS, plt, svg
 from tokenprune.bench.rows import Row, pairs_of
 
@@ -21,15 +22,24 @@ def ttft_by_length(report: Mapping[str, Any], rows: list[Row]) -> str | None:
         return None
     tokens = np.array([p.direct.tokens_in for p in pairs], dtype=float)
     figure, axes = plt.subplots(figsize=(8.5, 4.4))
-    for side in ("direct", "pruned"):
-        axes.plot(
-            tokens, [getattr(p, side).ttft_ms for p in pairs], "o", ms=3.5, alpha=0.6,
-            color=_COLOURS[side], label=_NAMES[side],
-        )  # fmt: skip
+    skipped = np.array([p.pruned.decision not in (PRUNED, None) for p in pairs])
+    shown = (
+        ("direct", np.ones_like(skipped), {}, _NAMES["direct"]),
+        ("pruned", ~skipped, {}, _NAMES["pruned"]),
+        ("pruned", skipped, {"mfc": "none"}, f"{_NAMES['pruned']}, not pruned"),
+    )
+    for side, mask, style, label in shown:
+        times = np.array([getattr(p, side).ttft_ms for p in pairs])
+        if mask.any():
+            axes.plot(
+                tokens[mask], times[mask], "o", ms=3.5, alpha=0.6, color=_COLOURS[side], label=label, **style
+            )
     found = report["break_even"]
-    grid = np.linspace(tokens.min(), tokens.max(), 200)
     for side in ("direct", "pruned"):
         if side in found:
+            grid = np.linspace(
+                *(found["measured"] if side == "pruned" else (tokens.min(), tokens.max())), 200
+            )
             a, b, c = found[side]["coefficients"]
             axes.plot(grid, a + b * grid + c * grid**2, "-", lw=1.3, color=_COLOURS[side])
     if found["status"] == "measured":
@@ -93,7 +103,7 @@ def tokens_kept(report: Mapping[str, Any], rows: list[Row]) -> str | None:
     before, after = (
         np.array([getattr(p, s).tokens_in for p in pairs], dtype=float) for s in ("direct", "pruned")
     )
-    pruned = np.array([p.pruned.decision in ("pruned", None) for p in pairs])
+    pruned = np.array([p.pruned.decision in (PRUNED, None) for p in pairs])
     figure, axes = plt.subplots(figsize=(8.5, 3.8))
     axes.plot([0, before.max()], [0, before.max()], color="#999", lw=1, ls=":", label="nothing pruned")
     for mask, label, colour in ((pruned, "pruned", OURS[0]), (~pruned, "skipped or failed", PEERS[2])):

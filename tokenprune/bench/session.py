@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import IO, Any
 
 import aiohttp
+import numpy as np
 
 from tokenprune.bench import plan
 from tokenprune.bench.case import Case
@@ -59,7 +60,6 @@ class Session:
         self,
         settings: Settings,
         cases: Sequence[Case],
-        spare: Sequence[Case],
         log: IO[str],
         progress: Progress,
     ) -> None:
@@ -68,11 +68,10 @@ class Session:
         Args:
             settings: of the run.
             cases: what is measured.
-            spare: further cases for the warm-up: a proxy may remember what it has read.
             log: each row is written here as a line of JSON when its request ends.
             progress: called with requests done, requests planned and what goes on.
         """
-        self._settings, self._cases, self._spare = settings, cases, spare
+        self._settings, self._cases = settings, cases
         self._log, self._progress = log, progress
         self._servers: dict[Side, Server] = {
             "direct": Server.at(settings.direct, settings.api_key),
@@ -128,12 +127,8 @@ class Session:
         wanted = self._settings.warmup
         if not wanted:
             return
-        cases = [*self._spare, *reversed(self._cases)][:wanted]
-        if len(self._spare) < len(cases):
-            self.found.notes.append(
-                "the workload has no cases to spare, so some were used to warm up and are measured again: "
-                "a proxy that remembers what it has read prunes them faster"
-            )
+        spread = np.linspace(0, len(self._cases) - 1, min(wanted, len(self._cases))).astype(int).tolist()
+        cases = [plan.in_other_words(self._cases[i]) for i in spread]
         for side in SIDES:
             failed = []
             for number, case in enumerate(cases):

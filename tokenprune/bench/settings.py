@@ -24,7 +24,7 @@ class Settings:
         concurrency: requests in flight, closed loop.
         rate: requests per second, open loop; None: closed loop.
         cache: see `tokenprune.bench.plan`.
-        warmup: requests per route that are not counted.
+        warmup: requests per route that are not counted: cases in other words.
         max_tokens: of each answer; None: as the case says.
         goodput: objectives in milliseconds.
         seed: of order, arrivals and bootstraps.

@@ -40,10 +40,10 @@ def run(settings: Settings, command: str, console: Console, progress: Console) -
     Raises:
         MeasureError: a server cannot be reached, the workload has no cases, or nothing could be measured.
     """
-    cases, spare = _cases(settings)
+    cases = _cases(settings)
     settings.out.mkdir(parents=True, exist_ok=True)
     with (settings.out / "rows.jsonl").open("w", encoding="utf-8") as log, _bar(progress) as advance:
-        measured = asyncio.run(Session(settings, cases, spare, log, advance).run())
+        measured = asyncio.run(Session(settings, cases, log, advance).run())
         if settings.nll is not None:
             _expect(measured, cases, settings.nll, advance)
     report = _report(settings, cases, measured, command)
@@ -62,8 +62,7 @@ def run(settings: Settings, command: str, console: Console, progress: Console) -
     return report
 
 
-def _cases(settings: Settings) -> tuple[list[Case], list[Case]]:
-    """Cases to measure, and others to warm up with."""
+def _cases(settings: Settings) -> list[Case]:
     cases = workloads.load(settings.workload, settings.limit, settings.seed)
     if not cases:
         raise MeasureError(f"the workload {settings.workload} has no cases")
@@ -73,9 +72,7 @@ def _cases(settings: Settings) -> tuple[list[Case], list[Case]]:
     empty = [case.id for case in cases if not case.messages]
     if empty:
         raise MeasureError(f"cases without messages in {settings.workload}: {', '.join(empty[:5])}")
-    if settings.limit is None or not settings.warmup:
-        return cases, []
-    return cases, [c for c in workloads.load(settings.workload, None, settings.seed) if c.id not in ids]
+    return cases
 
 
 def _report(settings: Settings, cases: Sequence[Case], measured: Measured, command: str) -> dict[str, Any]:
