@@ -6,6 +6,7 @@ import json
 import threading
 from collections import Counter
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 
 import pytest
 from aiohttp import web
@@ -15,12 +16,33 @@ from tokenprune.bench.case import Case
 from tokenprune.bench.settings import Settings
 
 
+class Clock:
+    """Time that only the stubs advance: whatever this machine is busy with, the times are exact."""
+
+    def __init__(self):
+        self.now, self.reads = 0.0, 0
+
+    def read(self):
+        now = self.now
+        self.reads += 1
+        return now
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Let the client measure by a `Clock`; for one request at a time."""
+    clock = Clock()
+    monkeypatch.setattr("tokenprune.bench.client.time", SimpleNamespace(perf_counter=clock.read))
+    monkeypatch.setattr("tokenprune.bench.session.time", SimpleNamespace(perf_counter=lambda: clock.now))
+    return clock
+
+
 @dataclass
 class Stub:
     """Answers after ``a + b n + c n**2`` ms for n words; as a proxy it first cuts the prompt.
 
     ``keep`` and ``prune_ms`` (n -> ms) make it a proxy that says what it did in headers; ``faults`` maps a word
-    of the prompt to what goes wrong then.
+    of the prompt to what goes wrong then. With a clock it moves that on instead of sleeping.
     """
 
     a: float = 2.0
@@ -30,6 +52,7 @@ class Stub:
     prune_ms: object = None
     least: int = 0  # words below which the proxy does not prune
     gap_ms: float = 1.0
+    clock: Clock | None = None
     answer: tuple = ("Paris", " is", " it")
     usage: bool = True
     headers: bool = True
@@ -104,21 +127,21 @@ class Stub:
                     "x-tokenprune-tokens-before": str(n),
                     "x-tokenprune-tokens-after": str(after),
                 }
-            await asyncio.sleep(prune / 1e3)
+            await self._pass(prune)
             n = after
         response = web.StreamResponse(headers=headers)
         await response.prepare(request)
         # Before the first token: neither of the two is one.
-        await response.write(b": keep-alive\n\n")
+        await self._write(response, b": keep-alive\n\n")
         await self._send(response, {"choices": [{"delta": {"role": "assistant", "content": ""}}]})
-        await asyncio.sleep((self.a + self.b * n + self.c * n * n) / 1e3)
+        await self._pass(self.a + self.b * n + self.c * n * n)
         if fault == "slow":
             await asyncio.sleep(30)
         if fault == "mid-stream":
             await self._send(response, {"error": {"message": "the engine died", "code": 500}})
         for number, text in enumerate(() if fault == "mid-stream" else self.answer):
             if number:
-                await asyncio.sleep(self.gap_ms / 1e3)
+                await self._pass(self.gap_ms)
             await self._send(response, {"choices": [{"delta": {"content": text}}]})
             if fault in ("cut", "broken"):
                 if fault == "broken":
@@ -130,11 +153,25 @@ class Stub:
                 usage = {"prompt_tokens": n, "completion_tokens": len(self.answer) + 1}
                 usage["prompt_tokens_details"] = {"cached_tokens": 0}
                 await self._send(response, {"choices": [], "usage": usage})
-        await response.write(b"data: [DONE]\n\n")
+        await self._write(response, b"data: [DONE]\n\n")
         return response
 
     async def _send(self, response, chunk):
-        await response.write(b"data: " + json.dumps(chunk).encode() + b"\n\n")
+        await self._write(response, b"data: " + json.dumps(chunk).encode() + b"\n\n")
+
+    async def _pass(self, ms):
+        if self.clock is None:
+            await asyncio.sleep(ms / 1e3)
+        else:
+            self.clock.now += ms / 1e3
+
+    async def _write(self, response, data):
+        before = 0 if self.clock is None else self.clock.reads
+        await response.write(data)
+        for _ in range(10_000):  # the clock must not go on before the client has read it
+            if self.clock is None or self.clock.reads > before:
+                return
+            await asyncio.sleep(0.001)
 
 
 @pytest.fixture

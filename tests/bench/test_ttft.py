@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from tokenprune.bench.plan import Salts, under_load
 from tokenprune.bench.rows import SIDES
 from tokenprune.errors import MeasureError
 
@@ -25,45 +26,57 @@ def cases(make_case):
     return [make_case(f"c{n}", n) for n in LENGTHS]
 
 
-def test_known_times_are_recovered(stub, measured, cases):
-    model, proxy = stub(**MODEL), stub(**PROXY)
+def test_known_times_are_recovered(stub, measured, cases, clock):
+    model, proxy = stub(**MODEL, clock=clock), stub(**PROXY, clock=clock)
     report, screen, html = measured(model.url, f"{proxy.url}/v1/", cases, rounds=2, goodput={"ttft": 60.0})
     direct, pruned = report["direct"], report["pruned"]
     assert report["pairs"] == 20 and report["cases"] == 10
     for figures, server in ((direct, model), (pruned, proxy)):
         for key, percentile in (("median", 50), ("p50", 50), ("p90", 90), ("p99", 99)):
-            assert figures[f"{key}_ttft_ms"] == pytest.approx(known(server, percentile), rel=0.15, abs=8)
+            # Every length was measured twice, which moves percentiles between two lengths a little.
+            both = [server.ttft(n + 1) for n in LENGTHS for _ in range(2)]
+            assert figures[f"{key}_ttft_ms"] == pytest.approx(np.percentile(both, percentile), abs=1e-3)
+            assert figures[f"{key}_itl_ms"] == pytest.approx(1.0, abs=1e-3)
+        assert figures["mean_ttft_ms"] == pytest.approx(np.mean(both), abs=1e-3)
+        assert figures["median_e2el_ms"] == pytest.approx(np.median(both) + 2, abs=1e-3)
+        assert figures["median_tpot_ms"] == pytest.approx(2 / 3, abs=1e-3)
         assert (figures["completed"], figures["failed"]) == (20, 0)
         assert figures["total_output_tokens"] == 20 * 4
-        assert 0 < figures["median_itl_ms"] < 10
-        assert figures["request_throughput"] == pytest.approx(20 / figures["duration"])
+        seconds = sum(both) / 1e3 + 20 * 0.002
+        assert (figures["duration"], figures["request_throughput"]) == pytest.approx((seconds, 20 / seconds))
     assert direct["total_input_tokens"] == 2 * sum(n + 1 for n in LENGTHS)
     assert pruned["total_input_tokens"] == 2 * sum(round(0.25 * (n + 1)) for n in LENGTHS)
-    expected = known(model, 50) / known(proxy, 50)
-    assert report["ttft_ratio"] == pytest.approx(expected, rel=0.15)
+    good = sum(model.ttft(n + 1) <= 60 for n in LENGTHS)
+    assert direct["request_goodput"] == pytest.approx(2 * good / direct["duration"])
+    assert report["ttft_ratio"] == pytest.approx(known(model, 50) / known(proxy, 50), rel=1e-4)
     assert report["ttft_ratio_ci"][0] < report["ttft_ratio"] < report["ttft_ratio_ci"][1]
     gaps = [proxy.ttft(n + 1) - model.ttft(n + 1) for n in LENGTHS]
-    assert report["ttft_difference_ms"] == pytest.approx(np.median(gaps), abs=6)
-    assert report["tokens_kept"] == pytest.approx(0.25, abs=0.01)
+    assert report["ttft_difference_ms"] == pytest.approx(np.median(gaps), abs=1e-3)
+    assert report["tokens_kept"] == pytest.approx(0.25, abs=0.001)
     assert report["break_even"]["status"] == "measured"
-    assert report["break_even_tokens"] == pytest.approx(BREAK_EVEN, rel=0.25)
+    assert report["break_even_tokens"] == pytest.approx(BREAK_EVEN, rel=0.01)
     ideal = np.median([proxy.ttft(n + 1) - proxy.prune_ms(n + 1) for n in LENGTHS])
-    assert report["efficiency"] == pytest.approx(ideal / known(proxy, 50), abs=0.1)
+    assert report["efficiency"] == pytest.approx(ideal / known(proxy, 50), rel=1e-3)
     assert report["decisions"] == {"pruned": 20}
-    good = sum(model.ttft(n + 1) < 60 for n in LENGTHS)
-    assert direct["request_goodput"] * direct["duration"] == pytest.approx(2 * good, abs=2)
-    assert report["quality"]["direct"] | {"nll": None} == {
-        "em": 0, "f1": pytest.approx(0.5), "contains_answer": 1, "answers": 20,
+    assert report["quality"]["direct"] == {
+        "em": 0, "f1": 0.5, "contains_answer": 1, "answers": 20,
         "evidence_recall": None, "evidence_recall_n": 0, "nll": None, "nll_n": 0,
     }  # fmt: skip
     assert [part["name"] for part in report["by_round"]] == ["round 1", "round 2"]
-    assert report["by_length"][-1]["ttft_ratio"] > 1.5 > report["by_length"][0]["ttft_ratio"]
+    assert report["by_length"][-1]["ttft_ratio"] > 1.5 > 1 > report["by_length"][0]["ttft_ratio"]
     for side in SIDES:
         assert len([r for r in report["rows"] if r["side"] == side]) == 20
     assert "pruning pays from about" in screen and "pruning pays from about" in html
-    assert html.count("<svg") == 5 and "<script" not in html and "http://www.w3.org" in html
+    assert html.count("<svg") == 5 and "<script" not in html and "<link" not in html
     assert report["settings"]["model"] == "stub-model" and report["versions"]["server"] == "stub 1"
     assert "api_key" not in report["settings"]
+
+
+def test_real_time_is_seen(stub, measured, cases):
+    model, proxy = stub(a=150, gap_ms=20), stub(a=10, gap_ms=20, keep=0.5, prune_ms=lambda n: 5.0)
+    report, _, _ = measured(model.url, proxy.url, cases[:3])
+    assert report["direct"]["median_ttft_ms"] > 150 and report["pruned"]["median_ttft_ms"] > 15
+    assert report["direct"]["median_e2el_ms"] > 190 and report["direct"]["mean_itl_ms"] > 10
 
 
 def test_the_two_routes_take_turns(stub, measured, cases):
@@ -81,10 +94,11 @@ def test_the_two_routes_take_turns(stub, measured, cases):
     assert server.flight["most"] == proxy.flight["most"] == 1
 
 
-def test_slower_when_pruned_is_said_so(stub, measured, cases):
-    model, proxy = stub(a=5, b=0.01), stub(a=5, b=0.01, keep=0.9, prune_ms=lambda n: 40.0)
+def test_slower_when_pruned_is_said_so(stub, measured, cases, clock):
+    model = stub(a=5, b=0.01, clock=clock)
+    proxy = stub(a=5, b=0.01, keep=0.9, prune_ms=lambda n: 40.0, clock=clock)
     report, screen, html = measured(model.url, proxy.url, cases[:8])
-    assert report["ttft_ratio_ci"][1] < 1 and report["ttft_difference_ms"] > 20
+    assert report["ttft_ratio_ci"][1] < 1 and report["ttft_difference_ms"] == pytest.approx(39.3, abs=0.3)
     assert report["break_even_tokens"] is None and report["break_even"]["status"] in (
         "never",
         "above-measured",
@@ -95,13 +109,14 @@ def test_slower_when_pruned_is_said_so(stub, measured, cases):
         assert "8 were slower than unpruned" in text
 
 
-def test_skipped_requests_say_nothing_about_pruning(stub, measured, cases):
-    model, proxy = stub(**MODEL), stub(**PROXY, least=400)
+def test_skipped_requests_say_nothing_about_pruning(stub, measured, cases, clock):
+    model, proxy = stub(**MODEL, clock=clock), stub(**PROXY, least=400, clock=clock)
     report, screen, _ = measured(model.url, proxy.url, cases)
     assert report["decisions"] == {"pruned": 7, "skipped:below-min-tokens": 3}
     assert report["regret"]["skipped"] == 3 and report["regret"]["against_always_ms"] is None
     assert report["break_even"]["measured"] == [431, 2001]
-    assert report["break_even"]["status"] in ("measured", "below-measured")
+    assert report["break_even"]["status"] == "below-measured"
+    assert report["break_even_tokens"] == pytest.approx(BREAK_EVEN, rel=0.02)
     assert "not known from this run" in screen
 
 
@@ -112,7 +127,7 @@ def test_errors_are_kept_and_not_measured(stub, measured, make_case):
     }  # fmt: skip
     model, proxy = stub(faults=faults), stub(keep=0.5, prune_ms=lambda n: 0.0)
     cases = [make_case(name, 50) for name in ("good", *faults)]
-    report, screen, html = measured(model.url, proxy.url, cases, timeout_s=1.5, warmup=0)
+    report, screen, html = measured(model.url, proxy.url, cases, timeout_s=4.0, warmup=0)
     kinds = {row["case"]: row["error_kind"] for row in report["rows"] if row["side"] == "direct"}
     assert kinds == {
         "good": None, "f-busy": "http", "f-long": "too-long", "f-plain": "stream", "f-slow": "timeout",
@@ -122,35 +137,30 @@ def test_errors_are_kept_and_not_measured(stub, measured, make_case):
     assert report["pairs"] == 1 and report["ttft_ratio_ci"] is None
     assert report["rescued"] == 1
     messages = " ".join(error["message"] for error in report["errors"])
-    for part in ("come again", "maximum context length", "the engine died", "without finish_reason", "1.5 s"):
+    for part in ("come again", "maximum context length", "the engine died", "without finish_reason", "4 s"):
         assert part in messages and part in screen and part in html
     assert screen.count("failed (direct") == 7
 
 
 def test_under_load_one_route_at_a_time(stub, measured, cases):
-    model, proxy = stub(a=30), stub(a=10, keep=0.5, prune_ms=lambda n: 5.0)
+    model, proxy = stub(a=100), stub(a=100, keep=0.5, prune_ms=lambda n: 5.0)
     report, _, _ = measured(model.url, proxy.url, cases, concurrency=4, rounds=2, warmup=0)
     assert model.flight["most"] == proxy.flight["most"] == 4
     blocks = [[row["side"] for row in report["rows"]][i : i + 10] for i in range(0, 40, 10)]
     assert all(len(set(block)) == 1 for block in blocks)
     assert blocks[0] == blocks[3] != blocks[1] == blocks[2]
-    assert report["ttft_ratio"] > 1.3
-    # four at a time: about four requests in the time of one
-    assert report["direct"]["request_throughput"] > 2 / 0.035
+    # four at a time: the route was at work for less time than its requests took
+    took = sum(row["e2el_ms"] for row in report["rows"] if row["side"] == "direct") / 1e3
+    assert report["direct"]["duration"] < 0.6 * took
 
 
-def test_poisson_arrivals_are_the_same_for_both(stub, measured, cases):
+def test_nothing_is_sent_before_it_arrives(stub, measured, cases):
     model, proxy = stub(), stub(keep=0.5, prune_ms=lambda n: 0.0)
     report, _, _ = measured(model.url, proxy.url, cases, rate=20.0, rounds=1, warmup=0)
-    starts = {
-        side: np.array([r["started_ms"] for r in report["rows"] if r["side"] == side]) for side in SIDES
-    }
-    for times in starts.values():
-        times.sort()
-        assert times[-1] - times[0] < 550  # ten arrivals in half a second
-    gaps = [np.diff(starts[side]) for side in SIDES]
-    assert gaps[0] == pytest.approx(gaps[1], abs=25)
-    assert np.std(gaps[0]) > 10  # not evenly spaced
+    for block in under_load(cases, 1, "cold", Salts(0), 0, 20.0):
+        planned = {send.case.id: 1e3 * send.at_s for lane in block.lanes for send in lane}
+        rows = {row["case"]: row["started_ms"] for row in report["rows"] if row["side"] == block.side}
+        assert all(rows[name] >= at - 1 for name, at in planned.items())
 
 
 def test_warm_cache_keeps_routes_and_rounds_apart(stub, measured, make_case):
@@ -170,14 +180,14 @@ def test_warm_cache_keeps_routes_and_rounds_apart(stub, measured, make_case):
     assert "later in its group" in screen
 
 
-def test_a_proxy_that_remembers_is_noticed(stub, measured, cases):
+def test_a_proxy_that_remembers_is_noticed(stub, measured, cases, clock):
     seen = set()
 
     def prune(n):
         fresh, _ = n not in seen, seen.add(n)
         return 20.0 if fresh else 1.0
 
-    model, proxy = stub(), stub(keep=0.5, prune_ms=prune)
+    model, proxy = stub(clock=clock), stub(keep=0.5, prune_ms=prune, clock=clock)
     _, screen, _ = measured(model.url, proxy.url, cases[:5], rounds=2, warmup=0)
     assert "remembers what it has read" in screen
 

@@ -156,7 +156,8 @@ def in_other_words(case: Case) -> Case:
     """Return a case of the same shape for the warm-up: a proxy may remember documents and questions."""
 
     def changed(text: str) -> str:
-        return _COMMON.sub("some", text.replace(case.question, f"Tell me: {case.question}"))
+        asked = text.replace(case.question, f"Tell me: {case.question}") if case.question else text
+        return _COMMON.sub("some", asked)
 
     messages = []
     for message in case.messages:
@@ -164,8 +165,6 @@ def in_other_words(case: Case) -> Case:
         if isinstance(content, str):
             content = changed(content)
         elif isinstance(content, list):
-            content = [
-                {**p, "text": changed(p["text"])} if isinstance(p.get("text"), str) else p for p in content
-            ]
+            content = [{**p, "text": changed(p["text"])} if "text" in p else p for p in content]
         messages.append({**message, "content": content})
     return replace(case, messages=tuple(messages))

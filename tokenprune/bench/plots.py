@@ -23,23 +23,22 @@ def ttft_by_length(report: Mapping[str, Any], rows: list[Row]) -> str | None:
     tokens = np.array([p.direct.tokens_in for p in pairs], dtype=float)
     figure, axes = plt.subplots(figsize=(8.5, 4.4))
     skipped = np.array([p.pruned.decision not in (PRUNED, None) for p in pairs])
-    shown = (
+    shown: tuple[tuple[str, Any, dict[str, Any], str], ...] = (
         ("direct", np.ones_like(skipped), {}, _NAMES["direct"]),
         ("pruned", ~skipped, {}, _NAMES["pruned"]),
         ("pruned", skipped, {"mfc": "none"}, f"{_NAMES['pruned']}, not pruned"),
     )
-    for side, mask, style, label in shown:
+    for side, mask, hollow, label in shown:
         times = np.array([getattr(p, side).ttft_ms for p in pairs])
+        style = {"ms": 3.5, "alpha": 0.6, "color": _COLOURS[side], "label": label, **hollow}
         if mask.any():
-            axes.plot(
-                tokens[mask], times[mask], "o", ms=3.5, alpha=0.6, color=_COLOURS[side], label=label, **style
-            )
+            axes.plot(tokens[mask], times[mask], "o", **style)
     found = report["break_even"]
     for side in ("direct", "pruned"):
         if side in found:
-            grid = np.linspace(
-                *(found["measured"] if side == "pruned" else (tokens.min(), tokens.max())), 200
-            )
+            # Where nothing was pruned, the fit says nothing.
+            low, high = found["measured"] if side == "pruned" else (tokens.min(), tokens.max())
+            grid = np.linspace(low, high, 200)
             a, b, c = found[side]["coefficients"]
             axes.plot(grid, a + b * grid + c * grid**2, "-", lw=1.3, color=_COLOURS[side])
     if found["status"] == "measured":
