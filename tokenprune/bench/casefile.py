@@ -3,7 +3,7 @@
 Either the messages as they are sent, or a question and its documents, which are then written as
 `tokenprune.bench.source.context_pieces` does::
 
-    {"messages": [{"role": "user", "content": "..."}], "answers": ["1889"], "evidence": ["It was finished in 1889."]}
+    {"messages": [{"role": "user", "content": "..."}], "answers": ["1889"], "evidence": ["It was done in 1889."]}
     {"question": "When was it finished?", "documents": ["...", {"title": "Tower", "text": "..."}]}
 
 Both may have ``id``, ``question``, ``answers``, ``evidence``, ``group``, ``max_tokens`` and ``tokenprune``

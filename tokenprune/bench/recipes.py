@@ -275,7 +275,7 @@ _PLACES = (
 )
 _THINGS = (
     ("The door code of the {} is {}.", "What is the door code of the {}?"),
-    ("The night guard of the {} can be reached at extension {}.", "At which extension can the night guard of the {} be reached?"),
+    ("The night guard of the {} has the extension {}.", "Which extension has the night guard of the {}?"),
     ("The spare key of the {} hangs on hook {}.", "On which hook does the spare key of the {} hang?"),
     ("The meter of the {} showed {} last winter.", "What did the meter of the {} show last winter?"),
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""What a case is made of: turns whose documents are known, and the shapes in which applications write them."""
+"""What a case is made of: turns whose documents are known, and how applications write them."""
 
 from __future__ import annotations
 

@@ -11,8 +11,8 @@
 ==================== ====================================================================================
 
 ``NAME:TOKENS`` makes prompts of about so many tokens, such as ``rag-nq20:4000``: distractors of other items
-are added, or distractors are left out. The same name, limit and seed give the same cases. The text is of the data sets that
-tokenprune/data/workloads/README.md names.
+are added, or distractors are left out. The same name, limit and seed give the same cases. The text is of the
+data sets that tokenprune/data/workloads/README.md names.
 """
 
 from __future__ import annotations
