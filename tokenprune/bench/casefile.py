@@ -3,7 +3,7 @@
 Either the messages as they are sent, or a question and its documents, which are then written as
 `tokenprune.bench.source.context_pieces` does::
 
-    {"messages": [{"role": "user", "content": "..."}], "answers": ["1889"], "evidence": ["It was done in 1889."]}
+    {"messages": [{"role": "user", "content": "..."}], "answers": ["1889"], "evidence": ["Done in 1889."]}
     {"question": "When was it finished?", "documents": ["...", {"title": "Tower", "text": "..."}]}
 
 Both may have ``id``, ``question``, ``answers``, ``evidence``, ``group``, ``max_tokens`` and ``tokenprune``
@@ -24,7 +24,7 @@ from tokenprune.bench.source import ANSWER_TOKENS, Source, Turn, question_turn
 from tokenprune.document import Document
 from tokenprune.errors import ConfigError
 
-_EXPECTED = (
+EXPECTED = (
     'expected {"messages": [{"role", "content"}, ...]} or {"question": "...", "documents": ["...", '
     '{"text", "title"}]}, and optional id, answers, evidence, group, max_tokens, tokenprune'
 )
@@ -73,6 +73,21 @@ class Line(BaseModel):
         if self.documents is not None and not (self.question or "").strip():
             raise ValueError("documents need a question")
         return self
+
+    @classmethod
+    def parse(cls, value: Any) -> Line:
+        """Check a parsed line.
+
+        Raises:
+            ConfigError: it is wrong; the message says where first.
+        """
+        try:
+            return cls.model_validate(value)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"]))
+            message = first["msg"].removeprefix("Value error, ")
+            raise ConfigError(f"{where}: {message}" if where else message) from None
 
     def source(self, name: str) -> Source:
         """Return the source; ``name`` is its id if it has none."""
@@ -125,7 +140,7 @@ def read(path: Path) -> Iterator[Source]:
             for number, text in enumerate(lines, 1):
                 if not text.strip():
                     continue
-                source = _parse(text).source(f"{path.name.partition('.')[0]}-{number}")
+                source = Line.parse(_json(text)).source(f"{path.name.partition('.')[0]}-{number}")
                 if source.id in seen:
                     raise ValueError(f"the id {source.id!r} stands in line {seen[source.id]} already")
                 seen[source.id] = number
@@ -136,17 +151,12 @@ def read(path: Path) -> Iterator[Source]:
         ) from None
     except UnicodeDecodeError:
         raise ConfigError(f"{path}, line {number + 1}: not UTF-8") from None
-    except ValueError as error:
-        raise ConfigError(f"{path}, line {number}: {error}; {_EXPECTED}") from None
+    except (ConfigError, ValueError) as error:
+        raise ConfigError(f"{path}, line {number}: {error}; {EXPECTED}") from None
 
 
-def _parse(text: str) -> Line:
+def _json(text: str) -> Any:
     try:
-        return Line.model_validate(json.loads(text))
+        return json.loads(text)
     except json.JSONDecodeError as error:
-        raise ValueError(f"not JSON ({error.msg} at character {error.pos})") from None
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        message = first["msg"].removeprefix("Value error, ")
-        raise ValueError(f"{where}: {message}" if where else message) from None
+        raise ConfigError(f"not JSON ({error.msg} at character {error.pos})") from None

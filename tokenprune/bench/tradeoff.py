@@ -1,4 +1,4 @@
-"""What each method leaves under each budget: tokens, evidence, likelihood of the answer; and what to choose."""
+"""What each method leaves under each budget (tokens, evidence, likelihood of the answer); what to choose."""
 
 from __future__ import annotations
 
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 FULL = "full"  # nothing pruned: what everything else is compared with
 ADAPTIVE = "adaptive"  # no budget: the method decides
-METHODS = (FULL, "none", "tail", "middle-out", "random", "bm25-sentences")
 NEAR = 0.02  # share of the evidence that a cheaper choice may lose
 # Where nobody knows the evidence, the gold answer's likelihood may get worse by so many nats per token.
 NEAR_NLL = 0.05
@@ -90,7 +89,7 @@ class Tradeoff:
         return {"rows": [asdict(r) for r in self.rows], "recommended": self.recommended, "rule": self.rule}
 
 
-def parse_budget(text: str) -> tuple[str, Budget | None]:
+def parse_budget(text: str) -> tuple[str, Budget]:
     """Read a budget: a share of the tokens (with a point: ``0.25``), a number of tokens, or ``adaptive``.
 
     Raises:
@@ -98,7 +97,7 @@ def parse_budget(text: str) -> tuple[str, Budget | None]:
     """
     text = text.strip()
     if text == ADAPTIVE:
-        return text, None
+        return text, Budget()  # whatever a pipeline is configured with
     try:
         return text, Budget(keep_ratio=float(text)) if "." in text else Budget(max_tokens=int(text))
     except ValueError:
@@ -110,7 +109,7 @@ def parse_budget(text: str) -> tuple[str, Budget | None]:
 def measure(
     items: Sequence[Item],
     methods: Mapping[str, Pipeline],
-    budgets: Sequence[tuple[str, Budget | None]],
+    budgets: Sequence[tuple[str, Budget]],
     lm: LoadedLM | None = None,
     predict: Callable[[int], float] | None = None,
     reporter: Reporter = SILENT,
