@@ -49,7 +49,8 @@ class Row:
         tokens: mean tokens kept.
         evidence: mean share of the evidence kept; None where no case has any.
         evidence_interval: bootstrap 95 %.
-        seconds: median of the prune time.
+        seconds: median of the prune time at the method's first budget: models remember what they read, so
+            that the later ones would look faster than they are.
         nll: mean nats per token of the first gold answer, over the cases that have one in every row; None
             where it was not measured.
         nll_interval: bootstrap 95 %.
@@ -136,16 +137,22 @@ def measure(
     runs += [(m, label, p, b) for m, p in methods.items() for label, b in budgets]
     whole = Pipeline(["none"], tokenizer=counter.name) if counter is not None else Pipeline(["none"])
     found: list[list[_Found]] = []
-    for _, _, pipeline, budget in runs:
+    seconds: dict[str, float] = {}
+    for method, _, pipeline, budget in runs:
         found.append([])
+        if pipeline is not None and method not in seconds:
+            # Loads the models, so that no case waits for them.
+            kinds = dict.fromkeys(d.kind for item in items for d in item.documents)
+            pipeline.prune("Warm?", [Document("It is warm. It is cold.", kind=k) for k in kinds])
         for item in items:
             found[-1].append(_one(item, pipeline, whole, budget, lm))
             reporter.advance(1)
+        seconds.setdefault(method, float(np.median([f.seconds for f in found[-1]])))
     # A prompt too long for the model has no NLL: means are of the cases that have one everywhere.
     scored = [n for n in range(len(items)) if all(column[n].nll is not None for column in found)]
     return conclude(
         [
-            _row(method, label, column, [column[n].nll for n in scored], predict)
+            _row(method, label, seconds[method], column, [column[n].nll for n in scored], predict)
             for (method, label, _, _), column in zip(runs, found, strict=True)
         ]
     )
@@ -188,6 +195,7 @@ def _one(
 def _row(
     method: str,
     label: str,
+    seconds: float,
     found: Sequence[_Found],
     scored: Sequence[float | None],
     predict: Callable[[int], float] | None,
@@ -202,7 +210,7 @@ def _row(
         tokens=float(np.mean([f.after for f in found])),
         evidence=float(np.mean(evidence)) if evidence else None,
         evidence_interval=interval(evidence) if evidence else None,
-        seconds=float(np.median([f.seconds for f in found])),
+        seconds=seconds,
         nll=float(np.mean(nll)) if nll else None,
         nll_interval=interval(nll) if nll else None,
         prefill_seconds=float(np.mean([predict(f.after) for f in found])) if predict else None,
