@@ -92,8 +92,8 @@ def page(result: Tradeoff, about: Mapping[str, Any]) -> str:
             _plots(result.rows),
             advice,
             table([HEAD[n] for n in columns], rows, chosen),
-            '<p class="note">* nothing beats it. prune ms: median of the pruning alone. prefill s: predicted '
-            "for the tokens kept.</p></html>\n",
+            '<p class="note">* nothing beats it. prune ms: median of the pruning alone, at the '
+            "method's first budget. prefill s: predicted for the tokens kept.</p></html>\n",
         ]
     )
 

@@ -220,8 +220,8 @@ def _print(report: dict[str, Any]) -> None:
         typer.echo("not pruned: " + ", ".join(f"{n} {k}" for k, n in others.items()))
     if seconds:
         typer.echo(
-            f"saved {total['saved_prefill_seconds']:,.1f} s of prefill, {total['saved_seconds_net']:,.1f} s with "
-            f"the pruning taken off ({report['assumptions']['prefill']})"
+            f"saved {total['saved_prefill_seconds']:,.1f} s of prefill, {total['saved_seconds_net']:,.1f} s "
+            f"with the pruning taken off ({report['assumptions']['prefill']})"
         )
     if usd:
         typer.echo(f"saved {total['saved_usd']:,.4f} USD")
