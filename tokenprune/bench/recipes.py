@@ -183,7 +183,7 @@ def agent_tools(size: int | None, seed: int) -> Iterator[Source]:
 
 
 def _search_task(item: Row, size: int | None, seed: int) -> Source:
-    found = _retrieved(item, None if size is None else size - 4 * FRAME, seed, None if size else 2 * RESULTS)
+    found = _retrieved(item, None if size is None else size - 2 * FRAME, seed, None if size else 2 * RESULTS)
     half = (len(found) + 1) // 2
     question = f"{item['question'].rstrip('?').capitalize()}?"
     turns = [Turn("system", (AGENT,)), Turn("user", (question,))]
