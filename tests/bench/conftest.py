@@ -205,7 +205,9 @@ def measured(tmp_path):
 
     def go(direct, proxy, cases, **settings):
         workload = tmp_path / "workload.jsonl"
-        lines = [{**vars(case), "messages": list(case.messages)} for case in cases]
+        lines = [vars(case) | {"tokenprune": case.options} for case in cases]
+        for line in lines:
+            del line["options"]
         workload.write_text("\n".join(json.dumps(line) for line in lines), encoding="utf-8")
         screen = io.StringIO()
         settings = {"warmup": 1, "timeout_s": 20.0} | settings

@@ -16,6 +16,7 @@ from tokenprune.bench import compare, ttft_report, workloads
 from tokenprune.bench.case import Case
 from tokenprune.bench.client import Server
 from tokenprune.bench.machine import machine
+from tokenprune.bench.receipts import texts_of
 from tokenprune.bench.rows import Row
 from tokenprune.bench.session import Measured, Progress, Session
 from tokenprune.bench.settings import Settings
@@ -38,9 +39,10 @@ def run(settings: Settings, command: str, console: Console, progress: Console) -
         The report as in report.json, but for its rows: rows of requests are in ``rows``.
 
     Raises:
-        MeasureError: a server cannot be reached, the workload has no cases, or nothing could be measured.
+        MeasureError: a server cannot be reached, or nothing could be measured.
+        ConfigError: there is no such workload, or it has no cases.
     """
-    cases = _cases(settings)
+    cases = workloads.load(settings.workload, settings.limit, settings.seed)
     settings.out.mkdir(parents=True, exist_ok=True)
     with (settings.out / "rows.jsonl").open("w", encoding="utf-8") as log, _bar(progress) as advance:
         measured = asyncio.run(Session(settings, cases, log, advance).run())
@@ -60,19 +62,6 @@ def run(settings: Settings, command: str, console: Console, progress: Console) -
             f"interrupted: the report holds {len(measured.rows)} of {measured.planned} planned requests"
         )
     return report
-
-
-def _cases(settings: Settings) -> list[Case]:
-    cases = workloads.load(settings.workload, settings.limit, settings.seed)
-    if not cases:
-        raise MeasureError(f"the workload {settings.workload} has no cases")
-    ids = {case.id for case in cases}
-    if len(ids) != len(cases):
-        raise MeasureError(f"the ids of the cases of {settings.workload} must differ")
-    empty = [case.id for case in cases if not case.messages]
-    if empty:
-        raise MeasureError(f"cases without messages in {settings.workload}: {', '.join(empty[:5])}")
-    return cases
 
 
 def _report(settings: Settings, cases: Sequence[Case], measured: Measured, command: str) -> dict[str, Any]:
@@ -121,7 +110,8 @@ def _expect(measured: Measured, cases: Sequence[Case], name: str, progress: Prog
             row: Row = measured.rows[number]
             key = (row.case, repr(messages))
             if key not in known:
-                known[key] = answer_nll(lm, messages, answers[row.case])
+                plain = [{"role": m["role"], "content": "\n".join(texts_of([m]))} for m in messages]
+                known[key] = answer_nll(lm, plain, answers[row.case])
             row.nll = known[key]
             progress(done + 1, len(work), "NLL of the gold answers")
     except KeyboardInterrupt:
