@@ -8,7 +8,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tokenprune.bench import words
+from tokenprune.bench import plots, words
 from tokenprune.bench.page import STYLE, plain, table
 from tokenprune.bench.rows import Row
 
@@ -55,8 +55,6 @@ def write_html(report: Mapping[str, Any], rows: list[Row], folder: Path) -> Path
 
 
 def _page(report: Mapping[str, Any], rows: list[Row]) -> str:
-    from tokenprune.bench import plots
-
     settings = report["settings"]
     first, *rest = words.findings(report)
     parts = [

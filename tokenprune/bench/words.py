@@ -9,6 +9,8 @@ from tokenprune.bench.decisions import NO_HEADER
 
 Report = Mapping[str, Any]
 
+_ERRORS = 10  # kinds of errors that are shown
+
 HEAD = ("", "direct", "pruned", "direct / pruned")
 # label, key of the side's figures, format
 _FIGURES = (
@@ -194,6 +196,8 @@ def warnings(report: Report) -> list[str]:
             f"pruning took {rounds[0]:.1f} ms in the first round and {min(rounds[1:]):.1f} ms later: the "
             "proxy remembers what it has read; new prompts are like the first round, so add cases, not rounds"
         )
-    for error in report["errors"]:
+    for error in report["errors"][:_ERRORS]:
         said.append(f"{error['count']} failed ({error['side']}, {error['kind']}): {error['message']}")
+    if len(report["errors"]) > _ERRORS:
+        said.append(f"and {len(report['errors']) - _ERRORS} more kinds of errors, which report.json lists")
     return said

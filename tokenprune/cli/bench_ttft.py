@@ -31,7 +31,7 @@ def ttft(
     ],
     workload: Annotated[
         str,
-        typer.Option(help="A workload (rag-nq20, rag-nq20:4000, ...) or a JSONL file.", show_default=False),
+        typer.Option(help="A workload (rag-nq20, needle, ...) or a JSONL file.", show_default=False),
     ],
     out: Annotated[
         Path, typer.Option(help="Folder for report.json, report.html and rows.jsonl.", show_default=False)
