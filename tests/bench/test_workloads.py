@@ -76,7 +76,7 @@ def test_same_seed_same_cases(name):
 
 
 @pytest.mark.parametrize("name", SIZED)
-@pytest.mark.parametrize("size", [1000, 2500])
+@pytest.mark.parametrize("size", [1000])
 def test_sizes_are_about_what_was_asked(name, size):
     cases = load(f"{name}:{size}")
     if name == "chat-long":  # the size of the last turn
@@ -87,7 +87,7 @@ def test_sizes_are_about_what_was_asked(name, size):
 
 
 @given(size=st.integers(*SIZES), seed=st.integers(0, 3))
-@settings(max_examples=12)
+@settings(max_examples=6)
 def test_any_size_of_twenty_passages(size, seed):
     for source in sources(f"rag-nq20:{size}", 2, seed):
         case = source.case()
