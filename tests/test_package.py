@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -38,7 +39,16 @@ def test_import_is_light():
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["prune", "--help"], ["serve", "--help"], ["models", "--help"], ["--version"]]
+    "arguments",
+    [
+        ["--help"],
+        ["prune", "--help"],
+        ["serve", "--help"],
+        ["models", "--help"],
+        ["bench", "--help"],
+        ["estimate", "--help"],
+        ["--version"],
+    ],
 )
 def test_help_is_light(arguments):
     code = f"""
@@ -85,3 +95,14 @@ def test_error_messages():
     assert (
         missing == "tokenprune serve needs the module 'fastapi': install this project with the extra [server]"
     )
+
+
+def test_data_is_in_the_wheel():
+    """Every file that git tracks below the package, as the build backend lists what it packs."""
+    wheel = pytest.importorskip("hatchling.builders.wheel")
+    root = Path(__file__).parents[1]
+    packed = {f.distribution_path for f in wheel.WheelBuilder(str(root)).recurse_included_files()}
+    data = [p for p in (root / "tokenprune" / "data").rglob("*") if p.is_file()]
+    assert len(data) > 10
+    assert {p.relative_to(root).as_posix() for p in data} <= packed
+    assert "tokenprune/data/workloads/README.md" in packed

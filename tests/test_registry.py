@@ -13,6 +13,8 @@ from tokenprune.errors import ConfigError, UnknownNameError
 
 SHIPPED = {
     "none",
+    "tail",
+    "middle-out",
     "random",
     "clean-html",
     "htmlrag-bm25",

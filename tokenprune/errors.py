@@ -42,3 +42,7 @@ class MissingExtraError(TokenPruneError):
 
 class QueryError(TokenPruneError):
     """A question is needed and none was given."""
+
+
+class MeasureError(TokenPruneError):
+    """A measurement that cannot be made: a server that cannot be reached, a workload without cases."""

@@ -13,28 +13,19 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.common.statistics import interval
 from benchmarks.common.store import Store
+from tokenprune.bench.statistics import interval
+from tokenprune.errors import ModelError
 from tokenprune.models.causal_lm import LoadedLM
+from tokenprune.quality import answer_nll
 from tokenprune.tokens import get_counter
 
 MODEL = "smollm2-135m"
-ANSWER_TOKENS = 100
 
 
-def answer_nll(lm: LoadedLM, context: str, question: str, answer: str) -> float:
-    """Return the mean negative log-likelihood, in nats per token, of the answer as the assistant's turn."""
-    import torch
-
+def messages(context: str, question: str) -> list[dict[str, str]]:
     asked = f"Context:\n{context}\n\nQuestion: {question}" if context else f"Question: {question}"
-    prompt = lm.tokenizer.apply_chat_template(
-        [{"role": "user", "content": asked}], add_generation_prompt=True, return_dict=True
-    )["input_ids"]
-    ids = lm.tokenizer(answer, add_special_tokens=False)["input_ids"][:ANSWER_TOKENS]
-    tokens = torch.tensor([[*prompt, *ids]])
-    with torch.inference_mode():
-        logits = lm.model(tokens, logits_to_keep=len(ids) + 1, use_cache=False).logits[0, :-1].float()
-    return float(torch.nn.functional.cross_entropy(logits, torch.tensor(ids)))
+    return [{"role": "user", "content": asked}]
 
 
 def stored_nll(
@@ -44,7 +35,7 @@ def stored_nll(
 
     Args:
         store: where forwards that were done are kept.
-        lm: the model of ``answer_nll``.
+        lm: a causal LM with a chat template.
         case: names the question and its answer.
         context: what a method left.
         question: as asked.
@@ -53,7 +44,9 @@ def stored_nll(
     digest = hashlib.sha1(context.encode("utf-8", "replace"), usedforsecurity=False).hexdigest()
     key = f"{case}|sha1:{digest}"
     if key not in store:
-        nll = answer_nll(lm, context, question, answer)
+        nll = answer_nll(lm, messages(context, question), answer)
+        if nll is None:
+            raise ModelError(f"{case}: context and answer exceed the {lm.max_positions} tokens of {MODEL}")
         store.put(key, {"nll": nll, "tokens": get_counter().count(context)})
     found: dict[str, float] = store[key]
     return found

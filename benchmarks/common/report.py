@@ -3,21 +3,13 @@
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from typing import Any
 
-STYLE = """
-body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:1180px;padding:0 1rem;color:#222}
-h1{font-size:1.6rem}h2{margin-top:2.4rem;border-bottom:1px solid #ddd}h3{font-size:1rem;margin-bottom:.3rem}
-table{border-collapse:collapse;font-size:13px;margin:.5rem 0 1rem}
-th,td{padding:.2rem .6rem;text-align:right;border-bottom:1px solid #eee}
-th:first-child,td:first-child{text-align:left}tr.ours td:first-child{color:#d1495b;font-weight:600}
-svg{max-width:100%;height:auto}.meta,.note{color:#666;font-size:13px}
-"""
+from tokenprune.bench.page import STYLE, plain
 
 
 @dataclass(frozen=True)
@@ -32,17 +24,8 @@ class Shown:
 
 def write(report: dict[str, Any], folder: Path, title: str, shown: Mapping[str, Shown]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "report.json").write_text(json.dumps(_plain(report), indent=1) + "\n", encoding="utf-8")
+    (folder / "report.json").write_text(json.dumps(plain(report), indent=1) + "\n", encoding="utf-8")
     (folder / "report.html").write_text(page(report, title, shown), encoding="utf-8")
-
-
-def _plain(value: Any) -> Any:
-    """JSON has no NaN: what could not be measured is null."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {k: _plain(v) for k, v in value.items()}
-    return [_plain(v) for v in value] if isinstance(value, list | tuple) else value
 
 
 def page(report: dict[str, Any], title: str, shown: Mapping[str, Shown]) -> str:
@@ -67,14 +50,6 @@ def page(report: dict[str, Any], title: str, shown: Mapping[str, Shown]) -> str:
         )
         parts += [f'<p class="note">{escape(n)}</p>' for n in section["notes"]]
     return "".join([*parts, "</html>\n"])
-
-
-def table(head: Sequence[str], rows: Iterable[Sequence[str]], ours: Sequence[bool] = ()) -> str:
-    body = []
-    for i, row in enumerate(rows):
-        mark = ' class="ours"' if i < len(ours) and ours[i] else ""
-        body.append(f"<tr{mark}>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>")
-    return f"<table><tr>{''.join(f'<th>{escape(h)}</th>' for h in head)}</tr>{''.join(body)}</table>"
 
 
 def spread(pair: Sequence[float], signed: bool = False) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 
 from benchmarks.common.context import Context
 from benchmarks.common.store import code_version
-from benchmarks.machine import machine
+from tokenprune.bench.machine import machine
 
 
 def take(context: Context, package: str, name: str) -> None:

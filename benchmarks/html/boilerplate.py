@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 
 import tokenprune as tp
-from benchmarks.common.statistics import interval
 from benchmarks.html import chunks, data, peers
 from benchmarks.html.context import Context
-from benchmarks.html.measure import token_f1, visible_text
+from benchmarks.html.measure import token_f1
 from benchmarks.html.methods import code_version
+from tokenprune.bench.statistics import interval
 from tokenprune.errors import TokenPruneError
+from tokenprune.quality import visible_text
 
 
 def extractors(context: Context) -> dict[str, tuple[Callable[[str], str], str]]:

@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.common.statistics import interval
 from benchmarks.html import data, methods
 from benchmarks.html.context import Context
-from benchmarks.html.measure import reading, row_kept, share_kept
+from benchmarks.html.measure import row_kept
 from benchmarks.html.methods import Method
+from tokenprune.bench.statistics import interval
+from tokenprune.quality import reading, share_kept
 from tokenprune.tokens import get_counter
 
 Record = dict[str, Any]

@@ -14,8 +14,8 @@ from typing import Any, cast
 
 from benchmarks.html import data, peers
 from benchmarks.html.context import Context
-from benchmarks.html.measure import visible_text
 from benchmarks.html.naive_trie import branching_nodes, leaf_log_probabilities
+from tokenprune.quality import visible_text
 
 MODEL = "smollm2-135m"
 MAX_WORDS = 128  # of a block in the second step (HtmlRAG, arXiv 2411.02959)

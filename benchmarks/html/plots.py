@@ -7,7 +7,7 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 
-from benchmarks.common.figures import OURS, PEERS, svg
+from tokenprune.bench.figures import OURS, PEERS, svg
 
 
 def _styles(rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.common import report as common
-from benchmarks.common.report import nll_cells, spread, table
+from benchmarks.common.report import nll_cells, spread
 from benchmarks.html import plots
+from tokenprune.bench.page import table
 
 TITLES = {
     "speed": "Speed of cleaning and the block tree",

@@ -8,8 +8,9 @@ from typing import Any
 import matplotlib.pyplot as plt
 
 from benchmarks.common import report as common
-from benchmarks.common.figures import OURS, PEERS, svg
-from benchmarks.common.report import Shown, spread, table
+from benchmarks.common.report import Shown, spread
+from tokenprune.bench.figures import OURS, PEERS, svg
+from tokenprune.bench.page import table
 
 
 def draw(section: dict[str, Any]) -> str:

@@ -12,8 +12,8 @@ from benchmarks.common import scorers
 from benchmarks.common.context import Context
 from benchmarks.common.relevance import auc, recall_at, words_of
 from benchmarks.common.scorers import Method
-from benchmarks.common.statistics import interval
 from benchmarks.provence.cases import cases
+from tokenprune.bench.statistics import interval
 from tokenprune.training.sets import Item
 
 Record = dict[str, Any]

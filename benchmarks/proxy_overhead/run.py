@@ -25,9 +25,7 @@ import sys
 import time
 from pathlib import Path
 
-sys.path[0] = str(Path(__file__).resolve().parents[2])  # not this folder: benchmarks.machine is found there
-
-from benchmarks.machine import machine  # noqa: E402
+from tokenprune.bench.machine import machine
 
 EVENTS = 8
 CONNECTIONS = 16

@@ -16,8 +16,8 @@ import numpy as np
 
 from benchmarks.common import scorers
 from benchmarks.common.context import Context
-from benchmarks.common.statistics import interval
 from benchmarks.rag_quality import contexts
+from tokenprune.bench.statistics import interval
 from tokenprune.tokens import get_counter
 
 SET = "nq20"

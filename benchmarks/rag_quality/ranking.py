@@ -9,8 +9,8 @@ import numpy as np
 from benchmarks.common import scorers
 from benchmarks.common.context import Context
 from benchmarks.common.relevance import ndcg
-from benchmarks.common.statistics import interval
 from benchmarks.rag_quality import contexts
+from tokenprune.bench.statistics import interval
 
 SETS = ("nq20", "pubmedqa10")
 K = 5

@@ -9,8 +9,9 @@ from typing import Any
 import matplotlib.pyplot as plt
 
 from benchmarks.common import report as common
-from benchmarks.common.figures import OURS, PEERS, svg
-from benchmarks.common.report import Shown, nll_cells, spread, table
+from benchmarks.common.report import Shown, nll_cells, spread
+from tokenprune.bench.figures import OURS, PEERS, svg
+from tokenprune.bench.page import table
 
 
 def _draw_answers(section: dict[str, Any]) -> str:

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from benchmarks.common.nll import summarise as summarise_nll
-from benchmarks.common.statistics import interval
 from benchmarks.common.store import Store
 from benchmarks.html import chunks, measure
 from benchmarks.html.data import questions, without_heading
@@ -19,40 +18,16 @@ from benchmarks.html.methods import Method
 from benchmarks.html.naive_trie import branching_nodes, leaf_log_probabilities
 from benchmarks.html.peers import _WithoutBreak
 from benchmarks.html.scaling import GENERATORS
+from tokenprune.bench.statistics import interval
+from tokenprune.quality import visible_text
 
 # -- evidence -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("html", "words"),
-    [
-        ("<p>un<b>believ</b>able</p>", "unbelievable"),
-        ("<td>1</td><td>0</td>", "1 0"),
-        ("<td0>1</td0><td12>0</td12>", "1 0"),
-        ("a <span3>b</span3>, c<br>d", "a b, c d"),
-        ("x &lt;b&gt; &amp;amp; y", "x <b> &amp; y"),
-        ("1 < 2 and 3 > 2", "1 < 2 and 3 > 2"),
-        ("<!-- <p>no</p> -->A<script>if (a<b) no()</script>\n<style>p{}</style> B", "a b"),
-        ("cut <td", "cut <td"),
-    ],
-)
-def test_visible_text(html, words):
-    assert measure.visible_text(html) == words
-
-
-def test_share_kept_folds_space_and_case():
-    words = measure.reading("<p>The  <code>Cat</code>\nsat.</p><p>It slept.</p>", "html")
-    assert measure.share_kept(words, ["the cat sat.", "IT\tslept.", "It ate."]) == pytest.approx(2 / 3)
-
-
-def test_text_output_is_taken_literally():
-    assert measure.reading("a <b> &amp; c", "text") == "a <b> &amp; c"
-
-
 def test_a_row_counts_only_when_all_its_cells_stand_together():
     row = ["160 | September 28 |  | Braves"]
-    assert measure.row_kept(measure.visible_text("<tr><td>160<td>September 28<td><td>Braves"), row) == 1
-    assert measure.row_kept(measure.visible_text("<tr><td>160<td>x<td>Braves"), row) == 0
+    assert measure.row_kept(visible_text("<tr><td>160<td>September 28<td><td>Braves"), row) == 1
+    assert measure.row_kept(visible_text("<tr><td>160<td>x<td>Braves"), row) == 0
 
 
 def test_interval_holds_the_mean_and_is_the_same_every_time():

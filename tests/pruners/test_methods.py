@@ -205,3 +205,13 @@ def check_flat(text, kind):
     units = result.receipts[0].units
     assert (int(units.start[0]), int(units.end[-1])) == (0, len(text))
     assert int(units.tokens.sum()) == result.tokens_before
+
+
+@pytest.mark.parametrize(
+    ("method", "kept"), [("none", {0, 1, 2, 3}), ("tail", {26, 27, 28, 29}), ("middle-out", {0, 1, 28, 29})]
+)
+def test_plain_cuts_keep_an_end(method, kept):
+    numbers = [f"Sentence number {i} ends." for i in range(10, 40)]
+    result = tp.Pipeline([method]).prune("", [tp.Document(" ".join(numbers), kind="text")], tp.Budget(32))
+    assert {i for i, s in enumerate(numbers) if s in result.documents[0].text} == kept
+    assert tp.Pipeline([method]).prune("", [" ".join(numbers)]).documents[0].text == " ".join(numbers)

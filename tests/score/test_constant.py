@@ -1,6 +1,7 @@
 """Baseline scores."""
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -23,6 +24,13 @@ def test_position_falls_over_all_documents(sizes):
     assert (np.diff(flat) < 0).all()
     assert flat[:1].tolist() in ([], [1.0])
     assert (flat > 0).all()
+
+
+def test_position_of_the_other_ends():
+    units = [sentences(3), sentences(2)]
+    tail = np.concatenate(Position("tail").score("", units))
+    assert tail.tolist() == np.concatenate(Position().score("", units))[::-1].tolist()
+    assert np.concatenate(Position("ends").score("", units)) == pytest.approx([1, 0.6, 0.2, 0.6, 1])
 
 
 def test_random_is_uniform_and_repeats():

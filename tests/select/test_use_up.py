@@ -20,7 +20,7 @@ from tokenprune.segment.divide import Divisible
 from tokenprune.tokens import get_counter
 from tokenprune.units import Units
 
-METHODS = ["none", "clean-html", "htmlrag-bm25", "bm25-sentences", "random"]
+METHODS = ["none", "tail", "middle-out", "clean-html", "htmlrag-bm25", "bm25-sentences", "random"]
 PAGES = {
     "lines in a paragraph": "<p>" + "".join(f"Line {i} says cats<br>\n" for i in range(300)) + "</p>",
     "lines": "".join(f"Line number {i} says cats<br>" for i in range(300)),
@@ -155,7 +155,9 @@ def test_any_budget_is_used(kind, data, check):
     result = pruned(method, [document], limit, check)
     everything = get_counter().count(document.text)
     if kind == "html":
-        cleaned = Pipeline(["clean-html" if method in ("none", "clean-html") else method])
+        cleaned = Pipeline(
+            ["clean-html" if method in ("none", "tail", "middle-out", "clean-html") else method]
+        )
         pieces = cleaned.pruners[0].segmenter.segment(document, get_counter()).pieces
         everything = get_counter().count("".join(pieces.text if pieces.brief is None else pieces.brief))
     if everything > 1.2 * limit:

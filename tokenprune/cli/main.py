@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from tokenprune import __version__
-from tokenprune.cli import methods, models, prune, serve
+from tokenprune.cli import bench, estimate, methods, models, prune, serve
 from tokenprune.errors import TokenPruneError
 
 app = typer.Typer(
@@ -16,7 +16,9 @@ app = typer.Typer(
     help=(
         "Token and context pruning middleware for LLM inference and RAG.\n\n\b\nExamples:\n"
         '  tokenprune prune --query "Who wrote it?" --max-tokens 512 page.html\n'
-        "  tokenprune serve --upstream http://localhost:8000"
+        "  tokenprune serve --upstream http://localhost:8000\n"
+        "  tokenprune bench quality --workload rag-nq20 --out out\n"
+        "  tokenprune estimate log.jsonl --price-in 0.5"
     ),
     no_args_is_help=True,
     add_completion=False,
@@ -25,6 +27,8 @@ app = typer.Typer(
 )
 app.command("prune")(prune.prune)
 app.command("serve")(serve.serve)
+app.add_typer(bench.app, name="bench")
+app.command("estimate")(estimate.estimate)
 app.add_typer(models.app, name="models")
 app.command("methods")(methods.methods)
 

@@ -1,5 +1,7 @@
 """What every method is measured against: doing nothing, and chance."""
 
+from typing import Literal
+
 from tokenprune.document import KINDS
 from tokenprune.pruners.base import Pruner
 from tokenprune.registry import named
@@ -19,9 +21,43 @@ from tokenprune.select.simple import Everything, KeepRatio
 )
 def none(output: str = "same") -> Pruner:
     """Keep everything; a budget keeps the beginning, ``output`` is ``same``, ``text`` or ``markdown``."""
-    segmenter = ByKind(html=HtmlBlocks(40, brief=False))
+    return _cut("head", output)
+
+
+@named(
+    "tail",
+    kinds=KINDS,
+    paper="baseline",
+    summary="no pruning; under a budget, the end of the text: what a window over a growing context keeps",
+)
+def tail(output: str = "same") -> Pruner:
+    """Keep everything; a budget keeps the end, ``output`` is ``same``, ``text`` or ``markdown``.
+
+    Of the first sentence that does not fit whole, its beginning may stay.
+    """
+    return _cut("tail", output)
+
+
+@named(
+    "middle-out",
+    kinds=KINDS,
+    paper="baseline",
+    summary="no pruning; under a budget, both ends of the text: the middle goes first",
+)
+def middle_out(output: str = "same") -> Pruner:
+    """Keep everything; a budget keeps both ends, ``output`` is ``same``, ``text`` or ``markdown``."""
+    return _cut("ends", output)
+
+
+def _cut(keep: Literal["head", "tail", "ends"], output: str) -> Pruner:
     return Pruner(
-        segmenter, Position(), Everything(), renderer(output), uses_query=False, in_order=True, as_is=True
+        ByKind(html=HtmlBlocks(40, brief=False)),
+        Position(keep),
+        Everything(),
+        renderer(output),
+        uses_query=False,
+        in_order=True,
+        as_is=True,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -14,12 +15,19 @@ from tokenprune.units import Units
 
 @dataclass(frozen=True)
 class Position:
-    """Earlier units score higher, in every document alike: what a plain cut at the end keeps."""
+    """What a plain cut keeps, all documents taken as one text: its head, its tail, or both ends."""
+
+    keep: Literal["head", "tail", "ends"] = "head"
 
     def score(self, query: str, documents: Sequence[Units]) -> list[FloatArray]:
-        """Return scores that fall from 1 to 0 over the documents taken in order."""
+        """Return scores in (0, 1] that fall from the end, or the ends, that is kept."""
         total = sum(len(u) for u in documents)
-        scores = 1.0 - np.arange(total, dtype=np.float64) / max(1, total)
+        far = np.arange(total, dtype=np.float64)
+        if self.keep == "tail":
+            far = far[::-1]
+        elif self.keep == "ends":
+            far = 2 * np.minimum(far, far[::-1])
+        scores = 1.0 - far / max(1, total)
         return np.split(scores, np.cumsum([len(u) for u in documents])[:-1]) if documents else []
 
 

@@ -10,6 +10,8 @@ import matplotlib
 matplotlib.use("svg")
 import matplotlib.pyplot as plt
 
+__all__ = ["OURS", "PEERS", "plt", "svg"]
+
 matplotlib.rcParams.update(
     {
         "font.size": 9,
@@ -26,6 +28,7 @@ PEERS = ["#30638e", "#00798c", "#6a7fa0", "#7fb7be", "#445566", "#9aa5b1"]
 
 
 def svg(figure: Any) -> str:
+    """Return a pyplot figure as an ``<svg>`` element, and close it."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", bbox_inches="tight", metadata={"Date": None})
     plt.close(figure)

@@ -1,5 +1,7 @@
 """What a figure was measured on."""
 
+from __future__ import annotations
+
 import contextlib
 import os
 import platform

@@ -1,0 +1,149 @@
+"""report.json and report.html of `tokenprune bench quality`: one file each, without outside parts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from tokenprune.bench.page import STYLE, plain, table
+from tokenprune.bench.tradeoff import FULL, NEAR, Row, Tradeoff
+from tokenprune.errors import ConfigError, MissingExtraError
+
+HEAD = ("method @ budget", "tokens", "kept", "evidence", "95 %", "NLL", "95 %", "prune ms", "prefill s")
+_TITLE = "What each method keeps"
+_READ = (
+    "Every point is a method under a budget, the mean over the cases. Evidence: share of the passages that "
+    "the answer needs which are left word for word (white space and case folded). NLL: nats per token of the "
+    "first gold answer after what is left; less is better. The broken line joins the choices that nothing "
+    "beats: fewer tokens would cost evidence (or likelihood, where no evidence is known)."
+)
+
+
+def cells(row: Row) -> tuple[str, ...]:
+    """Return a row as texts under `HEAD`; what was not measured is empty."""
+    return (
+        row.label + (" *" if row.pareto else ""),
+        f"{row.tokens:.0f}",
+        f"{row.kept:.0%}",
+        "" if row.evidence is None else f"{row.evidence:.3f}",
+        _spread(row.evidence_interval),
+        "" if row.nll is None else f"{row.nll:.3f}",
+        _spread(row.nll_interval),
+        "" if row.method == FULL else f"{row.seconds * 1e3:.1f}",
+        "" if row.prefill_seconds is None else f"{row.prefill_seconds:.3g}",
+    )
+
+
+def _spread(pair: tuple[float, float] | None) -> str:
+    return "" if pair is None else f"{pair[0]:.3f} to {pair[1]:.3f}"
+
+
+def used_columns(rows: Sequence[Row]) -> list[int]:
+    """Return the columns of `HEAD` that hold something."""
+    found = [cells(row) for row in rows]
+    return [n for n in range(len(HEAD)) if any(row[n] for row in found)]
+
+
+def write(result: Tradeoff, about: Mapping[str, Any], folder: Path) -> tuple[Path, Path]:
+    """Write both reports.
+
+    Args:
+        result: what was measured.
+        about: what the report says of itself (machine, date, command, workload, ...); goes into the JSON as
+            it is.
+        folder: made if it is not there.
+
+    Returns:
+        The paths of report.json and report.html.
+
+    Raises:
+        ConfigError: the folder cannot be written.
+        MissingExtraError: matplotlib is not installed.
+    """
+    html = page(result, about)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        text = json.dumps(plain({**about, **result.to_dict()}), indent=1)
+        (folder / "report.json").write_text(text + "\n", encoding="utf-8")
+        (folder / "report.html").write_text(html, encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"cannot write the report to {folder}: {error.strerror}") from None
+    return folder / "report.json", folder / "report.html"
+
+
+def page(result: Tradeoff, about: Mapping[str, Any]) -> str:
+    """Return the HTML report."""
+    columns = used_columns(result.rows)
+    rows = [[cells(row)[n] for n in columns] for row in result.rows]
+    chosen = [row.label == result.recommended for row in result.rows]
+    advice = (
+        f"<p><b>Recommended: {escape(result.recommended)}.</b> {escape(result.rule)}</p>"
+        if result.recommended
+        else f"<p>{escape(result.rule)}</p>"
+    )
+    meta = "<br>".join(f"{escape(str(k))}: {escape(str(v))}" for k, v in about.items())
+    return "".join(
+        [
+            f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{_TITLE}</title>',
+            f'<style>{STYLE}</style><h1>{_TITLE}</h1><p class="meta">{meta}</p><p>{escape(_READ)}</p>',
+            _plots(result.rows),
+            advice,
+            table([HEAD[n] for n in columns], rows, chosen),
+            '<p class="note">* nothing beats it. prune ms: median of the pruning alone, at the '
+            "method's first budget. prefill s: predicted for the tokens kept.</p></html>\n",
+        ]
+    )
+
+
+def _plots(rows: Sequence[Row]) -> str:
+    try:
+        import matplotlib  # noqa: F401
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("tokenprune bench quality", "measure", error.name or "matplotlib") from error
+    shown: list[tuple[str, str, tuple[float, float] | None]] = []
+    if any(row.evidence is not None for row in rows):
+        shown.append(("evidence", "share of evidence kept", (-0.02, 1.02)))
+    if any(row.nll is not None for row in rows):
+        shown.append(("nll", "nats per answer token, lower is better", None))
+    return _figure(rows, shown) if shown else '<p class="note">No evidence and no answers: no plot.</p>'
+
+
+def _figure(rows: Sequence[Row], shown: Sequence[tuple[str, str, tuple[float, float] | None]]) -> str:
+    import matplotlib.pyplot as plt
+
+    from tokenprune.bench.figures import OURS, PEERS, svg
+
+    figure, axes = plt.subplots(1, len(shown), figsize=(6.4 * len(shown), 4.2), squeeze=False)
+    colours = (OURS + PEERS) * 3
+    methods = list(dict.fromkeys(row.method for row in rows))
+    for axis, (field, label, limits) in zip(axes[0], shown, strict=True):
+        for colour, method in zip(colours, methods, strict=False):
+            points = sorted(
+                (row.tokens, getattr(row, field), getattr(row, f"{field}_interval"))
+                for row in rows
+                if row.method == method and getattr(row, field) is not None
+            )
+            if not points:
+                continue
+            xs, ys = [p[0] for p in points], [p[1] for p in points]
+            bars = [[y - p[2][0] for y, p in zip(ys, points, strict=True)]]
+            bars.append([p[2][1] - y for y, p in zip(ys, points, strict=True)])
+            style: dict[str, Any] = {"color": colour, "marker": "*" if method == FULL else "o"}
+            axis.errorbar(xs, ys, yerr=bars, ls="-", lw=0.8, ms=5, elinewidth=0.5, label=method, **style)
+        front = sorted((r.tokens, getattr(r, field)) for r in rows if r.pareto)
+        if field == shown[0][0] and front:
+            axis.plot(
+                *zip(*front, strict=True), ls="--", lw=2.2, color="#222", alpha=0.5, zorder=0, label="best"
+            )
+        axis.set(xlabel="tokens kept, mean", ylabel=label)
+        if limits is not None:
+            axis.set_ylim(*limits)
+            full = next((getattr(r, field) for r in rows if r.method == FULL), None)
+            if full is not None:
+                axis.axhline(full - NEAR, ls=":", lw=0.8, color="#888")
+    axes[0][0].legend(frameon=False, fontsize=8)
+    figure.tight_layout()
+    return svg(figure)

@@ -1,0 +1,203 @@
+"""What the report says in words, and the table of the figures: the same in the terminal and in HTML."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tokenprune.bench.decisions import NO_HEADER
+
+Report = Mapping[str, Any]
+
+_ERRORS = 10  # kinds of errors that are shown
+
+HEAD = ("", "direct", "pruned", "direct / pruned")
+# label, key of the side's figures, format
+_FIGURES = (
+    ("TTFT median, ms", "median_ttft_ms", ".1f"),
+    ("TTFT mean, ms", "mean_ttft_ms", ".1f"),
+    ("TTFT p90, ms", "p90_ttft_ms", ".1f"),
+    ("TTFT p99, ms", "p99_ttft_ms", ".1f"),
+    ("E2EL median, ms", "median_e2el_ms", ".1f"),
+    ("E2EL p99, ms", "p99_e2el_ms", ".1f"),
+    ("TPOT median, ms", "median_tpot_ms", ".2f"),
+    ("ITL median, ms", "median_itl_ms", ".2f"),
+    ("ITL p99, ms", "p99_itl_ms", ".2f"),
+    ("tokens in, median", "median_input_tokens", ".0f"),
+    ("tokens in, sum", "total_input_tokens", ".0f"),
+    ("tokens out, median", "median_output_tokens", ".0f"),
+    ("tokens in the prefix cache, sum", "total_cached_tokens", ".0f"),
+    ("requests/s", "request_throughput", ".3f"),
+    ("good requests/s", "request_goodput", ".3f"),
+    ("tokens out/s", "output_throughput", ".1f"),
+    ("measured", "completed", "d"),
+    ("failed", "failed", "d"),
+)
+_QUALITY = (
+    ("exact match", "em", "answers"),
+    ("token F1", "f1", "answers"),
+    ("answer in the text", "contains_answer", "answers"),
+    ("recall of evidence", "evidence_recall", "evidence_recall_n"),
+    ("NLL of the gold answer, nats/token", "nll", "nll_n"),
+)
+SLICE_HEAD = (
+    "",
+    "pairs",
+    "pruned",
+    "tokens kept",
+    "direct TTFT, ms",
+    "pruned TTFT, ms",
+    "prune, ms",
+    "ratio",
+    "95%",
+)
+
+
+def figure_rows(report: Report) -> list[tuple[str, str, str, str]]:
+    """Return the figures of both routes as texts; those that nobody knows are left out."""
+    direct, pruned = report["direct"], report["pruned"]
+    rows = []
+    for label, key, form in _FIGURES:
+        a, b = direct[key], pruned[key]
+        if a is None and b is None:
+            continue
+        ratio = f"{a / b:.2f}" if a and b and key not in ("completed", "failed") else ""
+        rows.append((label, _text(a, form), _text(b, form), ratio))
+    return rows
+
+
+def quality_rows(report: Report) -> list[tuple[str, str, str, str]]:
+    """Return the quality of the answers of both routes; what is not known is left out."""
+    direct, pruned = report["quality"]["direct"], report["quality"]["pruned"]
+    rows = []
+    for label, key, number in _QUALITY:
+        a, b = direct[key], pruned[key]
+        if a is None and b is None:
+            continue
+        counted = f"n = {direct[number]}" + (
+            "" if direct[number] == pruned[number] else f" and {pruned[number]}"
+        )
+        rows.append((label, _text(a, ".3f"), _text(b, ".3f"), counted))
+    return rows
+
+
+def slice_rows(slices: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
+    """Return the rows of a table by length, round or position."""
+    return [
+        (
+            part["name"] if "name" in part else f"about {part['tokens']:.0f} tokens",
+            str(part["pairs"]),
+            str(part["pruned"]),
+            _text(part["tokens_kept"], ".0%"),
+            _text(part["direct_ttft_ms"], ".1f"),
+            _text(part["pruned_ttft_ms"], ".1f"),
+            _text(part["prune_ms"], ".1f"),
+            _text(part["ttft_ratio"], ".2f"),
+            "" if part["ttft_ratio_ci"] is None else "{:.2f} to {:.2f}".format(*part["ttft_ratio_ci"]),
+        )
+        for part in slices
+    ]
+
+
+def _text(value: float | None, form: str) -> str:
+    return "" if value is None else format(value, form)
+
+
+def verdict(report: Report) -> str:
+    """Return one sentence: does the first token come sooner?"""
+    ratio, ci = report["ttft_ratio"], report["ttft_ratio_ci"]
+    if ratio is None:
+        return "Nothing can be compared: no case was measured on both routes."
+    medians = f"medians over {report['pairs']} pairs of {report['cases']} cases"
+    if ci is None:
+        said = f"The median TTFT is {_times(ratio)} with pruning"
+        return f"{said} ({medians}); one case alone does not say how sure that is."
+    sure = "95% interval of direct / pruned: {:.2f} to {:.2f}".format(*ci)
+    if ci[0] > 1:
+        return f"Pruning is FASTER: TTFT is {_times(ratio)} with pruning ({sure}; {medians})."
+    if ci[1] < 1:
+        return f"Pruning is SLOWER: TTFT is {_times(ratio)} with pruning ({sure}; {medians})."
+    told = f"No difference can be told: TTFT is {_times(ratio)} with pruning, perhaps by chance"
+    return f"{told} ({sure}; {medians})."
+
+
+def _times(ratio: float) -> str:
+    return f"{ratio:.2f} times shorter" if ratio >= 1 else f"{1 / ratio:.2f} times longer"
+
+
+def findings(report: Report) -> list[str]:
+    """Return what the figures say, one sentence each, the verdict first."""
+    said = [verdict(report)]
+    if report["ttft_difference_ms"] is not None:
+        said.append(
+            f"Paired difference of TTFT, pruned minus direct: {_between(report, 'ttft_difference_ms')}."
+        )
+        said.append(
+            f"Paired difference of E2EL, pruned minus direct: {_between(report, 'e2el_difference_ms')}."
+        )
+    if report["tokens_kept"] is not None:
+        said.append(f"Of the prompt's tokens, {report['tokens_kept']:.0%} reached the model (median).")
+    said.append(f"Break-even: {report['break_even']['text']}.")
+    if report["efficiency"] is not None:
+        said.append(
+            f"Efficiency: {report['efficiency']:.0%} of the speed-up that pruning in no time would give."
+        )
+    said += _decided(report)
+    if report["rescued"]:
+        said.append(f"{report['rescued']} prompts were too long for the model, and fitted after pruning.")
+    return said
+
+
+def _between(report: Report, key: str) -> str:
+    value, ci = report[key], report[f"{key}_ci"]
+    return f"{value:+.1f} ms" + ("" if ci is None else " (95%: {:+.1f} to {:+.1f})".format(*ci))
+
+
+def _decided(report: Report) -> list[str]:
+    decisions, regret = report["decisions"], report["regret"]
+    if not decisions:
+        return []
+    said = ["Decisions of the proxy: " + ", ".join(f"{n} {d}" for d, n in decisions.items()) + "."]
+    if set(decisions) == {NO_HEADER}:
+        return [
+            f"No answer over the proxy has {NO_HEADER.removeprefix('no ')}: is --proxy a tokenprune proxy?"
+        ]
+    if regret is None:
+        return said
+    if regret["pruned"]:
+        said.append(
+            f"Of {regret['pruned']} pruned requests {regret['pruned_slower']} were slower than unpruned "
+            f"(regret {regret['regret_pruned_ms']:.1f} ms on average)."
+        )
+    if regret["skipped"]:
+        said.append(
+            f"{regret['skipped']} requests were not pruned and took {regret['overhead_skipped_ms']:+.1f} ms "
+            "against direct (median); what pruning would have given there is not known from this run."
+        )
+    said.append(f"Against never pruning: {regret['against_never_ms']:+.1f} ms a request on average.")
+    return said
+
+
+def warnings(report: Report) -> list[str]:
+    """Return what a reader must know before believing the figures."""
+    said = list(report["notes"])
+    for side in ("direct", "pruned"):
+        figures = report[side]
+        if figures["total_input_tokens"] is None and figures["completed"]:
+            said.append(f"the server ({side}) reports no usage: tokens, TPOT and break-even are unknown")
+        cached, tokens = figures["total_cached_tokens"], figures["total_input_tokens"]
+        if report["settings"]["cache"] == "cold" and cached and tokens and cached > 0.1 * tokens:
+            said.append(
+                f"{cached} of {tokens} tokens ({side}) came from the prefix cache although --cache cold"
+            )
+    rounds = [part["prune_ms"] for part in report["by_round"]]
+    if len(rounds) > 1 and all(rounds) and min(rounds[1:]) < 0.7 * rounds[0]:
+        said.append(
+            f"pruning took {rounds[0]:.1f} ms in the first round and {min(rounds[1:]):.1f} ms later: the "
+            "proxy remembers what it has read; new prompts are like the first round, so add cases, not rounds"
+        )
+    for error in report["errors"][:_ERRORS]:
+        said.append(f"{error['count']} failed ({error['side']}, {error['kind']}): {error['message']}")
+    if len(report["errors"]) > _ERRORS:
+        said.append(f"and {len(report['errors']) - _ERRORS} more kinds of errors, which report.json lists")
+    return said
