@@ -28,10 +28,10 @@ def snippets(kind: str) -> list[str]:
     return found
 
 
-def run(command: list[str]) -> str:
+def run(command: list[str], cwd: Path = ROOT) -> str:
     path = f"{BIN}{os.pathsep}{os.environ['PATH']}"
     done = subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, timeout=240, env={**os.environ, "PATH": path}
+        command, cwd=cwd, capture_output=True, text=True, timeout=240, env={**os.environ, "PATH": path}
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -72,6 +72,17 @@ def test_own_method_snippet() -> None:
 @pytest.mark.parametrize("line", [line for code in snippets("bash") for line in code.strip().splitlines()])
 def test_command_line_runs(line: str) -> None:
     assert run([str(BIN / shlex.split(line)[0]), *shlex.split(line)[1:]]).strip()
+
+
+def test_measuring_commands_run_one_after_the_other(tmp_path: Path) -> None:
+    (code,) = snippets("measure")
+    out = [
+        run([str(BIN / shlex.split(line)[0]), *shlex.split(line)[1:]], tmp_path)
+        for line in code.strip().splitlines()
+    ]
+    assert "recommended: bm25-sentences" in out[0]
+    assert (tmp_path / "report/report.html").exists() and (tmp_path / "log.jsonl").exists()
+    assert "USD" in out[2]
 
 
 def test_configuration_is_valid(tmp_path: Path) -> None:

@@ -198,4 +198,5 @@ def test_real_pages(part, limit, check):
             whole = Pipeline([method])
             pieces = whole.pruners[0].segmenter.segment(document, get_counter()).pieces
             if get_counter().count("".join(pieces.brief or pieces.text)) > 1.2 * limit:
-                assert pruned(method, [document], limit, check).tokens_after >= 0.9 * limit
+                # a cell of a table in a table brings some ten tokens of tags: more than may be left of 64
+                assert pruned(method, [document], limit, check).tokens_after >= min(0.9 * limit, limit - 10)
