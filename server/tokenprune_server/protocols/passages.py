@@ -8,7 +8,12 @@ from tokenprune.document import detect_kind
 MAX_FRAME_PARAGRAPH = 600  # characters; an instruction is shorter than this
 _MAX_TAIL = 600  # characters after the last numbered passage that are taken for instructions
 
-_TITLE = r"(?:\(?Title:[ \t]?(?P<title>[^\n]{0,300}?)\)?[ \t]{0,4}(?:\n|\Z|(?<=\))[:：.]?[ \t]?))?"
+# Inside brackets a title may hold brackets in pairs: "(Title: Wings (1927 film)) The film ..."
+_IN_BRACKETS = r"(?:[^\n()]|\([^\n()]{0,200}\)){0,300}?"
+_TITLE = (
+    r"(?:(?P<open>\()?Title:[ \t]?(?P<title>(?(open)" + _IN_BRACKETS + r"|[^\n]{0,300}?))"
+    r"(?(open)\)(?:[ \t]{0,4}(?:\n|\Z)|[:：.]?[ \t]?)|[ \t]{0,4}(?:\n|\Z)))?"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +43,7 @@ PASSAGE_RULES: tuple[PassageRule, ...] = (
             r"^[ \t]{0,4}[#*]{0,4}[ \t]?(?:document|doc|passage|source|chunk|snippet|excerpt|result|reference"
             r"|context|article|paragraph|evidence|文档|文檔|段落|資料)"
             r"[ \t]?[\[(#]?(?P<n>\d{1,4})[\])]?[*]{0,2}[ \t]?"
-            r"(?:\(Title:[ \t]?(?P<title>[^\n]{0,300}?)\))?[ \t]?[:：.)\-]?[*]{0,2}[ \t]?",
+            r"(?:\(Title:[ \t]?(?P<title>" + _IN_BRACKETS + r")\))?[ \t]?[:：.)\-]?[*]{0,2}[ \t]?",
             re.I | re.M,
         ),
         min_count=1,
@@ -79,6 +84,13 @@ def paragraph_after(text: str, start: int, end: int) -> tuple[int, int]:
         start += 1
     cut = text.find("\n\n", start, end)
     return start, end if cut < 0 else cut
+
+
+def begins_passage(text: str, start: int, end: int) -> bool:
+    """Whether ``text[start:end]`` begins with a passage's label or tag; numbers of a list do not count."""
+    head = text[start:end].lstrip()
+    labels = (rule.label for rule in PASSAGE_RULES if not rule.min_mean)
+    return PASSAGE_TAG.match(head) is not None or any(label.match(head) for label in labels)
 
 
 def split_passages(text: str, start: int, end: int) -> tuple[str, tuple[Passage, ...]]:

@@ -11,7 +11,13 @@ from collections import deque
 from dataclasses import dataclass
 
 from tokenprune.document import detect_kind
-from tokenprune_server.protocols.passages import MAX_FRAME_PARAGRAPH, Passage, paragraph_after, split_passages
+from tokenprune_server.protocols.passages import (
+    MAX_FRAME_PARAGRAPH,
+    Passage,
+    begins_passage,
+    paragraph_after,
+    split_passages,
+)
 from tokenprune_server.protocols.shapes import IMPERATIVE, is_comment, is_edge, is_frame
 
 _MAX_QUESTION = 4000  # characters from a question mark to the end of the prompt; more is not a question
@@ -300,7 +306,7 @@ def _trim_frame(text: str, start: int, end: int, *, whole: bool) -> tuple[int, i
     marked = mark is not None or rule is not None or start == intro
     if not marked and at_start:
         at, until = paragraph_after(text, start, end)
-        if until < end and is_edge(text[at:until]):
+        if until < end and is_edge(text[at:until]) and not begins_passage(text, at, until):
             start = until
     start = _trim_start(text, start, end)
     end = start + len(_without_cue(text[start:end]))
@@ -314,7 +320,9 @@ def _trim_frame(text: str, start: int, end: int, *, whole: bool) -> tuple[int, i
 def _trim_start(text: str, start: int, end: int) -> int:
     for _ in range(5):
         at, until = paragraph_after(text, start, end)
-        if until == end or until - at > MAX_FRAME_PARAGRAPH or not _is_instruction(text, at, until):
+        if until == end or until - at > MAX_FRAME_PARAGRAPH or begins_passage(text, at, until):
+            break
+        if not _is_instruction(text, at, until):
             break
         start = until
     for _ in range(4):
