@@ -11,7 +11,7 @@ from tokenprune_server.lru import ByteLru
 
 _MAX_NAMES = 64  # models, and methods, that are known at a time
 _MAX_OTHERS = 4  # requests in flight beside an observed one: with more, its time says more of them
-_FIRST_TOKENS = 8  # observations from which times can tell a cache hit
+_FIRST_TOKENS = 2  # observations from which times can tell a cache hit
 _MIN_HIT = 32  # tokens: below two blocks neither a hit nor a miss says anything
 _TRUST_STEP = 0.3
 _SCALE_STEP = 0.1
@@ -61,6 +61,7 @@ class _Model:
         self.prefill = CurveFit(prior, quantile=_PREFILL_QUANTILE, clock=clock)
         self.trust = 0.5  # most servers keep prefixes, not all
         self.scale = 1.0
+        self.reports = False  # it has named cached tokens before
 
     def observe(self, answer: Answer) -> None:
         usage = answer.usage
@@ -72,10 +73,14 @@ class _Model:
             predicted *= usage.prompt / max(prompt, 1.0)
             prompt = float(usage.prompt)
         reported = usage.cached if usage is not None else None
+        if reported is not None:
+            self.reports = True
+        elif usage is not None and self.reports:
+            reported = 0  # vLLM leaves out what is zero
         seconds = answer.seconds
         outputs = max(0, usage.output - 1) if usage is not None and answer.whole else 0
         known = reported is not None
-        if reported is None and answer.others <= _MAX_OTHERS and len(self.prefill) >= _FIRST_TOKENS:
+        if reported is None and answer.others == 0 and len(self.prefill) >= _FIRST_TOKENS:
             seconds_in = seconds - outputs * self.prefill.latest.per_output_s
             reported = self._inferred(prompt, predicted, seconds_in)
         if reported is not None and max(predicted, reported) >= _MIN_HIT:

@@ -15,7 +15,9 @@ from tokenprune.arrays import FloatArray
 _PER_OCTAVE = 32  # observations kept for prompts of n to 2n tokens, the latest ones
 _REFIT_EVERY = 8  # new observations, once there are four times as many
 _ITERATIONS = 12  # of reweighting; the weights have settled by then
-_PRIOR_WEIGHT = 0.3  # about one observation that is far off the curve
+# Of the prior, in observations that are far off the curve. Where prompts of few lengths were seen, a line and
+# a parabola fit alike, but only the line says something sensible about other lengths.
+_PRIOR_WEIGHT = np.array([0.3, 0.3, 30.0, 0.3])
 _SMALLEST_RESIDUAL = 0.02  # relative; below it all residuals weigh alike
 _UNITS = np.array([1.0, 1e3, 1e6, 1e2])  # of the columns: the solution is in seconds of comparable size
 
@@ -51,10 +53,10 @@ class CurveFit:
 
     It minimises the quantile loss of the relative residuals (Koenker and Bassett 1978, by iteratively
     reweighted least squares) with non-negative coefficients and a weak quadratic pull to a prior. A quantile
-    is robust: of observations that waited in a queue, ran beside others or met a cold start, any number above
-    the curve pull no more than one that is just above it. A quantile below one half also leans to what was not
-    delayed. Observations are kept per octave of tokens, so that many short requests do not displace the few
-    long ones, and are forgotten after ``max_age_s``.
+    is robust: how far above the curve an observation lies does not matter, be it that it waited in a queue,
+    ran beside others or met a cold start. A quantile below one half also leans to what was not delayed.
+    Observations are kept per octave of tokens, so that many short requests do not displace the few long ones,
+    and are forgotten after ``max_age_s``.
 
     Args:
         prior: what is believed before anything is seen.
