@@ -17,7 +17,8 @@ _REFIT_EVERY = 8  # new observations, once there are four times as many
 _ITERATIONS = 12  # of reweighting; the weights have settled by then
 # Of the prior, in observations that are far off the curve. Where prompts of few lengths were seen, a line and
 # a parabola fit alike, but only the line says something sensible about other lengths.
-_PRIOR_WEIGHT = np.array([0.3, 0.3, 30.0, 0.3])
+_PRIOR_WEIGHT = np.array([0.3, 0.3, 3.0, 0.3])
+_JITTER = 1e-10  # keeps columns that are all but parallel apart
 _SMALLEST_RESIDUAL = 0.02  # relative; below it all residuals weigh alike
 _UNITS = np.array([1.0, 1e3, 1e6, 1e2])  # of the columns: the solution is in seconds of comparable size
 
@@ -142,6 +143,8 @@ def _non_negative(a: FloatArray, b: FloatArray) -> FloatArray:
 
     Tries which x are zero until the conditions of Karush, Kuhn and Tucker hold, the likeliest choices first.
     """
+    scale = 1.0 / np.sqrt(a.diagonal())
+    a, b = a * np.outer(scale, scale) + _JITTER * np.eye(len(b)), b * scale
     for size in range(len(b), 0, -1):
         for chosen in itertools.combinations(range(len(b)), size):
             rows = list(chosen)
@@ -150,5 +153,5 @@ def _non_negative(a: FloatArray, b: FloatArray) -> FloatArray:
             slope = a @ x - b
             slope[rows] = 0.0
             if (x >= 0).all() and (slope >= -1e-9 * np.abs(b)).all():
-                return x
+                return np.asarray(x * scale)
     return np.zeros(len(b))
