@@ -17,8 +17,9 @@ _REFIT_EVERY = 8  # new observations, once there are four times as many
 _ITERATIONS = 12  # of reweighting; the weights have settled by then
 # Of the prior, in observations that are far off the curve. Where prompts of few lengths were seen, a line and
 # a parabola fit alike, but only the line says something sensible about other lengths.
-_PRIOR_WEIGHT = np.array([0.3, 0.3, 3.0, 0.3])
-_JITTER = 1e-10  # keeps columns that are all but parallel apart
+_PRIOR_WEIGHT = np.array([0.3, 0.5, 3.0, 0.3])
+_JITTER_S = 0.02  # of any measured time; short prompts must not say what long ones cost by it
+_APART = 1e-10  # keeps columns that are all but parallel apart
 _SMALLEST_RESIDUAL = 0.02  # relative; below it all residuals weigh alike
 _UNITS = np.array([1.0, 1e3, 1e6, 1e2])  # of the columns: the solution is in seconds of comparable size
 
@@ -127,12 +128,13 @@ class CurveFit:
         # A machine may be a hundred times faster or slower than the prior: the pull is relative to either.
         rate = float(np.median(seconds / np.maximum(tokens, 1.0))) * _UNITS[1]
         pull = _PRIOR_WEIGHT / np.maximum(np.maximum(prior, prior[1]), rate) ** 2
-        x, weights = columns / seconds[:, None], np.ones(len(rows))
+        scale = seconds + _JITTER_S
+        x, y, weights = columns / scale[:, None], seconds / scale, np.ones(len(rows))
         solution = prior
         for _ in range(_ITERATIONS):
             weighted = x * weights[:, None]
-            solution = _non_negative(x.T @ weighted + np.diag(pull), weighted.sum(axis=0) + pull * prior)
-            residuals = 1.0 - x @ solution
+            solution = _non_negative(x.T @ weighted + np.diag(pull), y @ weighted + pull * prior)
+            residuals = y - x @ solution
             side = np.where(residuals > 0, self._quantile, 1.0 - self._quantile)
             weights = side / np.maximum(np.abs(residuals), _SMALLEST_RESIDUAL)
         return Curve(*(float(value) for value in solution / _UNITS))
@@ -144,7 +146,7 @@ def _non_negative(a: FloatArray, b: FloatArray) -> FloatArray:
     Tries which x are zero until the conditions of Karush, Kuhn and Tucker hold, the likeliest choices first.
     """
     scale = 1.0 / np.sqrt(a.diagonal())
-    a, b = a * np.outer(scale, scale) + _JITTER * np.eye(len(b)), b * scale
+    a, b = a * np.outer(scale, scale) + _APART * np.eye(len(b)), b * scale
     for size in range(len(b), 0, -1):
         for chosen in itertools.combinations(range(len(b)), size):
             rows = list(chosen)

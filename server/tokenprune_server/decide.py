@@ -43,20 +43,20 @@ class Cost:
 
     def gain_s(self) -> float:
         """Seconds by which the first token comes earlier when the prompt is pruned."""
-        return self.gain_cold_s() - (self._pruned_s(self.cached_tokens_lost) - self._pruned_s(0.0))
+        unpruned = self.prompt_tokens - self.cached_tokens
+        return self._faster_s(unpruned, unpruned - self.saved_tokens + self.cached_tokens_lost)
 
     def gain_cold_s(self) -> float:
-        """The same if the pruned prompt found all in the cache that the unpruned one finds."""
-        whole = self.prefill.seconds(self.prompt_tokens - self.cached_tokens)
-        return whole - self._pruned_s(0.0) - self.prune_s
+        """The same if nothing were cached."""
+        return self._faster_s(self.prompt_tokens, self.prompt_tokens - self.saved_tokens)
 
     def reuse_loss_s(self) -> float:
         """Seconds by which a next question about the same documents is expected to be later."""
         left = self.prompt_tokens - self.reuse_tokens
         return self.reuse * (self.prefill.seconds(self.prompt_tokens) - self.prefill.seconds(left))
 
-    def _pruned_s(self, lost: float) -> float:
-        return self.prefill.seconds(self.prompt_tokens - self.cached_tokens - self.saved_tokens + lost)
+    def _faster_s(self, unpruned: float, pruned: float) -> float:
+        return self.prefill.seconds(unpruned) - self.prefill.seconds(pruned) - self.prune_s
 
 
 @dataclass(frozen=True, slots=True)

@@ -233,6 +233,14 @@ class Gate:
         )
         return Weighing(cost, at, cached, per_byte)
 
+    def unweighed(self, history: History, protocol: Protocol, body: Body) -> Expected | None:
+        """What to expect of a request that goes unpruned for another reason than its cost."""
+        if len(history.prompts) != 1:
+            return None
+        raw = prompt_bytes(protocol.prompts(body)[0])
+        cached = self.ledger.cached_bytes(history.seed, raw)
+        return Expected(model_name(body), len(raw) / _BYTES_PER_TOKEN, cached / _BYTES_PER_TOKEN)
+
     def weigh_again(
         self, weighing: "Weighing", history: History, body: Body, protocol: Protocol, saved: int
     ) -> "Weighing":

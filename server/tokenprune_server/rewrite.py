@@ -190,7 +190,11 @@ class Rewriter:
         request, history, base = plan.request, plan.history, plan.base
         changed = base != request.body
         body = request.protocol.insert_contexts(base, plan.contexts) if plan.contexts and changed else base
-        expected = plan.weighing.unpruned(model_name(body)) if plan.weighing is not None else None
+        expected = None
+        if plan.weighing is not None:
+            expected = plan.weighing.unpruned(model_name(body))
+        elif plan.jobs and not plan.contexts:
+            expected = self._gate.unweighed(history, request.protocol, body)
         before, after = (plan.before, plan.unpruned) if plan.tokens or changed else (0, 0)
         receipt = history.receipt
         if plan.results and changed:
