@@ -2,7 +2,6 @@
 
 import json
 import re
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -57,7 +56,7 @@ class AnswerWatch:
         body: Body,
         others: int,
         on_start: Callable[[], None],
-        clock: Callable[[], float] = time.perf_counter,
+        clock: Callable[[], float],
     ) -> None:
         self.expected = expected
         self._others, self._on_start, self._clock = others, on_start, clock

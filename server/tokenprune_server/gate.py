@@ -136,8 +136,9 @@ class Gate:
         clock: seconds, monotonic.
     """
 
-    def __init__(self, settings: ServerSettings, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, settings: ServerSettings, clock: Callable[[], float] = time.perf_counter) -> None:
         self.on = settings.gate == "on"
+        self.clock = clock
         self._reuse_prior = settings.reuse_prior
         self.ledger = Ledger(settings.ledger_max_bytes, settings.ledger_ttl_s, clock)
         self.costs = CostModel(settings.prefill_tokens_per_s, settings.prune_tokens_per_s, _KEEP_PRIOR, clock)

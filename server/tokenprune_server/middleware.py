@@ -187,7 +187,11 @@ class PruneMiddleware:
             gate.ledger.filled(record)
         else:
             watch = AnswerWatch(
-                outcome.expected, request.body, gate.in_flight, lambda: gate.ledger.filled(record)
+                outcome.expected,
+                request.body,
+                gate.in_flight,
+                lambda: gate.ledger.filled(record),
+                gate.clock,
             )
             send = watch.passing(send)
         gate.in_flight += 1

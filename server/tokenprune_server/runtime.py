@@ -1,6 +1,8 @@
 """What the middleware and the admin app share."""
 
 import logging
+import time
+from collections.abc import Callable
 
 from tokenprune.config import Config, load_config
 from tokenprune.errors import ConfigError, MissingExtraError, ModelError, UnknownNameError
@@ -17,20 +19,30 @@ log = logging.getLogger("tokenprune.server")
 
 
 class Runtime:
-    """Configuration, settings, receipts, metrics and the pruning threads of one server.
+    """Configuration, settings, receipts, metrics, the gate and the pruning threads of one server.
+
+    Args:
+        config: the library's configuration.
+        settings: server settings; those of ``config.server`` and the environment when None.
+        clock: seconds, monotonic: by it the gate measures prunes and answers.
 
     Raises:
         ConfigError: a wrong setting, or a default pipeline that does not exist.
     """
 
-    def __init__(self, config: Config, settings: ServerSettings | None = None) -> None:
+    def __init__(
+        self,
+        config: Config,
+        settings: ServerSettings | None = None,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
         self.config = config
         self.settings = settings if settings is not None else ServerSettings.load(config.server)
         self._check_pipeline()
         self.receipts = ReceiptStore(self.settings.receipts_max_count, self.settings.receipts_max_bytes)
         self.metrics = Metrics()
         self.pool = PrunePool(self.settings.workers, self.settings.queue)
-        self.gate = Gate(self.settings)
+        self.gate = Gate(self.settings, clock)
         self.rewriter = Rewriter(config, self.settings, self.receipts, self.gate)
         self.warming_up = False
         self.broken: str | None = None  # why the default pipeline cannot be used
