@@ -5,6 +5,7 @@ import json
 import logging
 import time
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from tokenprune.config import Config
@@ -178,27 +179,22 @@ class PruneMiddleware:
         if request is None or not gate.on:
             await self.app(scope, receive, send)
             return
-        record = outcome.record
-        if record is None:
-            record = gate.untouched(request.protocol, request.body, request.options)
-        gate.ledger.commit(record)
-        watch = None
-        if outcome.expected is None:
-            gate.ledger.filled(record)
-        else:
-            watch = AnswerWatch(
-                outcome.expected,
-                request.body,
-                gate.in_flight,
-                lambda: gate.ledger.filled(record),
-                gate.clock,
-            )
+        record, watch = outcome.record, None
+        if record is not None:
+            gate.ledger.commit(record)
+        if outcome.expected is not None and record is not None:
+            filled = partial(gate.ledger.filled, record)
+            watch = AnswerWatch(outcome.expected, request.body, gate.in_flight, filled, gate.clock)
             send = watch.passing(send)
+        elif record is not None:
+            gate.ledger.filled(record)
         gate.in_flight += 1
         try:
             await self.app(scope, receive, send)
         finally:
             gate.in_flight -= 1
+            if record is None:  # noted when it delays nobody
+                gate.ledger.commit(gate.untouched(request.protocol, request.body, request.options))
             seen = watch.result() if watch is not None else None
             if watch is not None and seen is not None:
                 gate.costs.answered(seen)
