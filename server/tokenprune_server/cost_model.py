@@ -16,9 +16,10 @@ _MIN_HIT = 32  # tokens: below two blocks neither a hit nor a miss says anything
 _TRUST_STEP = 0.3
 _SCALE_STEP = 0.1
 _KEEP_STEP = 0.1
-_PREFILL_QUANTILE = 0.3
+_QUANTILE = 0.3
+_SURE = 5  # prunes before a method may be found slower than the prior: the first ones often are
 _PRUNE_BASE_S = 0.005
-_PRUNE_MAX_AGE_S = 600.0  # a pruner that was slow once, and is not used since, gets another chance
+_PRUNE_MAX_AGE_S = 300.0  # a pruner that was slow, and is not used since, gets another chance
 _OUTPUT_S = 0.02  # prior of a token of the answer
 
 
@@ -58,7 +59,7 @@ class _Model:
     """What is known of one model of the upstream."""
 
     def __init__(self, prior: Curve, clock: Callable[[], float]) -> None:
-        self.prefill = CurveFit(prior, quantile=_PREFILL_QUANTILE, clock=clock)
+        self.prefill = CurveFit(prior, quantile=_QUANTILE, clock=clock)
         self.trust = 0.5  # most servers keep prefixes, not all
         self.scale = 1.0
         self.reports = False  # it has named cached tokens before
@@ -107,7 +108,7 @@ class _Method:
     """What is known of one pruning method."""
 
     def __init__(self, prior: Curve, keep: float, clock: Callable[[], float]) -> None:
-        self.seconds = CurveFit(prior, max_age_s=_PRUNE_MAX_AGE_S, clock=clock)
+        self.seconds = CurveFit(prior, quantile=_QUANTILE, max_age_s=_PRUNE_MAX_AGE_S, clock=clock)
         self.keep = keep
 
 
@@ -157,8 +158,13 @@ class CostModel:
         return self._model(model).trust
 
     def pruning_s(self, method: str, tokens: float) -> float:
-        """Seconds that pruning documents of so many tokens takes."""
-        return self._method(method).seconds.curve().seconds(tokens)
+        """Seconds that pruning documents of so many tokens takes.
+
+        Only pruning tells how long it takes: what a few prunes say against it is not believed yet.
+        """
+        fit = self._method(method).seconds
+        learned, prior = fit.curve().seconds(tokens), self._prune_prior.seconds(tokens)
+        return learned if len(fit) >= _SURE else min(learned, prior)
 
     def keep_ratio(self, method: str) -> float:
         """Which share of its documents' tokens a method keeps when it decides by itself."""

@@ -114,6 +114,18 @@ def test_pruning_is_learned_per_method(costs):
     assert costs.keep_ratio("asked") == 0.5
 
 
+def test_a_slow_start_does_not_end_pruning():
+    now = [0.0]
+    costs = CostModel(1000.0, 20_000.0, 0.5, lambda: now[0])
+    for _ in range(4):
+        costs.pruned("x", 400, 9.0, 100)
+    assert costs.pruning_s("x", 400) == pytest.approx(0.025)
+    costs.pruned("x", 400, 9.0, 100)
+    assert costs.pruning_s("x", 400) > 4
+    now[0] += 301  # nobody has pruned since
+    assert costs.pruning_s("x", 400) == pytest.approx(0.025)
+
+
 def test_memory_is_bounded_and_threads_are_safe(costs):
     def teach(start):
         for n in range(200):
