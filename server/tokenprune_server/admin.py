@@ -22,7 +22,9 @@ from tokenprune_server.types import ASGIApp
 
 log = logging.getLogger("tokenprune.server")
 
-PATHS = frozenset({"/v1/prune", "/healthz", "/readyz", "/metrics", "/playground", "/playground/names"})
+PATHS = frozenset(
+    {"/v1/prune", "/v1/cost-model", "/healthz", "/readyz", "/metrics", "/playground", "/playground/names"}
+)
 PREFIXES = ("/v1/receipts/",)
 _OPEN_PATHS = frozenset({"/healthz", "/readyz", "/metrics", "/playground", "/playground/names"})
 _READY_TIMEOUT_S = 5.0
@@ -95,6 +97,10 @@ def create_admin_app(runtime: Runtime, inner: ASGIApp) -> FastAPI:
         if stored is None:
             return _error(404, f"no receipt {receipt_id!r}: it never was, or newer ones have displaced it")
         return JSONResponse(await asyncio.to_thread(stored.to_dict))
+
+    @app.get("/v1/cost-model")
+    async def cost_model() -> Response:
+        return JSONResponse(await asyncio.to_thread(runtime.gate.to_dict))
 
     @app.get("/healthz")
     async def healthz() -> dict[str, str]:

@@ -1,6 +1,9 @@
 """Prometheus metrics of the proxy, in a registry of their own."""
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Summary, generate_latest
+
+from tokenprune_server.answer import Expected
+from tokenprune_server.cost_model import Answer
 
 _PRUNE_BUCKETS = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 _PROXY_BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5)
@@ -57,6 +60,20 @@ class Metrics:
             "tokenprune_receipt_bytes", "Estimated bytes held by kept receipts", registry=self.registry
         )
 
+        self._saved = Summary(
+            "tokenprune_saved_seconds",
+            "By how much pruning brought the first token forward, pruning time taken off: as the gate "
+            "predicted it, and as observed against the predicted time without pruning (pruned requests)",
+            ["source"],
+            registry=self.registry,
+        )
+        self._cached = Counter(
+            "tokenprune_cached_tokens",
+            "Tokens in the upstream's prefix cache, predicted and reported (where the usage reports them)",
+            ["source"],
+            registry=self.registry,
+        )
+
     def decided(self, decision: str, seconds: float, tried: bool) -> None:
         """Count a request; its time goes to the prune histogram if pruning was tried, else to the proxy's."""
         self._requests.labels(decision).inc()
@@ -71,6 +88,16 @@ class Metrics:
     def first_byte(self, decision: str, seconds: float) -> None:
         """Time to the first byte of the body, by outcome (pruned, skipped, failed)."""
         self._ttft.labels(decision.partition(":")[0]).observe(seconds)
+
+    def gated(self, expected: Expected, answer: Answer) -> None:
+        """Compare what the gate predicted with what happened."""
+        usage = answer.usage
+        if usage is not None and usage.cached is not None:
+            self._cached.labels("predicted").inc(expected.cached_tokens)
+            self._cached.labels("reported").inc(usage.cached)
+        if expected.gain_s is not None and not answer.whole:
+            self._saved.labels("predicted").observe(expected.gain_s)
+            self._saved.labels("observed").observe(expected.unpruned_s - answer.seconds - expected.prune_s)
 
     def upstream_error(self, kind: str) -> None:
         """Count a failure of the upstream."""

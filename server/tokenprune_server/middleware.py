@@ -5,9 +5,11 @@ import json
 import logging
 import time
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from tokenprune.config import Config
+from tokenprune_server.answer import AnswerWatch
 from tokenprune_server.body import (
     ClientGone,
     Replay,
@@ -17,8 +19,9 @@ from tokenprune_server.body import (
     read_body,
     rewritten_headers,
 )
-from tokenprune_server.decide import Facts, failed, skip_reason, skipped
+from tokenprune_server.decide import PRUNED, Facts, decide, failed, skipped
 from tokenprune_server.errors import RequestError, send_error
+from tokenprune_server.json_body import UnfitJsonError, parse, serialise
 from tokenprune_server.model_lengths import ModelLengths
 from tokenprune_server.options import (
     NO_OPTIONS,
@@ -29,7 +32,7 @@ from tokenprune_server.options import (
 )
 from tokenprune_server.paths import route_path
 from tokenprune_server.protocols import BY_ROUTE, Protocol
-from tokenprune_server.rewrite import Outcome, Request, UnfitJsonError, parse, plain_body, serialise
+from tokenprune_server.request import Outcome, Request, plain_body
 from tokenprune_server.runtime import Runtime
 from tokenprune_server.settings import ServerSettings
 from tokenprune_server.types import ASGIApp, Headers, Message, Receive, Scope, Send
@@ -45,11 +48,15 @@ _TOO_LONG = (
 
 @dataclass(frozen=True, slots=True)
 class _Result:
-    """What goes on: the body (None: as it was read), and what the response headers say."""
+    """What goes on: the body (None: as it was read), and what the response headers say.
+
+    ``request`` is None for what is not ours to read.
+    """
 
     outcome: Outcome
     body: bytes | None
     tried: bool
+    request: Request | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,9 +169,36 @@ class PruneMiddleware:
             scope = {**scope, "headers": rewritten_headers(scope["headers"], len(result.body))}
         answer = self._answering(send, result.outcome, arrived, started, tried=result.tried)
         try:
-            await self.app(scope, replay, answer)
+            await self._forward(result, scope, replay, answer)
         finally:
             replay.close()
+
+    async def _forward(self, result: _Result, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the request on, note in the ledger that it was, and learn from the answer."""
+        gate, outcome, request = self.runtime.gate, result.outcome, result.request
+        if request is None or not gate.on:
+            await self.app(scope, receive, send)
+            return
+        record, watch = outcome.record, None
+        if record is not None:
+            gate.ledger.commit(record)
+        if outcome.expected is not None and record is not None:
+            filled = partial(gate.ledger.filled, record)
+            watch = AnswerWatch(outcome.expected, request.body, gate.in_flight, filled, gate.clock)
+            send = watch.passing(send)
+        elif record is not None:
+            gate.ledger.filled(record)
+        gate.in_flight += 1
+        try:
+            await self.app(scope, receive, send)
+        finally:
+            gate.in_flight -= 1
+            if record is None:  # noted when it delays nobody
+                gate.ledger.commit(gate.untouched(request.protocol, request.body, request.options))
+            seen = watch.result() if watch is not None else None
+            if watch is not None and seen is not None:
+                gate.costs.answered(seen)
+                self.runtime.metrics.gated(watch.expected, seen)
 
     async def _consider(
         self, protocol: Protocol, headers: Headers, raw: bytes, receive: Receive
@@ -181,17 +215,17 @@ class PruneMiddleware:
             body_bytes=read.size,
             min_body_bytes=None if options.contexts or options.name else self._min_body,
         )
-        reason_now = skip_reason(facts)
-        if reason_now is None:
+        decision = decide(facts)
+        if decision == PRUNED:
             authorization = [(name, value) for name, value in headers if name == b"authorization"]
             model_len = await self._lengths.get(read.body.get("model"), authorization)
             request = replace(request, model_len=model_len)
             # Asked last, with no await between it and the submission, so that the limit holds.
-            reason_now = skip_reason(replace(facts, waiting=pool.waiting, max_waiting=pool.max_waiting))
-        if reason_now is not None:
+            decision = decide(replace(facts, waiting=pool.waiting, max_waiting=pool.max_waiting))
+        if decision != PRUNED:
             new = serialise(plain_body(request)) if read.has_options else None
             message = body_message(raw if new is None else new)
-            return _Result(Outcome(skipped(reason_now)), new, False), Replay([message], receive)
+            return _Result(Outcome(decision), new, False, request), Replay([message], receive)
         outcome, pending = await self._prune(request, receive)
         try:
             new = self._rewritten(request, outcome, read.has_options)
@@ -202,7 +236,7 @@ class PruneMiddleware:
             self.runtime.broken = None  # what could not be loaded at the start can be used by now
         tried = not outcome.decision.startswith("skipped:")
         message = body_message(raw if new is None else new)
-        return _Result(outcome, new, tried), Replay([message], receive, pending)
+        return _Result(outcome, new, tried, request), Replay([message], receive, pending)
 
     def _rewritten(self, request: Request, outcome: Outcome, has_options: bool) -> bytes | None:
         """The body to send on, None for the original; raises RequestFailed when there is none."""

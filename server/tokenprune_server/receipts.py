@@ -2,12 +2,12 @@
 
 import secrets
 import threading
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from tokenprune.receipt import PruneResult
+from tokenprune_server.lru import ByteLru, text_bytes
 
 _BYTES_PER_UNIT = 64  # five 8-byte columns and two references
 _BYTES_PER_RECEIPT = 2000  # the objects around them, generously
@@ -43,10 +43,8 @@ class ReceiptStore:
     """Thread-safe LRU of receipts; the oldest leave when the count or the bytes exceed the limits."""
 
     def __init__(self, max_count: int, max_bytes: int) -> None:
-        self._max_count, self._max_bytes = max_count, max_bytes
         self._lock = threading.Lock()
-        self._items: OrderedDict[str, StoredReceipt] = OrderedDict()
-        self._bytes = 0
+        self._items: ByteLru[str, StoredReceipt] = ByteLru(max_bytes, max_count)
 
     def __len__(self) -> int:
         return len(self._items)
@@ -54,34 +52,21 @@ class ReceiptStore:
     @property
     def bytes(self) -> int:
         """Estimated bytes held."""
-        return self._bytes
+        return self._items.bytes
 
     def put(self, query: str, results: Sequence[PruneResult]) -> str:
         """Keep a receipt and return its new id; one larger than the whole store is not kept."""
-        size = _BYTES_PER_RECEIPT + _size(query)
+        size = _BYTES_PER_RECEIPT + text_bytes(query)
         for result in results:
-            size += sum(_size(document.text) for document in result.originals.values())
-            size += sum(_size(document.text) for document in result.documents)
+            size += sum(text_bytes(document.text) for document in result.originals.values())
+            size += sum(text_bytes(document.text) for document in result.documents)
             size += sum(_BYTES_PER_UNIT * len(receipt.units) for receipt in result.receipts)
         receipt = StoredReceipt(f"rcpt_{secrets.token_urlsafe(12)}", query, tuple(results), size)
         with self._lock:
-            if size <= self._max_bytes and self._max_count > 0:
-                self._items[receipt.id] = receipt
-                self._bytes += size
-            while self._bytes > self._max_bytes or len(self._items) > self._max_count:
-                _, old = self._items.popitem(last=False)
-                self._bytes -= old.size
+            self._items.put(receipt.id, receipt, size)
         return receipt.id
 
     def get(self, receipt_id: str) -> StoredReceipt | None:
         """The receipt, marked as recently used, or None when unknown or already displaced."""
         with self._lock:
-            receipt = self._items.get(receipt_id)
-            if receipt is not None:
-                self._items.move_to_end(receipt_id)
-            return receipt
-
-
-def _size(text: str) -> int:
-    """Bytes that CPython needs for the characters at most."""
-    return len(text) if text.isascii() else 4 * len(text)
+            return self._items.get(receipt_id)

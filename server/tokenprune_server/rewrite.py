@@ -1,12 +1,9 @@
 """From a parsed request body to a pruned one: locate, decide, prune, put back. Blocking; runs in a thread."""
 
 import dataclasses
-import json
 import logging
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from tokenprune.budget import Budget
 from tokenprune.config import Config
@@ -16,9 +13,12 @@ from tokenprune.receipt import PruneResult
 from tokenprune.tokens import TokenCounter, get_counter
 from tokenprune_server.decide import PRUNED, Facts, failed, skip_reason, skipped
 from tokenprune_server.errors import RequestError
-from tokenprune_server.options import Options
-from tokenprune_server.protocols.base import Body, Context, Job, Protocol, Rules, Span, estimate_tokens
+from tokenprune_server.gate import Gate, History, model_name
+from tokenprune_server.ledger import Record
+from tokenprune_server.plan import Plan, Shared
+from tokenprune_server.protocols.base import Body, Context, Job, Located, Path, Rules, Span, estimate_tokens
 from tokenprune_server.receipts import ReceiptStore
+from tokenprune_server.request import Outcome, Request
 from tokenprune_server.settings import ServerSettings
 
 log = logging.getLogger("tokenprune.server")
@@ -27,48 +27,6 @@ _TOKENS_PER_MESSAGE = 8  # role, separators and the like that chat templates add
 _TOKENS_PER_CONTEXT = 12  # the label of a context passage
 _SURELY_TOO_LONG = 16  # characters per token of the model's context beyond which nothing need be counted
 _FRAME = 16  # the rest of a chat template
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """A request as the middleware hands it over.
-
-    Attributes:
-        protocol: the adapter of its route.
-        body: the parsed body without our options; never changed in place.
-        options: what the request asks of us.
-        raw_bytes: size of the (decoded) body, an upper bound of its tokens.
-        model_len: context of the model in tokens; None when nobody knows.
-    """
-
-    protocol: Protocol
-    body: Body
-    options: Options
-    raw_bytes: int
-    model_len: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What became of a request.
-
-    Attributes:
-        decision: ``pruned``, ``skipped:REASON`` or ``failed:REASON``.
-        body: the body to send on; None: the original.
-        tokens_before: tokens of the documents as they came.
-        tokens_after: tokens of the documents as they go.
-        receipt: id under which the receipt is kept, when pruned.
-        too_long: tokens of the prompt when the original does not fit the model's context, else None.
-        detail: why it failed, for the error message of fail-closed.
-    """
-
-    decision: str
-    body: Body | None = None
-    tokens_before: int = 0
-    tokens_after: int = 0
-    receipt: str | None = None
-    too_long: int | None = None
-    detail: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +41,8 @@ class _Room:
 class Rewriter:
     """Prunes request bodies; thread-safe."""
 
-    def __init__(self, config: Config, settings: ServerSettings, receipts: ReceiptStore) -> None:
-        self._config, self._settings, self._receipts = config, settings, receipts
+    def __init__(self, config: Config, settings: ServerSettings, receipts: ReceiptStore, gate: Gate) -> None:
+        self._config, self._settings, self._receipts, self._gate = config, settings, receipts, gate
 
     def warm_up(self) -> None:
         """Load what the default pipeline needs, so that the first request does not wait for it."""
@@ -121,92 +79,206 @@ class Rewriter:
         options, settings = request.options, self._settings
         fences = settings.prune_code_fences if options.code_fences is None else options.code_fences
         rules = Rules(settings.min_document_tokens, prune_code_fences=fences, query=options.query)
-        contexts = options.context_documents()
         located = request.protocol.locate(request.body, rules)
-        jobs = [job for job in located.jobs if job.spans]
-        query = located.jobs[0].query if located.jobs else rules.query
-        if contexts and not jobs:
-            jobs = [Job(query, ())]
         # A wrong pipeline name is an error even when there is nothing to prune today.
-        name = options.name
-        if name is not None:
-            self._check(name)
-        facts = Facts(
-            documents=sum(len(job.spans) for job in jobs) + len(contexts),
-            short_documents=located.short,
-            few_shot=located.few_shot,
-            whole_text=any(job.whole_text for job in jobs),
-            has_query=any(job.query is not None for job in jobs),
-        )
-        reason = skip_reason(facts)
+        if options.name is not None:
+            self._check(options.name)
+        history = self._gate.history(request.protocol, request.body, options)
+        if any(job.whole_text for job in located.jobs):
+            history = history.forgotten()  # what earlier questions did not need is needed now
+        plan = self._plan(request, located, history)
+        reason = skip_reason(plan.facts)
         if reason is not None:
-            return Outcome(skipped(reason))
-        jobs = [job for job in jobs if job.query is not None]
-        counter = get_counter(self._config.tokenizer)
-        per_job = [_count(counter, [span.text for span in job.spans]) for job in jobs]
-        per_job[0] += _count(counter, [context.text for context in contexts])
-        # A budget holds for a prompt; of a batch the largest one decides for all.
-        tokens, largest = sum(per_job), max(per_job)
-        room = self._room(request, largest)
-        budget = _budget(options.budget, largest, room)
-        facts = dataclasses.replace(
-            facts,
-            document_tokens=largest,
-            min_tokens=settings.min_document_tokens,
-            budget_tokens=budget.limit(largest) if budget is not None else None,
-            room_tokens=room.documents if room is not None and room.overflow else None,
-        )
-        reason = skip_reason(facts)
-        too_long = room.prompt if room is not None and room.overflow else None
-        if reason is not None:
-            return Outcome(skipped(reason), None, tokens, tokens)
+            return self._unpruned(plan, reason)
         try:
-            return self._prune(request, jobs, contexts, budget, too_long)
+            return self._prune(plan)
         except RequestError:
             raise
         except Exception as error:
             # Whatever a pruner raises, the request must not be lost: it is logged, counted and visible.
             log.exception("pruning failed")
-            detail = f"{type(error).__name__}: {error}"
-            return Outcome(failed(type(error).__name__), None, tokens, tokens, None, too_long, detail)
+            tokens, detail = plan.before, f"{type(error).__name__}: {error}"
+            decision = failed(type(error).__name__)
+            return Outcome(decision, None, tokens, tokens, too_long=plan.too_long, detail=detail)
 
-    def _prune(
-        self,
-        request: Request,
-        jobs: Sequence[Job],
-        contexts: Sequence[Context],
-        budget: Budget | None,
-        too_long: int | None,
-    ) -> Outcome:
+    def _plan(self, request: Request, located: Located, history: History) -> Plan:
+        """Sort, count and weigh the documents, as far as it takes to decide."""
         options = request.options
-        pipeline = self._config.build(options.name or self._settings.pipeline, options.output)
-        edits: list[tuple[Span, str]] = []
+        contexts = options.context_documents()
+        jobs = [job for job in history.open(located.jobs) if job.spans]
+        opened = sum(len(job.spans) for job in jobs)
+        if contexts and not jobs:
+            jobs = [Job(located.jobs[0].query if located.jobs else options.query, ())]
+        facts = Facts(
+            documents=opened + len(contexts),
+            short_documents=located.short,
+            few_shot=located.few_shot,
+            whole_text=any(job.whole_text for job in jobs),
+            has_query=any(job.query is not None for job in jobs),
+            replayed=sum(len(job.spans) for job in located.jobs) - opened,
+            obliged=history.explicit,
+        )
+        plan = Plan(request, history, contexts, tuple(jobs), facts)
+        if skip_reason(facts) is not None:
+            return plan
+        jobs = [job for job in jobs if job.query is not None]
+        counter = get_counter(self._config.tokenizer)
+        spans = [span for job in jobs for span in job.spans]
+        sizes = self._gate.ledger.tokens(
+            [span.text for span in spans], lambda texts: counter.count_many(texts).tolist()
+        )
+        tokens = dict(zip(spans, sizes, strict=True))
+        beside = _count(counter, [context.text for context in contexts])
+        # A budget holds for a prompt; of a batch the largest one decides for all.
+        sizes = [sum(tokens[span] for span in job.spans) for job in jobs]
+        sizes[0] += beside
+        largest = max(sizes)
+        main = jobs[sizes.index(largest)]
+        room = self._room(dataclasses.replace(request, body=history.replay(request.body)), largest)
+        overflow = room is not None and room.overflow
+        before, after = history.beside(main)
+        asked = _left(options.budget, largest, before, after)
+        budget = _budget(asked, largest, room)
+        if before and _too_little(
+            budget, options.budget, largest, before, self._settings.min_document_tokens
+        ):
+            return self._plan(request, located, history.forgotten())
+        plan = dataclasses.replace(
+            plan,
+            jobs=tuple(jobs),
+            tokens=tokens,
+            context_tokens=beside,
+            shared=() if overflow else self._shared(history, jobs, tokens),
+            budget=budget,
+            too_long=room.prompt if room is not None and overflow else None,
+        )
+        shared = {item.span for item in plan.shared}
+        size = largest - sum(tokens[span] for span in main.spans if span in shared)
+        if not contexts:
+            fresh = [span for span in main.spans if span not in shared]
+            weighing = self._gate.weigh(
+                plan.base, history, request.protocol, main, fresh, size, self._method(request)
+            )
+            plan = dataclasses.replace(plan, weighing=weighing)
+        facts = dataclasses.replace(
+            facts,
+            document_tokens=size,
+            min_tokens=self._settings.min_document_tokens,
+            budget_tokens=budget.limit(largest) if budget is not None else None,
+            room_tokens=room.documents if room is not None and overflow else None,
+            shared=len(shared),
+            obliged=history.explicit or overflow,
+            cost=plan.weighing.cost if plan.weighing is not None else None,
+        )
+        return dataclasses.replace(plan, facts=facts)
+
+    def _shared(self, history: History, jobs: Sequence[Job], tokens: dict[Span, int]) -> tuple[Shared, ...]:
+        """Documents that came before with another question, pruned as far as that needs no question."""
+        out = []
+        for span in (span for job in jobs for span in self._gate.shared(history, job)):
+            item = Shared(span, span.text, tokens[span])
+            if span.kind == "html":
+                pipeline = self._config.build(self._settings.shared_pipeline)
+                result = pipeline.prune("", [_document(span, 0)])
+                item = Shared(span, result.documents[0].text, result.tokens_after, result)
+            out.append(item)
+        return tuple(out)
+
+    def _unpruned(self, plan: Plan, reason: str) -> Outcome:
+        """Nothing is pruned for the question; what was pruned before, or is without a question, stays so."""
+        request, history, base = plan.request, plan.history, plan.base
+        changed = base != request.body
+        body = request.protocol.insert_contexts(base, plan.contexts) if plan.contexts and changed else base
+        expected = None
+        if plan.weighing is not None:
+            expected = plan.weighing.unpruned(model_name(body))
+        elif plan.jobs and not plan.contexts:
+            expected = self._gate.unweighed(history, request.protocol, body)
+        before, after = (plan.before, plan.unpruned) if plan.tokens or changed else (0, 0)
+        receipt = history.receipt
+        if plan.results and changed:
+            receipt = self._receipts.put("", plan.results)
+        elif receipt is not None and self._receipts.get(receipt) is None:
+            receipt = None  # newer ones have displaced it
+        return Outcome(
+            PRUNED if changed else skipped(reason),
+            body if changed else None,
+            before,
+            after,
+            receipt if changed else None,
+            plan.too_long if changed else None,
+            record=self._record(plan, body, plan.counts(), receipt),
+            expected=expected,
+        )
+
+    def _prune(self, plan: Plan) -> Outcome:
+        request, contexts = plan.request, plan.contexts
+        pipeline = self._config.build(self._method(request), request.options.output)
+        edits = [(shared.span, shared.text) for shared in plan.shared]
+        after = list[tuple[Span, int]]()
         results: list[PruneResult] = []
         kept_contexts: list[Context] = []
-        for job in jobs:
+        seconds = 0.0
+        for job in plan.prunable():
             documents = [_document(span, index) for index, span in enumerate(job.spans)]
-            mine = contexts if job is jobs[0] else ()
+            mine = contexts if not results else ()
             documents += [
                 Document(c.text, kind=c.kind, id=c.id or f"contexts.{index}", title=c.title)
                 for index, c in enumerate(mine)
             ]
-            result = pipeline.prune(job.query or "", documents, budget)
+            if not documents:
+                continue
+            begin = self._gate.clock()
+            result = pipeline.prune(job.query or "", documents, plan.budget)
+            seconds += self._gate.clock() - begin
             results.append(result)
             # A method may reorder documents: what stands in the request stays in its place, contexts follow.
             texts = {document.id: document.text for document in result.documents}
+            sizes = {receipt.document_id: receipt.tokens_after for receipt in result.receipts}
             named = [document.id for document in documents]
             edits += [(span, texts[i]) for span, i in zip(job.spans, named, strict=False)]
+            after += [(span, sizes[str(i)]) for span, i in zip(job.spans, named, strict=False)]
             given = dict(zip(named[len(job.spans) :], mine, strict=True))
             kept_contexts += [dataclasses.replace(given[i], text=t) for i, t in texts.items() if i in given]
         before = sum(result.tokens_before for result in results)
-        after = sum(result.tokens_after for result in results)
-        if after >= before and all(text == span.text for span, text in edits) and not contexts:
-            return Outcome(skipped("nothing-to-drop"), None, before, after)
-        body = request.protocol.put_back(request.body, edits)
+        left = sum(result.tokens_after for result in results)
+        method = self._method(request)
+        self._gate.costs.pruned(method, before, seconds, left if plan.budget is None else None)
+        if left >= before and all(text == span.text for span, text in edits) and not contexts:
+            return self._unpruned(plan, "nothing-to-drop")
+        body = plan.body(edits)
+        expected = None
+        if plan.weighing is not None:
+            done = self._gate.weigh_again(plan.weighing, plan.history, body, request.protocol, before - left)
+            reason = skip_reason(dataclasses.replace(plan.facts, cost=done.cost))
+            if reason is not None:
+                return self._unpruned(plan, reason)
+            expected = done.pruned(model_name(body), plan.weighing.cost, seconds)
         if contexts:
             body = request.protocol.insert_contexts(body, kept_contexts)
-        receipt = self._receipts.put("\n".join(job.query or "" for job in jobs), results)
-        return Outcome(PRUNED, body, before, after, receipt, too_long)
+        receipt = self._receipts.put(
+            "\n".join(job.query or "" for job in plan.jobs), [*plan.results, *results]
+        )
+        return Outcome(
+            PRUNED,
+            body,
+            plan.before,
+            plan.unpruned - before + left,
+            receipt,
+            plan.too_long,
+            record=self._record(plan, body, plan.counts(after), receipt),
+            expected=expected,
+        )
+
+    def _method(self, request: Request) -> str:
+        return request.options.name or self._settings.pipeline
+
+    def _record(
+        self, plan: Plan, body: Body, counts: dict[Path, tuple[int, int]], receipt: str | None
+    ) -> Record:
+        if plan.contexts:
+            return Record()  # they are not part of the messages that the client will send again
+        return self._gate.record(plan.history, plan.request.protocol, body, plan.jobs, counts, receipt)
 
     def _check(self, name: str) -> None:
         try:
@@ -233,52 +305,6 @@ class Rewriter:
         return _Room(prompt, left - (prompt - document_tokens), prompt > left)
 
 
-def plain_body(request: Request) -> Body:
-    """The request without pruning: our options gone, its contexts inserted whole."""
-    contexts = request.options.context_documents()
-    return request.protocol.insert_contexts(request.body, contexts) if contexts else request.body
-
-
-class UnfitJsonError(ValueError):
-    """JSON that would not survive being parsed and written again."""
-
-
-def parse(raw: bytes) -> Any:
-    """Parse a request body.
-
-    Raises:
-        UnfitJsonError: it holds duplicate keys, or numbers that Python cannot hold and write again.
-        ValueError: it is not JSON.
-    """
-    return json.loads(raw, object_pairs_hook=_object, parse_float=_number, parse_constant=_constant)
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    result = dict(pairs)
-    if len(result) != len(pairs):
-        raise UnfitJsonError("it holds an object with duplicate keys")
-    return result
-
-
-def _number(text: str) -> float:
-    number = float(text)
-    if not math.isfinite(number):
-        raise UnfitJsonError(f"the number {text[:40]} is out of range")
-    return number
-
-
-def _constant(text: str) -> float:
-    raise UnfitJsonError(f"{text} is not a JSON number")
-
-
-def serialise(body: Body) -> bytes:
-    """JSON bytes; escapes are used only where UTF-8 cannot hold what the request escaped."""
-    try:
-        return json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
-    except UnicodeEncodeError:
-        return json.dumps(body, separators=(",", ":")).encode()
-
-
 def _document(span: Span, index: int) -> Document:
     where = ".".join(str(step) for step in span.path)
     return Document(span.text, kind=span.kind, id=f"{where}#{index}", title=span.title)
@@ -295,3 +321,21 @@ def _budget(asked: Budget | None, tokens: int, room: _Room | None) -> Budget | N
     limit = asked.limit(tokens) if asked is not None else None
     fits = max(0, room.documents)
     return Budget(max_tokens=fits if limit is None else min(limit, fits))
+
+
+def _left(asked: Budget | None, tokens: int, before: int, after: int) -> Budget | None:
+    """The budget for documents of ``tokens`` tokens beside replayed ones of ``before``, now ``after``."""
+    limit = asked.limit(tokens + before) if asked is not None else None
+    return asked if limit is None or before == 0 else Budget(max_tokens=max(0, limit - after))
+
+
+def _too_little(left: Budget | None, asked: Budget | None, tokens: int, before: int, least: int) -> bool:
+    """Whether replayed documents leave the others less than their share of the budget asked for, or no room.
+
+    All are pruned anew then: the budget holds, and what the new documents say is not lost.
+    """
+    if left is None:
+        return False
+    limit = asked.limit(tokens + before) if asked is not None else None
+    share = least if limit is None else limit * tokens / (tokens + before)
+    return (left.limit(tokens) or 0) < min(share, tokens)

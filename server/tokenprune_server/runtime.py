@@ -1,9 +1,13 @@
 """What the middleware and the admin app share."""
 
 import logging
+import time
+from collections.abc import Callable
 
 from tokenprune.config import Config, load_config
 from tokenprune.errors import ConfigError, MissingExtraError, ModelError, UnknownNameError
+from tokenprune.registry import without_query
+from tokenprune_server.gate import Gate
 from tokenprune_server.metrics import Metrics
 from tokenprune_server.pool import PrunePool
 from tokenprune_server.receipts import ReceiptStore
@@ -15,32 +19,57 @@ log = logging.getLogger("tokenprune.server")
 
 
 class Runtime:
-    """Configuration, settings, receipts, metrics and the pruning threads of one server.
+    """Configuration, settings, receipts, metrics, the gate and the pruning threads of one server.
+
+    Args:
+        config: the library's configuration.
+        settings: server settings; those of ``config.server`` and the environment when None.
+        clock: seconds, monotonic: by it the gate measures prunes and answers.
 
     Raises:
         ConfigError: a wrong setting, or a default pipeline that does not exist.
     """
 
-    def __init__(self, config: Config, settings: ServerSettings | None = None) -> None:
+    def __init__(
+        self,
+        config: Config,
+        settings: ServerSettings | None = None,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
         self.config = config
         self.settings = settings if settings is not None else ServerSettings.load(config.server)
         self._check_pipeline()
         self.receipts = ReceiptStore(self.settings.receipts_max_count, self.settings.receipts_max_bytes)
         self.metrics = Metrics()
         self.pool = PrunePool(self.settings.workers, self.settings.queue)
-        self.rewriter = Rewriter(config, self.settings, self.receipts)
+        self.gate = Gate(self.settings, clock)
+        self.rewriter = Rewriter(config, self.settings, self.receipts, self.gate)
         self.warming_up = False
         self.broken: str | None = None  # why the default pipeline cannot be used
         self._keys = frozenset(key.get_secret_value() for key in self.settings.api_keys)
 
     def _check_pipeline(self) -> None:
         """Refuse a default pipeline that does not exist; one whose model is missing shows in ``/readyz``."""
+        if "shared_pipeline" in self.settings.model_fields_set:
+            self._check_shared()
         try:
             self.config.build(self.settings.pipeline)
         except UnknownNameError as error:
             raise ConfigError(f"server.pipeline: {error}") from error
         except (MissingExtraError, ModelError):
             log.warning("pipeline %r cannot be built yet", self.settings.pipeline, exc_info=True)
+
+    def _check_shared(self) -> None:
+        name = self.settings.shared_pipeline
+        try:
+            needs_query = self.config.build(name).uses_query
+        except UnknownNameError as error:
+            raise ConfigError(f"server.shared_pipeline: {error}") from error
+        if needs_query:
+            known = ", ".join(without_query())
+            raise ConfigError(
+                f"server.shared_pipeline: {name!r} prunes for a question; name one that needs none ({known})"
+            )
 
     @classmethod
     def from_env(cls) -> "Runtime":

@@ -60,6 +60,41 @@ class ServerSettings(BaseSettings):
         description="Requests whose documents are shorter in sum are not pruned; shorter requests are "
         "not even looked at.",
     )
+    gate: Literal["on", "off"] = Field(
+        "on",
+        description="`on`: a request that does not ask for pruning itself is pruned only when that makes its "
+        "first token come earlier, and what was sent before is sent again as it was, so that the upstream's "
+        "prefix cache holds. `off`: every prunable request is pruned for its question.",
+    )
+    prefill_tokens_per_s: float = Field(
+        1000.0,
+        gt=0,
+        description="Prefill rate of the upstream that is believed until answers tell, tokens per second.",
+    )
+    prune_tokens_per_s: float = Field(
+        20_000.0, gt=0, description="Rate of pruning that is believed until prunes tell, tokens per second."
+    )
+    reuse_prior: float = Field(
+        0.25,
+        ge=0,
+        le=1,
+        description="Probability that a new document comes again with another question, until requests tell. "
+        "Where it is likely, documents go unpruned, to be found in the upstream's prefix cache: 1 for an "
+        "application that always asks several questions about one document.",
+    )
+    shared_pipeline: str = Field(
+        "boilerplate",
+        description="Pipeline or pruner, one that needs no question, for HTML that comes again with another "
+        "question; `none` leaves it as it is.",
+    )
+    ledger_max_bytes: int = Field(
+        32 * 2**20, ge=0, description="Bytes kept of what was sent upstream, for the gate."
+    )
+    ledger_ttl_s: float = Field(
+        600.0,
+        ge=0,
+        description="Seconds for which the upstream is believed to keep an unused prefix in its cache.",
+    )
     prune_code_fences: bool = Field(False, description="Prune inside ``` fences as well.")
     max_body_bytes: int = Field(
         32 * 2**20, ge=1, description="Larger request bodies are forwarded without being read."

@@ -162,6 +162,12 @@ class TestKeys:
         assert httpx.get(url + path, headers={"authorization": "Bearer sk-2"}).status_code == 401
         assert httpx.get(url + path, headers={"authorization": "Bearer sk-1"}).status_code in (404, 405)
 
+    def test_the_cost_model_needs_one_too(self, url):
+        assert httpx.get(f"{url}/v1/cost-model").status_code == 401
+        shown = httpx.get(f"{url}/v1/cost-model", headers={"authorization": "Bearer sk-1"}).json()
+        assert set(shown) == {"gate", "models", "methods", "prior", "ledger_bytes"}
+        assert shown["prior"]["prefill"]["per_token_s"] == 0.001
+
     @pytest.mark.parametrize("path", ["/healthz", "/readyz", "/metrics", "/playground"])
     def test_health_does_not(self, url, path):
         assert httpx.get(url + path).status_code == 200

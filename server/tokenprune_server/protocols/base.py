@@ -87,6 +87,23 @@ class Located:
 
 
 @dataclass(frozen=True, slots=True)
+class Turn:
+    """One message of a prompt, or the whole of a prompt that is a plain string.
+
+    Attributes:
+        path: where it is in the request's JSON; () for what stands before the messages (tools).
+        role: who speaks; "" where nobody is named.
+        pieces: what the model reads of it, in order: strings with their paths, all else as JSON with path ().
+        marked: the client asks the upstream to cache the prompt up to here (``cache_control``).
+    """
+
+    path: Path
+    role: str
+    pieces: tuple[tuple[Path, str], ...]
+    marked: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Context:
     """A document that came beside the messages (option ``contexts``)."""
 
@@ -108,6 +125,10 @@ class Protocol(ABC):
     @abstractmethod
     def prompt_texts(self, body: Body) -> list[str]:
         """Every text the model will read, to count the tokens of the largest prompt."""
+
+    @abstractmethod
+    def prompts(self, body: Body) -> list[tuple[Turn, ...]]:
+        """The turns of each prompt, as a prefix cache sees them one after the other."""
 
     @abstractmethod
     def output_tokens(self, body: Body, default: int) -> int:

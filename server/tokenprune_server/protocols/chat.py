@@ -1,5 +1,6 @@
 """``/v1/chat/completions``: messages with string or multipart content, and tool messages."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,7 @@ from tokenprune_server.protocols.base import (
     Protocol,
     Rules,
     Span,
+    Turn,
     context_block,
     estimate_tokens,
     limit_of,
@@ -27,6 +29,7 @@ from tokenprune_server.protocols.texts import Reading, is_data, json_spans, quer
 _DOCUMENT_ROLES = ("user", "tool", "function")
 _MAX_TASK = 450  # characters of a paragraph that may say what to do with a text
 _TEXT_PARTS = ("text", "input_text")
+_BEFORE_MESSAGES = ("tools", "functions", "documents", "chat_template", "chat_template_kwargs")
 
 
 class ChatProtocol(Protocol):
@@ -88,6 +91,29 @@ class ChatProtocol(Protocol):
         if body.get("tools"):
             out.append(str(body["tools"]))
         return out
+
+    def prompts(self, body: Body) -> list[tuple[Turn, ...]]:
+        """One prompt: what templates put before the messages, then the messages."""
+        before = {name: body[name] for name in _BEFORE_MESSAGES if body.get(name)}
+        turns = [Turn((), "system", (((), json.dumps(before)),))] if before else []
+        for index, message in enumerate(_messages(body)):
+            path = ("messages", index)
+            content = message.get("content")
+            rest = {key: value for key, value in message.items() if key not in ("content", "cache_control")}
+            pieces: list[tuple[Path, str]] = [((), json.dumps(rest))]
+            texts = {where: text for text, where in _texts(message, path)}
+            marked = "cache_control" in message
+            if isinstance(content, list):
+                for number, part in enumerate(content):
+                    where = (*path, "content", number, "text")
+                    pieces.append((where, texts[where]) if where in texts else ((), json.dumps(part)))
+                    marked = marked or (isinstance(part, dict) and "cache_control" in part)
+            elif texts:
+                pieces += texts.items()
+            elif content is not None:
+                pieces.append(((), json.dumps(content)))
+            turns.append(Turn(path, str(message.get("role", "")), tuple(pieces), marked))
+        return [tuple(turns)]
 
     def output_tokens(self, body: Body, default: int) -> int:
         """``max_completion_tokens``, else the older ``max_tokens``, else the default."""

@@ -7,8 +7,10 @@ from tokenprune_server.protocols.base import (
     Context,
     Job,
     Located,
+    Path,
     Protocol,
     Rules,
+    Turn,
     context_block,
     limit_of,
     long_enough,
@@ -27,14 +29,12 @@ class CompletionsProtocol(Protocol):
 
     def locate(self, body: Body, rules: Rules) -> Located:
         """Templates give passages and question; other long texts are documents if a query is given."""
-        prompt = body.get("prompt")
-        prompts = prompt if isinstance(prompt, list) else [prompt]
         jobs: list[Job] = []
         short = few_shot = 0
-        for index, text in enumerate(prompts):
-            if not isinstance(text, str) or is_json(text):
+        for text, path in _strings(body):
+            if is_json(text):
                 continue
-            reading = read_text(text, ("prompt", index) if isinstance(prompt, list) else ("prompt",), rules)
+            reading = read_text(text, path, rules)
             few_shot += reading.few_shot
             spans = reading.spans
             if reading.short or (spans and not long_enough(spans, rules)):
@@ -46,9 +46,11 @@ class CompletionsProtocol(Protocol):
 
     def prompt_texts(self, body: Body) -> list[str]:
         """The longest prompt: each is a request of its own to the model."""
-        prompt = body.get("prompt")
-        prompts = prompt if isinstance(prompt, list) else [prompt]
-        return [max((p for p in prompts if isinstance(p, str)), key=len, default="")]
+        return [max((text for text, _ in _strings(body)), key=len, default="")]
+
+    def prompts(self, body: Body) -> list[tuple[Turn, ...]]:
+        """Each prompt string is one turn."""
+        return [(Turn(path, "", ((path, text),)),) for text, path in _strings(body)]
 
     def output_tokens(self, body: Body, default: int) -> int:
         """``max_tokens``, whose default the API itself sets to 16."""
@@ -60,3 +62,12 @@ class CompletionsProtocol(Protocol):
         if not isinstance(prompt, str):
             raise no_place("a single prompt string")
         return {**body, "prompt": context_block(contexts) + prompt}
+
+
+def _strings(body: Body) -> list[tuple[str, Path]]:
+    """The prompts that are strings, each with its path."""
+    prompt = body.get("prompt")
+    if isinstance(prompt, str):
+        return [(prompt, ("prompt",))]
+    prompts = prompt if isinstance(prompt, list) else []
+    return [(text, ("prompt", index)) for index, text in enumerate(prompts) if isinstance(text, str)]

@@ -1,0 +1,60 @@
+"""A request on its way through the pruning part, and what becomes of it."""
+
+from dataclasses import dataclass
+
+from tokenprune_server.answer import Expected
+from tokenprune_server.ledger import Record
+from tokenprune_server.options import Options
+from tokenprune_server.protocols.base import Body, Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A request as the middleware hands it over.
+
+    Attributes:
+        protocol: the adapter of its route.
+        body: the parsed body without our options; never changed in place.
+        options: what the request asks of us.
+        raw_bytes: size of the (decoded) body, an upper bound of its tokens.
+        model_len: context of the model in tokens; None when nobody knows.
+    """
+
+    protocol: Protocol
+    body: Body
+    options: Options
+    raw_bytes: int
+    model_len: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a request.
+
+    Attributes:
+        decision: ``pruned``, ``skipped:REASON`` or ``failed:REASON``.
+        body: the body to send on; None: the original.
+        tokens_before: tokens of the documents as they came.
+        tokens_after: tokens of the documents as they go.
+        receipt: id under which the receipt is kept, when pruned.
+        too_long: tokens of the prompt when the original does not fit the model's context, else None.
+        detail: why it failed, for the error message of fail-closed.
+        record: what the ledger keeps of it when it is sent; None: that it went as it came.
+        expected: what its answer is compared with; None: its answer is not watched.
+    """
+
+    decision: str
+    body: Body | None = None
+    tokens_before: int = 0
+    tokens_after: int = 0
+    receipt: str | None = None
+    too_long: int | None = None
+    detail: str = ""
+    record: Record | None = None
+    expected: Expected | None = None
+
+
+def plain_body(request: Request) -> Body:
+    """The request without pruning: our options gone, its contexts inserted whole."""
+    contexts = request.options.context_documents()
+    return request.protocol.insert_contexts(request.body, contexts) if contexts else request.body
