@@ -122,12 +122,14 @@ def rewriting(config: Config, options: Mapping[str, Any]) -> Callable[[Asked], R
         MissingExtraError: the server part is not installed.
     """
     _server("tokenprune estimate")
+    from tokenprune_server.gate import Gate
     from tokenprune_server.receipts import ReceiptStore
     from tokenprune_server.rewrite import Rewriter
     from tokenprune_server.settings import ServerSettings
 
-    settings = ServerSettings.load(config.server)
-    rewriter = Rewriter(config, settings, ReceiptStore(0, 0))
+    # The gate learns from answers, of which a log has none: every request is pruned.
+    settings = ServerSettings.load({**config.server, "gate": "off"})
+    rewriter = Rewriter(config, settings, ReceiptStore(0, 0), Gate(settings))
     return lambda asked: _rewritten(rewriter, asked, options)
 
 
@@ -135,7 +137,7 @@ def _rewritten(rewriter: Rewriter, asked: Asked, options: Mapping[str, Any]) -> 
     from tokenprune_server.errors import RequestError
     from tokenprune_server.options import read_options
     from tokenprune_server.protocols import BY_ROUTE
-    from tokenprune_server.rewrite import Request, plain_body
+    from tokenprune_server.request import Request, plain_body
 
     protocol = BY_ROUTE[CHAT if asked.kind == DOCUMENTS else asked.kind]
     body = {k: v for k, v in asked.body.items() if k != "tokenprune"}
