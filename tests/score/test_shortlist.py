@@ -1,7 +1,6 @@
 """What a labeler reads of long texts, and how units score that it did not read."""
 
 import numpy as np
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -80,21 +79,12 @@ def test_what_was_not_read_stands_below_in_the_cheap_order():
     assert means[0] >= 0 > -1 >= means[1] > means[2] > means[3] >= -2
 
 
-def test_a_weight_adds_the_cheap_score():
-    plain, mixed = (
-        Shortlist(BM25(), Words(), weight=w).score("needle", units_of("the needle is HERE. no."))
-        for w in (0.0, 0.5)
-    )
-    assert plain[0] == pytest.approx([0.5] * 2)  # read whole, by the labeling's own way
-    assert mixed[0][0] > 0.5 and mixed[0][1] == pytest.approx(0)
-
-
 def test_headings_above_a_stretch_stand_for_its_title():
     words = Words()
     text = "# Needles\n\n" + FILLER * 20 + "\n\n# Hay\n\n" + FILLER * 20
-    Shortlist(BM25(), words, max_tokens=10_000, weight=0.1, stretch_tokens=90).score(
-        "q", units_of(text, title="Top")
-    )
+    units = units_of(text, title="Top")
+    total = sum(int(u.cost.sum()) for u in units)
+    Shortlist(BM25(), words, max_tokens=total - 1, stretch_tokens=90).score("q", units)
     titles = [p.title for p in words.passages]
     assert titles[0] == "Top" and titles[1].strip() == "# Needles" and titles[-1].strip() == "# Hay"
 
@@ -109,7 +99,7 @@ def test_a_budget_makes_it_read_two_of_them():
 def test_it_reads_no_more_than_it_may(sizes, most, stretch):
     words = Words()
     units = units_of(*("".join(f"sentence {i} of these. " for i in range(n)) for n in sizes))
-    scores, rank = Shortlist(BM25(), words, most, 0.1, stretch).score_and_rank("sentence 7", units)
+    scores, rank = Shortlist(BM25(), words, most, stretch).score_and_rank("sentence 7", units)
     assert [len(s) for s in scores] == [len(u) for u in units] and len(rank) == len(units)
     assert all(np.isfinite(s).all() for s in scores)
     count = get_counter().count
@@ -121,7 +111,7 @@ def test_it_reads_no_more_than_it_may(sizes, most, stretch):
 
 def test_nothing_to_read():
     assert Shortlist(BM25(), Words()).score("q", []) == []
-    assert [len(s) for s in Shortlist(BM25(), Words(), weight=0.5).score("q", units_of("", ""))] == [0, 0]
+    assert [len(s) for s in Shortlist(BM25(), Words()).score("q", units_of("", ""))] == [0, 0]
 
 
 def test_a_real_labeling_has_what_it_needs(tiny):

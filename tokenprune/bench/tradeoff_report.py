@@ -84,7 +84,7 @@ def page(result: Tradeoff, about: Mapping[str, Any]) -> str:
         if result.recommended
         else f"<p>{escape(result.rule)}</p>"
     )
-    meta = "<br>".join(f"{escape(str(k))}: {escape(str(v))}" for k, v in about.items())
+    meta = "<br>".join(f"{escape(str(k))}: {escape(str(v))}" for k, v in about.items() if str(v))
     return "".join(
         [
             f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{_TITLE}</title>',

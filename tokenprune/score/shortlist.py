@@ -32,23 +32,21 @@ class Shortlist:
     A cross-encoder's cost grows with what it reads, and most of a long text can be ruled out for a thousandth
     of it: IDCM (arXiv 2105.09816) lets a cheap model choose the passages of a document that an expensive one
     reads. A stretch is as long as a window of the labeler and is worth as much as its best unit; a short
-    document is one. Text that fits is read whole, and the cheap scorer is not asked unless it weighs.
+    document is one. Text that fits is read whole, and the cheap scorer is not asked.
 
-    A unit that was read scores its keep probability plus ``weight * cheap / best cheap``; one that was not
-    scores below all of them, in the cheap scorer's order.
+    A unit that was read scores its keep probability; one that was not scores below all of them, in the cheap
+    scorer's order.
 
     Args:
         cheap: reads all units; scores of 0 and more.
         labeling: reads the chosen stretches.
         max_tokens: how many tokens of units the labeler may read in one call; at least one stretch is read.
-        weight: of the cheap score, as a share of the best one, in the sum.
         stretch_tokens: most tokens of a stretch of several units.
     """
 
     cheap: Scorer
     labeling: Labeling
     max_tokens: int = 4096
-    weight: float = 0.0
     stretch_tokens: int = 200
 
     def score(self, query: str, documents: Sequence[Units]) -> list[FloatArray]:
@@ -58,20 +56,17 @@ class Shortlist:
     def score_and_rank(self, query: str, documents: Sequence[Units]) -> tuple[list[FloatArray], FloatArray]:
         """Return the scores, and the best rank logit of a document's stretches, NaN where none was read."""
         sizes = [len(u) for u in documents]
-        total = sum(int(u.cost.sum()) for u in documents)
-        everything = total <= self.max_tokens
-        if not sum(sizes) or (everything and not self.weight):
+        if not sum(sizes) or sum(int(u.cost.sum()) for u in documents) <= self.max_tokens:
             return self.labeling.score_and_rank(query, documents)
         bounds = np.cumsum(sizes)[:-1]
         cheap = self.cheap.score(query, documents)
         best = max((float(np.abs(s).max()) for s in cheap if len(s)), default=0.0) or 1.0
         share = [s / best for s in cheap]
         stretches = [s for n, u in enumerate(documents) for s in self._stretches(n, u)]
-        chosen = stretches if everything else self._best(stretches, share)
-        keep, read, rank = self._read(query, documents, chosen)
+        keep, read, rank = self._read(query, documents, self._best(stretches, share))
         kept = self.labeling.with_words(query, documents, np.split(keep, bounds))
         scores = [
-            np.where(r, k + self.weight * c, (c - 1.0) / 2 - 1.0)  # unread: within [-2, -1]
+            np.where(r, k, (c - 1.0) / 2 - 1.0)  # unread: within [-2, -1]
             for k, r, c in zip(kept, np.split(read, bounds), share, strict=True)
         ]
         return scores, rank
