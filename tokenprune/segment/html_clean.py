@@ -10,13 +10,13 @@ import re
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Collection, Mapping
-from html import escape
 from typing import NamedTuple
 
-from tokenprune.segment.entities import unescape
+from tokenprune.segment.html_attributes import kept_attributes
 from tokenprune.segment.html_hidden import VISIBILITY
 from tokenprune.segment.html_page import BREAK, CLOSE, OPEN, TEXT, CleanPage, escape_text, word_count
 from tokenprune.segment.html_reach import Unseen
+from tokenprune.segment.html_settle import SIGNS, merged, settle_signs, unwrap
 from tokenprune.segment.html_sheets import Rule
 from tokenprune.segment.html_source import NUMBER, Scan, Target, read
 from tokenprune.segment.html_tags import (
@@ -33,9 +33,7 @@ from tokenprune.segment.html_tags import (
     STRUCTURAL,
     UNWRAPPED_BLOCKS,
     VOID,
-    attributes,
 )
-from tokenprune.segment.invisible import Dropped, drop_invisible
 
 # Elements nested deeper lose their tags (not their words), as browsers flatten them too: every block would
 # have to pay for all the elements around it.
@@ -44,11 +42,6 @@ _MAX_DEPTH = 200
 _SPACES = re.compile(r"[ \t\n\r\f]+")
 # That a wrapper inside an element stays for the element's sake, beside the bits of ``ENDERS``.
 _HELD = 1 << len(ENDERS)
-# Addresses that run as a script, read as browsers do; they say nothing to a reader and harm who follows them.
-_ADDRESSES = frozenset("href src action formaction data poster cite longdesc background xlink:href".split())
-_IGNORED = re.compile(r"[\x00-\x20]+")
-_RUNS = re.compile(r"javascript:|vbscript:|data:(?:text/html|application/xhtml\+xml)", re.I)
-_SIGNS = ("&lt;", "&amp;")
 
 # In the stack of open tags: a tag that is not in the output, an element that has ended already, a hidden one.
 NOT_WRITTEN, _ENDED, _HIDDEN = -1, -2, -3
@@ -213,15 +206,15 @@ class Cleaner(Target):
             self.page.bare[node] = True
         if self._hidden_from >= 0:
             self.page.dropped.append((self._hidden_from, self._text_end, self._hidden_why))
-        if self._mixed:
-            self._unwrap(self._mixed)
-        self._settle_signs()
+        if self._mixed and (gone := unwrap(self.page, self._mixed, self._opened)):
+            self._forget(gone)
+        settle_signs(self.page, self._dangling)
         while self.page.kind and self.page.kind[-1] == TEXT and self.page.text[-1] == "\n":
             self.page.truncate(len(self.page.kind) - 1)
 
     def settle(self) -> CleanPage:
         """Return the page, once it has been parsed."""
-        self.page.dropped = _merge(self.page.dropped, self.scan.dropped)
+        self.page.dropped = merged(self.page.dropped, self.scan.dropped)
         return self.page
 
     def overdone(self) -> set[Rule]:
@@ -290,14 +283,7 @@ class Cleaner(Target):
     def _attributes(self, mark: int) -> str:
         if not self._keep or mark not in self.scan.attrs:
             return ""
-        found = attributes(self.scan.attrs[mark])
-        shown = {k: unescape(v) for k, v in found.items() if k in self._keep}
-        if self._drop_hidden:
-            shown = {k: drop_invisible(v, entities=False)[0] for k, v in shown.items()}
-        shown = {
-            k: v for k, v in shown.items() if k not in _ADDRESSES or not _RUNS.match(_IGNORED.sub("", v))
-        }
-        return "".join(f' {k}="{escape(v)}"' for k, v in shown.items())
+        return kept_attributes(self.scan.attrs[mark], self._keep, drop_hidden=self._drop_hidden)
 
     def _flush(self) -> None:
         if not self._text:
@@ -348,7 +334,7 @@ class Cleaner(Target):
             if not self._space and not self._at_line_start():
                 self._emit(BREAK, self._inside, "<br>", self._cursor, self._cursor)
             self._edge = False
-        if text.endswith(_SIGNS):
+        if text.endswith(SIGNS):
             self._dangling.append(len(self.page.kind))
         self._emit(TEXT, self._inside, text, self._cursor, self._text_end)
         self._space = False
@@ -366,19 +352,6 @@ class Cleaner(Target):
         if not page.kind or page.kind[-1] == BREAK:
             return True
         return page.kind[-1] != TEXT and page.tag[page.node[-1]] in APART
-
-    def _settle_signs(self) -> None:
-        """Write "<" and "&" at the end of a text plain if the next text does not make them read as markup."""
-        page = self.page
-        for i in self._dangling:
-            k = i + 1
-            while k < len(page.kind) and page.kind[k] in (OPEN, CLOSE) and not page.alive[page.node[k]]:
-                k += 1
-            if k < len(page.kind) and i < len(page.kind) and page.kind[k] == TEXT and page.kind[i] == TEXT:
-                sign = next((s for s in _SIGNS if page.text[i].endswith(s)), "")
-                plain = f"{unescape(sign)}{page.text[k][:1]} "
-                if sign and escape_text(plain) == plain:
-                    page.text[i] = page.text[i][: -len(sign)] + plain[0]
 
     # -- structure ------------------------------------------------------------------------------------
 
@@ -444,37 +417,6 @@ class Cleaner(Target):
         elif tag not in GENERIC and tag not in STRUCTURAL:
             self._top = True
 
-    def _unwrap(self, mixed: list[int]) -> None:
-        """Take out the tags of inline elements that hold blocks and begin or end inside a word.
-
-        Such an element cannot be part of a line, and a word cannot be part of two blocks.
-        """
-        page = self.page
-        at = {n: i for i, (k, n) in enumerate(zip(page.kind, page.node, strict=True)) if k == CLOSE}
-        gone: set[int] = set()
-        around = set(mixed)
-        for node in mixed:
-            while (node := page.parent[node]) >= 0 and page.tag[node] not in APART:
-                around.add(node)
-        for node in around:
-            ends = self._opened[node], at[node]
-            if any(self._in_word(i) for i in ends):
-                page.alive[node] = False
-                gone.update(ends)
-        if gone:
-            self._forget(gone)
-
-    def _in_word(self, i: int) -> bool:
-        """Whether the tag of an event stands between two characters of a word."""
-        page, n = self.page, len(self.page.kind)
-        for step in (-1, 1):
-            k = i + step
-            while 0 <= k < n and page.kind[k] in (OPEN, CLOSE) and page.tag[page.node[k]] not in APART:
-                k += step
-            if not 0 <= k < n or page.kind[k] != TEXT or page.text[k][min(step, 0)].isspace():
-                return False
-        return True
-
     def _forget(self, gone: set[int]) -> None:
         """Take events out of the page."""
         page = self.page
@@ -503,14 +445,3 @@ def clean(source: str, keep_attributes: Collection[str] = (), *, drop_hidden: bo
         drop_hidden: whether what people do not see goes; ``html_hidden`` lists what that is.
     """
     return read(source, lambda: Cleaner(keep_attributes, drop_hidden), drop_hidden=drop_hidden).settle()
-
-
-def _merge(hidden: list[Dropped], other: list[Dropped]) -> list[Dropped]:
-    """Merge two ascending lists of ranges; what lies inside a hidden range is part of it."""
-    merged: list[Dropped] = []
-    end = 0
-    for start, stop, reason in sorted([*hidden, *other], key=lambda d: (d[0], -d[1])):
-        if stop > end:
-            merged.append((max(start, end), stop, reason))
-            end = stop
-    return merged

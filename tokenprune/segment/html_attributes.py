@@ -1,0 +1,31 @@
+"""Attributes that stay when a page is cleaned."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from html import escape
+
+from tokenprune.segment.entities import unescape
+from tokenprune.segment.html_tags import attributes
+from tokenprune.segment.invisible import drop_invisible
+
+# Addresses that run as a script, read as browsers do; they say nothing to a reader and harm who follows them.
+_ADDRESSES = frozenset("href src action formaction data poster cite longdesc background xlink:href".split())
+_IGNORED = re.compile(r"[\x00-\x20]+")
+_RUNS = re.compile(r"javascript:|vbscript:|data:(?:text/html|application/xhtml\+xml)", re.I)
+
+
+def kept_attributes(source: str, keep: Collection[str], *, drop_hidden: bool) -> str:
+    """Return those attributes of a start tag that stay, as they are written, each with a space before it.
+
+    Args:
+        source: attributes as the page writes them.
+        keep: lower-case names of those that stay; addresses that run as a script do not.
+        drop_hidden: whether characters that nobody sees go.
+    """
+    shown = {k: unescape(v) for k, v in attributes(source).items() if k in keep}
+    if drop_hidden:
+        shown = {k: drop_invisible(v, entities=False)[0] for k, v in shown.items()}
+    shown = {k: v for k, v in shown.items() if k not in _ADDRESSES or not _RUNS.match(_IGNORED.sub("", v))}
+    return "".join(f' {k}="{escape(v)}"' for k, v in shown.items())
