@@ -28,6 +28,7 @@ from tokenprune_server.settings import ServerSettings
 _MIN_TRUST = 0.25  # below it the upstream is taken for one that keeps no prefixes
 _BYTES_PER_TOKEN = 4  # of what nobody has counted
 _KEEP_PRIOR = 0.5
+_NOT_AS_ASKED = "-"  # options of a turn that went otherwise than its request asked; equal to no others
 _MAX_NAME = 200  # characters of a model's name
 
 Counts = Mapping[Path, tuple[int, int]]  # tokens of the documents of a turn, before and after
@@ -153,7 +154,8 @@ class Gate:
 
         Earlier turns (those before the last answer) are always sent as they were, unless the request says how
         its documents shall be pruned and they were not pruned that way. What comes after the last answer is
-        sent as it was if the whole request is a repeat: same options, same query, not long ago.
+        sent as it was if the whole request is a repeat: same options, same query, not long ago. What was
+        pruned for a question is sent so again only where that question has been asked before.
         """
         if not self.on:
             return History(body)
@@ -169,6 +171,8 @@ class Gate:
                 same = sent.options == asked
                 repeat = same and sent.query == options.query and self.ledger.recent(sent)
                 if not (repeat or (n < answered and (same or not shape))):
+                    break
+                if sent.edits and sent.tail not in keys:
                     break
                 known.append(sent)
             prompts.append(Prompt(turns, tuple(keys), tuple(known)))
@@ -286,7 +290,8 @@ class Gate:
                     if path and (new := value_at(body, path)) != text
                 )
                 before, after = (counts or {}).get(turn.path, (0, 0))
-                sent = Sent(edits, before, after, history.options, history.query, receipt if edits else None)
+                own = receipt if edits else None
+                sent = Sent(edits, before, after, history.options, history.query, own, prompt.keys[-1])
                 turns.append((key, sent))
         if not jobs or not history.prompts:
             return Record(tuple(turns))
@@ -300,7 +305,10 @@ class Gate:
         """The record of a request that goes as it came, without a look at its documents."""
         if not self.on or options.contexts:
             return Record()
-        return self.record(self.history(protocol, body, options).forgotten(), protocol, body)
+        history = self.history(protocol, body, options).forgotten()
+        if history.explicit:  # it went as nobody asked: the next one like it is no repeat
+            history = dataclasses.replace(history, options=_NOT_AS_ASKED)
+        return self.record(history, protocol, body)
 
 
 @dataclass(frozen=True, slots=True)

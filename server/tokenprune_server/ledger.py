@@ -29,6 +29,7 @@ class Sent:
         options: what the request asked for, as `tokenprune_server.gate` writes it.
         query: the query that the request named.
         receipt: id of the receipt of the request that sent it first, if anything was pruned.
+        tail: key of the last turn of that request: what the turn was pruned for stands at or before it.
         at: when it was sent last, seconds of the ledger's clock.
     """
 
@@ -38,6 +39,7 @@ class Sent:
     options: str = ""
     query: str | None = None
     receipt: str | None = None
+    tail: bytes = b""
     at: float = 0.0
 
 
@@ -88,10 +90,11 @@ def digest(*parts: str | bytes, start: bytes = b"") -> bytes:
 
 
 def turn_keys(seed: bytes, turns: Sequence[Turn]) -> list[bytes]:
-    """One key per turn: the hash of everything up to its end."""
+    """One key per turn: the hash of everything up to its end, and of where in a turn each text stands."""
     keys = []
     for turn in turns:
-        seed = digest(*(text for _, text in turn.pieces), start=seed)
+        pieces = ((repr(path[len(turn.path) :]), text) for path, text in turn.pieces)
+        seed = digest(*(part for piece in pieces for part in piece), start=seed)
         keys.append(seed)
     return keys
 

@@ -83,23 +83,23 @@ class Rewriter:
         # A wrong pipeline name is an error even when there is nothing to prune today.
         if options.name is not None:
             self._check(options.name)
-        history = self._gate.history(request.protocol, request.body, options)
-        if any(job.whole_text for job in located.jobs):
-            history = history.forgotten()  # what earlier questions did not need is needed now
-        plan = self._plan(request, located, history)
-        reason = skip_reason(plan.facts)
-        if reason is not None:
-            return self._unpruned(plan, reason)
+        tokens, too_long = 0, None
         try:
-            return self._prune(plan)
+            history = self._gate.history(request.protocol, request.body, options)
+            if any(job.whole_text for job in located.jobs):
+                history = history.forgotten()  # what earlier questions did not need is needed now
+            plan = self._plan(request, located, history)
+            tokens, too_long = plan.before, plan.too_long
+            reason = skip_reason(plan.facts)
+            return self._prune(plan) if reason is None else self._unpruned(plan, reason)
         except RequestError:
             raise
         except Exception as error:
             # Whatever a pruner raises, the request must not be lost: it is logged, counted and visible.
             log.exception("pruning failed")
-            tokens, detail = plan.before, f"{type(error).__name__}: {error}"
+            detail = f"{type(error).__name__}: {error}"
             decision = failed(type(error).__name__)
-            return Outcome(decision, None, tokens, tokens, too_long=plan.too_long, detail=detail)
+            return Outcome(decision, None, tokens, tokens, too_long=too_long, detail=detail)
 
     def _plan(self, request: Request, located: Located, history: History) -> Plan:
         """Sort, count and weigh the documents, as far as it takes to decide."""
@@ -118,6 +118,8 @@ class Rewriter:
             replayed=sum(len(job.spans) for job in located.jobs) - opened,
             obliged=history.explicit,
         )
+        if facts.replayed and self._overflows(request, history):
+            return self._plan(request, located, history.forgotten())
         plan = Plan(request, history, contexts, tuple(jobs), facts)
         if skip_reason(facts) is not None:
             return plan
@@ -171,6 +173,11 @@ class Rewriter:
             cost=plan.weighing.cost if plan.weighing is not None else None,
         )
         return dataclasses.replace(plan, facts=facts)
+
+    def _overflows(self, request: Request, history: History) -> bool:
+        """Whether the prompt does not fit the model with its earlier turns as they were sent."""
+        room = self._room(dataclasses.replace(request, body=history.replay(request.body)), 0)
+        return room is not None and room.overflow
 
     def _shared(self, history: History, jobs: Sequence[Job], tokens: dict[Span, int]) -> tuple[Shared, ...]:
         """Documents that came before with another question, pruned as far as that needs no question."""

@@ -158,3 +158,5 @@ def test_the_key_is_not_in_the_command():
         == "tokenprune bench --api-key ... 'a b'"
     )
     assert command_line(["t", "--api-key=k"]) == "tokenprune --api-key=..."
+    shown = command_line(["t", "--direct", "http://me:secret@host:1/v1", "--proxy=https://u:p@h"])
+    assert shown == "tokenprune --direct http://...@host:1/v1 --proxy=https://...@h"

@@ -157,3 +157,10 @@ def test_errors_and_help(run, tmp_path):
     done = run([b"x", b"{}"])
     assert done.returncode == 1 and "no request that can be read; line 1: not JSON" in done.stderr
     assert "tokenprune estimate log.jsonl" in run([], "--help").stdout
+
+
+def test_a_batch_of_prompts_counts_whole():
+    made = rewriting(BM25, {"keep_ratio": 0.2})(parse(json.dumps({"prompt": [ASKED, ASKED + " Tell me."]})))
+    assert made.before.count("The tower was finished in 1889.") == 2
+    count = get_counter().count
+    assert 0.3 * count(made.before) > count(made.after) and made.after.count("Question:") == 2

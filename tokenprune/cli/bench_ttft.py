@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import sys
 from enum import StrEnum
@@ -128,8 +129,8 @@ def ttft(
 
 
 def command_line(argv: list[str]) -> str:
-    """Return the command as it was typed, without the key."""
-    shown = ["tokenprune", *argv[1:]]
+    """Return the command as it was typed, without the key and the passwords of URLs."""
+    shown = ["tokenprune", *(re.sub(r"(https?://)[^/@\s]*@", r"\1...@", word) for word in argv[1:])]
     for i, word in enumerate(shown):
         if word == "--api-key" and i + 1 < len(shown):
             shown[i + 1] = "..."

@@ -14,6 +14,7 @@ from tokenprune.document import Document
 from tokenprune.errors import ConfigError, MissingExtraError
 
 if TYPE_CHECKING:
+    from tokenprune_server.protocols.base import Protocol
     from tokenprune_server.rewrite import Rewriter
 
 CHAT, COMPLETIONS, DOCUMENTS = "/v1/chat/completions", "/v1/completions", "documents"
@@ -157,8 +158,16 @@ def _rewritten(rewriter: Rewriter, asked: Asked, options: Mapping[str, Any]) -> 
     except RequestError as error:
         raise ConfigError(str(error)) from None
     plain = plain_body(request)
-    before, after = ("\n".join(protocol.prompt_texts(b)) for b in (plain, plain if new is None else new))
+    before, after = (_text(asked, protocol, b) for b in (plain, plain if new is None else new))
     return Rewritten(before, after, decision, seconds)
+
+
+def _text(asked: Asked, protocol: Protocol, body: dict[str, Any]) -> str:
+    if asked.kind == COMPLETIONS:  # a body may hold several prompts
+        return "\n".join(
+            text for turns in protocol.prompts(body) for turn in turns for _, text in turn.pieces
+        )
+    return "\n".join(protocol.prompt_texts(body))
 
 
 def _merged(given: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
