@@ -399,7 +399,8 @@ def test_stages_are_chosen_by_what_a_text_is_now(check):
 def test_empty_query(query, samples):
     documents = [tp.Document(samples.prose(1))]
     with pytest.raises(
-        QueryError, match=r"query is empty.*'bm25-sentences'.*boilerplate, clean-html, none, random"
+        QueryError,
+        match=r"query is empty.*'bm25-sentences'.*boilerplate, clean-html, middle-out, none, random, tail",
     ):
         tp.Pipeline(["bm25-sentences"]).prune(query, documents)
     for method in ("none", "random", "clean-html"):

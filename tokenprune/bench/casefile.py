@@ -85,7 +85,9 @@ class Line(BaseModel):
             return cls.model_validate(value)
         except ValidationError as error:
             first = error.errors()[0]
-            where = ".".join(map(str, first["loc"]))
+            # a name that is none (with a line end, say) is shown as Python writes it
+            steps = (str(step) for step in first["loc"])
+            where = ".".join(step if step.isalnum() or step.isidentifier() else repr(step) for step in steps)
             message = first["msg"].removeprefix("Value error, ")
             raise ConfigError(f"{where}: {message}" if where else message) from None
 
