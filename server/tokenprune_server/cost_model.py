@@ -63,6 +63,7 @@ class _Model:
         self.trust = 0.5  # most servers keep prefixes, not all
         self.scale = 1.0
         self.reports = False  # it has named cached tokens before
+        self.hits = False  # it has found a prompt's beginning in its cache before
 
     def observe(self, answer: Answer) -> None:
         usage = answer.usage
@@ -86,7 +87,9 @@ class _Model:
             reported = self._inferred(prompt, predicted, seconds_in)
         if reported is not None and max(predicted, reported) >= _MIN_HIT:
             right = 1.0 if predicted < _MIN_HIT else min(1.0, reported / predicted)
-            self.trust += _TRUST_STEP * (right - self.trust)
+            first_hit = not self.hits and reported >= _MIN_HIT  # one shows that there is a cache
+            self.trust += (1.0 if first_hit else _TRUST_STEP) * (right - self.trust)
+            self.hits = self.hits or first_hit
         # Where the upstream is silent and a hit is likely, nobody knows how many tokens took this time.
         unknown = not known and predicted > prompt / 2
         if answer.others > _MAX_OTHERS or unknown or (answer.whole and usage is None):
@@ -120,7 +123,7 @@ class CostModel:
     not used, and of the others the curve follows a low quantile (see `CurveFit`).
 
     A prediction of cached tokens is worth what the upstream makes of it: ``trust`` is a moving average of
-    reported over predicted tokens. Where the upstream reports none, the time to the first token tells.
+    reported over predicted tokens, begun anew by the first hit. Where the upstream reports none, the time to the first token tells.
 
     Args:
         prefill_tokens_per_s: prefill rate that is believed at first.
@@ -156,6 +159,10 @@ class CostModel:
     def trust(self, model: str) -> float:
         """Which share of the cached tokens that are predicted really is cached, 0..1."""
         return self._model(model).trust
+
+    def hits(self, model: str) -> bool:
+        """Whether the upstream has been seen to find the beginning of a prompt in its cache."""
+        return self._model(model).hits
 
     def pruning_s(self, method: str, tokens: float) -> float:
         """Seconds that pruning documents of so many tokens takes.

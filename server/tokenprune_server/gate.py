@@ -28,6 +28,8 @@ from tokenprune_server.settings import ServerSettings
 _MIN_TRUST = 0.25  # below it the upstream is taken for one that keeps no prefixes
 _BYTES_PER_TOKEN = 4  # of what nobody has counted
 _KEEP_PRIOR = 0.5
+_REUSE = 0.25  # of retrieved passages: the next question brings others
+_REUSE_SINGLE = 1.0  # of one document that opens a conversation: it was chosen to be asked about
 _NOT_AS_ASKED = "-"  # options of a turn that went otherwise than its request asked; equal to no others
 _MAX_NAME = 200  # characters of a model's name
 
@@ -232,11 +234,23 @@ class Gate:
             saved_tokens=tokens * (1.0 - self.costs.keep_ratio(method)),
             cached_tokens=trust * cached,
             cached_tokens_lost=trust * max(0.0, cached - per_byte * begin),
-            reuse=self.ledger.reuse(_scope(history, at), self._reuse_prior),
+            reuse=self.ledger.reuse(_scope(history, at), self._reuse_before(history, job, at)),
             reuse_tokens=trust * per_byte * end,
             prune_s=self.costs.pruning_s(method, tokens),
         )
         return Weighing(cost, at, cached, per_byte)
+
+    def _reuse_before(self, history: History, job: Job, at: int) -> float:
+        """How likely documents are taken to come again where the application is not known yet.
+
+        A single document is only believed to do so of an upstream that is known to gain by it: as long as
+        nothing has been seen of its cache, pruning is the safer bet.
+        """
+        if self._reuse_prior is not None:
+            return self._reuse_prior
+        begun = any(turn.role in ("assistant", "tool") for turn in history.prompts[at].turns)
+        single = len(job.spans) == 1 and not begun
+        return _REUSE_SINGLE if single and self.costs.hits(model_name(history.body)) else _REUSE
 
     def unweighed(self, history: History, protocol: Protocol, body: Body) -> Expected | None:
         """What to expect of a request that goes unpruned for another reason than its cost."""

@@ -74,13 +74,14 @@ class ServerSettings(BaseSettings):
     prune_tokens_per_s: float = Field(
         20_000.0, gt=0, description="Rate of pruning that is believed until prunes tell, tokens per second."
     )
-    reuse_prior: float = Field(
-        0.25,
+    reuse_prior: float | None = Field(
+        None,
         ge=0,
         le=1,
         description="Probability that a new document comes again with another question, until requests tell. "
         "Where it is likely, documents go unpruned, to be found in the upstream's prefix cache: 1 for an "
-        "application that always asks several questions about one document.",
+        "application that always asks several questions about one document. None: .25, and 1 for a single "
+        "document that opens a conversation, once the upstream has shown that it keeps prefixes.",
     )
     shared_pipeline: str = Field(
         "boilerplate",

@@ -77,9 +77,15 @@ class TestTrust:
 
     def test_reported_zeros_and_what_is_left_out_after_a_report(self, costs):
         costs.answered(answer(1000, 800, 0.05, Usage(1000, 800)))
-        for _ in range(4):
+        for _ in range(6):
             costs.answered(answer(1000, 800, usage=Usage(1000)))
         assert costs.trust("m") < 0.2
+
+    def test_one_hit_shows_that_there_is_a_cache(self, costs):
+        costs.answered(answer(1000, 800, usage=Usage(1000)))
+        assert not costs.hits("m")
+        costs.answered(answer(1000, 800, 0.05, Usage(1000, 800)))
+        assert (costs.trust("m"), costs.hits("m"), costs.hits("other")) == (1.0, True, False)
 
     def test_partial_hits(self, costs):
         for _ in range(20):

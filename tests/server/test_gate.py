@@ -25,6 +25,10 @@ def start(serve):
         yield begin
 
 
+_OTHER = {"role": "system", "content": "You are another application."}
+ANOTHER_APPLICATION = [chat(_OTHER, user(prompt(document(90), asks(90, k)))) for k in (2, 5, 9)]  # with hits
+
+
 class TestThreeSituations:
     """The median over what is prefilled stands for that of the time to the first token: it decides it."""
 
@@ -45,9 +49,9 @@ class TestThreeSituations:
         assert proxy.decisions[:2] == ["pruned", "skipped:shared"]
         assert uncached[:2] == [without[0], direct[0]]
         assert uncached[2:4] == direct[2:4]
-        # An application that asks again and again is known after a few documents.
-        assert proxy.decisions[-4:] == ["skipped:reuse-expected"] + ["skipped:cached"] * 3
-        assert uncached[-4:] == direct[-4:]
+        # Once hits were seen, documents that open a conversation are left for the cache from the beginning.
+        assert proxy.decisions[4:] == (["skipped:reuse-expected"] + ["skipped:cached"] * 3) * 3
+        assert uncached[4:] == direct[4:]
 
     def test_one_document_when_the_operator_knows_that_it_comes_again(self, start):
         bodies = FOUR_QUESTIONS[:4]
@@ -70,6 +74,25 @@ class TestThreeSituations:
     def test_from_shared_documents_to_new_ones(self, start):
         proxy = self.run(start, [*FOUR_QUESTIONS, *NEW_EACH_TIME])
         assert proxy.decisions[-4:] == ["pruned"] * 4
+
+    def test_one_document_where_the_cache_was_seen_to_work(self, start):
+        proxy = self.run(start, ANOTHER_APPLICATION + FOUR_QUESTIONS[:4])
+        assert proxy.decisions[3:] == ["skipped:reuse-expected"] + ["skipped:cached"] * 3
+        assert proxy.upstream.uncached[3:] == unpruned(FOUR_QUESTIONS[:4])
+
+    def test_one_new_document_is_enough_to_learn_that_they_do_not_come_again(self, start):
+        proxy = self.run(start, ANOTHER_APPLICATION + NEW_EACH_TIME)
+        assert proxy.decisions[3:] == ["skipped:reuse-expected"] + ["pruned"] * 7
+
+    def test_a_list_of_passages_is_not_taken_for_a_document_to_be_asked_about(self, start):
+        passages = "\n\n".join(f"[{n}]\n{document(n, 40)}" for n in (1, 2, 3))
+        bodies = [*ANOTHER_APPLICATION, chat(user(prompt(passages, asks(2, 5))))]
+        assert self.run(start, bodies).decisions[-1] == "pruned"
+
+    def test_nor_is_a_document_in_the_middle_of_a_conversation(self, start):
+        said = {"role": "assistant", "content": "Nothing."}
+        body = chat(user("Hello?"), said, user(prompt(document(3), asks(3, 5))))
+        assert self.run(start, [*ANOTHER_APPLICATION, body]).decisions[-1] == "pruned"
 
     def test_the_arithmetic_of_the_cache_study(self):
         """Measured: whole 2559 ms, from the cache 190 ms, pruned 1150 ms.
