@@ -123,7 +123,8 @@ class CostModel:
     not used, and of the others the curve follows a low quantile (see `CurveFit`).
 
     A prediction of cached tokens is worth what the upstream makes of it: ``trust`` is a moving average of
-    reported over predicted tokens, begun anew by the first hit. Where the upstream reports none, the time to the first token tells.
+    reported over predicted tokens, begun anew by the first hit. Where the upstream reports none, the time to
+    the first token tells.
 
     Args:
         prefill_tokens_per_s: prefill rate that is believed at first.
