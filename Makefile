@@ -31,8 +31,9 @@ demo: install
 demo-vllm: install
 	$(PY) examples/demo.py --vllm
 
+# two workers of one thread each: the tests are many and small, and the run takes half as long
 test: install
-	$(PY) -m pytest -m "not slow"
+	$(PY) -m pytest -m "not slow" -n 2 --dist loadgroup
 
 test-slow: install
 	$(PY) -m pytest -m slow

@@ -24,6 +24,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tokenprune.models.catalog import model_path
+from tokenprune.models.device import pick_dtype
 from tokenprune.tokens import get_counter
 
 HERE = Path(__file__).parent
@@ -93,7 +94,9 @@ def embedded(port: int) -> list[str]:
 def vllm(port: int) -> list[str]:
     return [
         *(sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(model_path(MODEL))),
-        *("--served-model-name", MODEL, "--enforce-eager", "--dtype", "bfloat16"),
+        *("--served-model-name", MODEL, "--enforce-eager"),
+        # bfloat16 is the faster one only where the processor multiplies it
+        *("--dtype", str(pick_dtype("cpu", None)).removeprefix("torch.")),
         *("--host", "127.0.0.1", "--port", str(port), "--max-model-len", str(CONTEXT)),
     ]
 

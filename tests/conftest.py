@@ -25,6 +25,19 @@ settings.register_profile("default", deadline=None, max_examples=40, suppress_he
 settings.register_profile("ci", settings.get_profile("default"), derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "default")
 
+if (
+    "PYTEST_XDIST_WORKER" in os.environ
+):  # before torch is imported: two workers must not share two cores four ways
+    os.environ["OMP_NUM_THREADS"] = "1"
+
+
+def pytest_collection_modifyitems(items):
+    """Tests with a real vLLM stay in one worker: one server at a time."""
+    for item in items:
+        if item.get_closest_marker("vllm"):
+            item.add_marker(pytest.mark.xdist_group("vllm"))
+
+
 # -- strategies ---------------------------------------------------------------------------------------
 
 _ODD = [

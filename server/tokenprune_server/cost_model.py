@@ -60,7 +60,7 @@ class _Model:
 
     def __init__(self, prior: Curve, clock: Callable[[], float]) -> None:
         self.prefill = CurveFit(prior, quantile=_QUANTILE, clock=clock)
-        self.trust = 0.5  # most servers keep prefixes, not all
+        self.trust = 0.8  # servers mostly keep prefixes unless told otherwise
         self.scale = 1.0
         self.reports = False  # it has named cached tokens before
         self.hits = False  # it has found a prompt's beginning in its cache before

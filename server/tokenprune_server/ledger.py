@@ -15,7 +15,7 @@ _ENTRY_BYTES = 400  # a key, a record and the mapping around them, generously
 _BLOCK_ENTRY_BYTES = 250
 _SHARE = {"turns": 0.5, "places": 0.1, "blocks": 0.3, "sizes": 0.05, "scopes": 0.05}  # of the bytes
 _REUSE_FORGETTING = 0.7  # per new document
-_REUSE_WEIGHT = 0.5  # documents that the prior counts for
+_REUSE_WEIGHT = 0.25  # documents that the prior counts for
 
 
 @dataclass(frozen=True, slots=True)

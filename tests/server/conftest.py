@@ -312,12 +312,15 @@ class VllmServer:
 def start_vllm(log_path, *extra: str, env: dict[str, str] | None = None):
     """A vLLM server on CPU; gives the process and its URL once it answers."""
     from tokenprune.models.catalog import model_path
+    from tokenprune.models.device import pick_dtype
 
+    dtype = str(pick_dtype("cpu", None)).removeprefix("torch.")  # bfloat16 is slow where it is emulated
     port = free_port()
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server"]
     command += ["--model", str(model_path("smollm2-135m")), "--served-model-name", "smollm2-135m"]
-    command += ["--enforce-eager", "--dtype", "bfloat16", "--host", "127.0.0.1", "--port", str(port), *extra]
+    command += ["--enforce-eager", "--dtype", dtype, "--host", "127.0.0.1", "--port", str(port), *extra]
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "VLLM_CPU_KVCACHE_SPACE": "2", **(env or {})}
+    environment.pop("OMP_NUM_THREADS", None)  # that of a test worker
     log = log_path.open("wb")
     process = subprocess.Popen(command, stdout=log, stderr=log, env=environment, start_new_session=True)
     log.close()

@@ -30,7 +30,7 @@ def taught(costs):
 def test_priors_come_from_the_settings(costs):
     assert costs.prefill("m").seconds(1000) == 1.0
     assert costs.pruning_s("x", 20_000) == pytest.approx(1.0, abs=0.01)
-    assert (costs.keep_ratio("x"), costs.trust("m")) == (0.5, 0.5)
+    assert (costs.keep_ratio("x"), costs.trust("m")) == (0.5, 0.8)
 
 
 def test_prefill_is_learned_per_model(costs):
@@ -103,7 +103,7 @@ class TestTrust:
     def test_no_prediction_says_nothing(self, costs):
         for _ in range(9):
             costs.answered(answer(1000, 16, usage=Usage(1000, 0)))
-        assert costs.trust("m") == 0.5
+        assert costs.trust("m") == 0.8
 
     def test_unpredicted_hits_raise_it(self, costs):
         for _ in range(9):
