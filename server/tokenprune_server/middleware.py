@@ -313,12 +313,12 @@ class PruneMiddleware:
     async def _late(self, request: Request) -> Outcome:
         log.warning("pruning took longer than %s s", self._settings.timeout_s)
         detail = f"it took longer than {self._settings.timeout_s:g} s"
-        rewriter = self.runtime.rewriter
-        too_long = rewriter.certainly_too_long(request)
+        room = self.runtime.rewriter.room(request)
+        too_long = room.certainly_too_long()
         if too_long is None and request.model_len is not None:
             # Counting is fast beside pruning, but the pruning threads may all be held up, and it has no time
             # of its own: a prompt that takes longer goes to the upstream, which counts it as well.
-            counting = asyncio.ensure_future(asyncio.to_thread(rewriter.room, request))
+            counting = asyncio.ensure_future(asyncio.to_thread(lambda: room.too_long))
             await asyncio.wait({counting}, timeout=_COUNTING_S)
             too_long = counting.result() if counting.done() else None
         return Outcome(failed("timeout"), too_long=too_long, detail=detail)

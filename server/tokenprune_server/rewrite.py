@@ -3,39 +3,25 @@
 import dataclasses
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from tokenprune.budget import Budget
 from tokenprune.config import Config
 from tokenprune.document import Document
 from tokenprune.errors import UnknownNameError
 from tokenprune.receipt import PruneResult
-from tokenprune.tokens import TokenCounter, get_counter
+from tokenprune.tokens import get_counter
 from tokenprune_server.decide import PRUNED, Facts, failed, skip_reason, skipped
 from tokenprune_server.errors import RequestError
 from tokenprune_server.gate import Gate, History, model_name
 from tokenprune_server.ledger import Record
 from tokenprune_server.plan import Plan, Shared
-from tokenprune_server.protocols.base import Body, Context, Job, Located, Path, Rules, Span, estimate_tokens
+from tokenprune_server.protocols.base import Body, Context, Job, Located, Path, Rules, Span
 from tokenprune_server.receipts import ReceiptStore
 from tokenprune_server.request import Outcome, Request
+from tokenprune_server.room import Room, count
 from tokenprune_server.settings import ServerSettings
 
 log = logging.getLogger("tokenprune.server")
-
-_TOKENS_PER_MESSAGE = 8  # role, separators and the like that chat templates add
-_TOKENS_PER_CONTEXT = 12  # the label of a context passage
-_SURELY_TOO_LONG = 16  # characters per token of the model's context beyond which nothing need be counted
-_FRAME = 16  # the rest of a chat template
-
-
-@dataclass(frozen=True, slots=True)
-class _Room:
-    """How a request stands to the model's context: tokens of the prompt, and what is left for documents."""
-
-    prompt: int
-    documents: int
-    overflow: bool
 
 
 class Rewriter:
@@ -55,20 +41,9 @@ class Rewriter:
         pipeline = self._config.build(self._settings.pipeline)
         pipeline.prune("What does the proxy keep?", documents, Budget(keep_ratio=0.5))
 
-    def certainly_too_long(self, request: Request) -> int | None:
-        """About the tokens of a prompt that is so long that it need not be counted, else None."""
-        if request.model_len is None or request.raw_bytes <= _SURELY_TOO_LONG * request.model_len:
-            return None
-        texts = [*request.protocol.prompt_texts(request.body), *(c.text for c in request.options.contexts)]
-        # Images and the like are in the body, but are not text.
-        if sum(len(text) for text in texts) <= _SURELY_TOO_LONG * request.model_len:
-            return None
-        return sum(estimate_tokens(text) for text in texts)
-
-    def room(self, request: Request) -> int | None:
-        """Tokens of the prompt if the original does not fit the model's context, else None."""
-        room = self._room(request, 0)
-        return room.prompt if room is not None and room.overflow else None
+    def room(self, request: Request) -> Room:
+        """How the prompt of a request stands to the context of its model."""
+        return Room(request, self._settings, self._config.tokenizer)
 
     def __call__(self, request: Request) -> Outcome:
         """Locate, decide, prune and put back.
@@ -118,7 +93,9 @@ class Rewriter:
             replayed=sum(len(job.spans) for job in located.jobs) - opened,
             obliged=history.explicit,
         )
-        if facts.replayed and self._overflows(request, history):
+        # The prompt goes with its earlier turns as they were sent.
+        room = self.room(dataclasses.replace(request, body=history.replay(request.body)))
+        if facts.replayed and room.too_long is not None:
             return self._plan(request, located, history.forgotten())
         plan = Plan(request, history, contexts, tuple(jobs), facts)
         if skip_reason(facts) is not None:
@@ -130,17 +107,16 @@ class Rewriter:
             [span.text for span in spans], lambda texts: counter.count_many(texts).tolist()
         )
         tokens = dict(zip(spans, sizes, strict=True))
-        beside = _count(counter, [context.text for context in contexts])
+        beside = count(counter, [context.text for context in contexts])
         # A budget holds for a prompt; of a batch the largest one decides for all.
         sizes = [sum(tokens[span] for span in job.spans) for job in jobs]
         sizes[0] += beside
         largest = max(sizes)
         main = jobs[sizes.index(largest)]
-        room = self._room(dataclasses.replace(request, body=history.replay(request.body)), largest)
-        overflow = room is not None and room.overflow
+        left = room.documents(largest)
         before, after = history.beside(main)
         asked = _left(options.budget, largest, before, after)
-        budget = _budget(asked, largest, room)
+        budget = _budget(asked, largest, left)
         if before and _too_little(
             budget, options.budget, largest, before, self._settings.min_document_tokens
         ):
@@ -150,9 +126,9 @@ class Rewriter:
             jobs=tuple(jobs),
             tokens=tokens,
             context_tokens=beside,
-            shared=() if overflow else self._shared(history, jobs, tokens),
+            shared=() if left is not None else self._shared(history, jobs, tokens),
             budget=budget,
-            too_long=room.prompt if room is not None and overflow else None,
+            too_long=room.too_long,
         )
         shared = {item.span for item in plan.shared}
         size = largest - sum(tokens[span] for span in main.spans if span in shared)
@@ -167,17 +143,12 @@ class Rewriter:
             document_tokens=size,
             min_tokens=self._settings.min_document_tokens,
             budget_tokens=budget.limit(largest) if budget is not None else None,
-            room_tokens=room.documents if room is not None and overflow else None,
+            room_tokens=left,
             shared=len(shared),
-            obliged=history.explicit or overflow,
+            obliged=history.explicit or left is not None,
             cost=plan.weighing.cost if plan.weighing is not None else None,
         )
         return dataclasses.replace(plan, facts=facts)
-
-    def _overflows(self, request: Request, history: History) -> bool:
-        """Whether the prompt does not fit the model with its earlier turns as they were sent."""
-        room = self._room(dataclasses.replace(request, body=history.replay(request.body)), 0)
-        return room is not None and room.overflow
 
     def _shared(self, history: History, jobs: Sequence[Job], tokens: dict[Span, int]) -> tuple[Shared, ...]:
         """Documents that came before with another question, pruned as far as that needs no question."""
@@ -293,40 +264,18 @@ class Rewriter:
         except UnknownNameError as error:
             raise RequestError(str(error), param="tokenprune.pipeline") from error
 
-    def _room(self, request: Request, document_tokens: int) -> _Room | None:
-        """How the prompt stands to the model's context; None when it fits for certain or nobody knows."""
-        model_len = request.model_len
-        if model_len is None:
-            return None
-        protocol, body, contexts = request.protocol, request.body, request.options.contexts
-        output = protocol.output_tokens(body, self._settings.default_output_tokens)
-        margin = int(self._settings.context_margin * model_len) + _FRAME
-        # No tokenizer in use makes more tokens than there are bytes: most requests need no count.
-        if request.raw_bytes + output + margin <= model_len:
-            return None
-        texts = protocol.prompt_texts(body)
-        counter = get_counter(self._config.tokenizer)
-        prompt = _count(counter, texts) + _TOKENS_PER_MESSAGE * len(texts)
-        prompt += _count(counter, [c.text for c in contexts]) + _TOKENS_PER_CONTEXT * len(contexts)
-        left = model_len - output - margin
-        return _Room(prompt, left - (prompt - document_tokens), prompt > left)
-
 
 def _document(span: Span, index: int) -> Document:
     where = ".".join(str(step) for step in span.path)
     return Document(span.text, kind=span.kind, id=f"{where}#{index}", title=span.title)
 
 
-def _count(counter: TokenCounter, texts: Sequence[str]) -> int:
-    return int(counter.count_many(texts).sum()) if texts else 0
-
-
-def _budget(asked: Budget | None, tokens: int, room: _Room | None) -> Budget | None:
+def _budget(asked: Budget | None, tokens: int, room: int | None) -> Budget | None:
     """The budget asked for; a request that overflows the model's context gets at most what fits."""
-    if room is None or not room.overflow:
+    if room is None:
         return asked
     limit = asked.limit(tokens) if asked is not None else None
-    fits = max(0, room.documents)
+    fits = max(0, room)
     return Budget(max_tokens=fits if limit is None else min(limit, fits))
 
 

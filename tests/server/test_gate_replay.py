@@ -3,7 +3,9 @@
 import pytest
 from gate_world import CachingUpstream, MarkConfig, asks, chat, document, prompt, proxies, user
 
+from tokenprune_server import room
 from tokenprune_server.gate import Gate
+from tokenprune_server.room import count
 
 PAGE = (
     "<!DOCTYPE html><html><body>"
@@ -81,6 +83,21 @@ def test_a_chat_that_outgrew_the_model_is_pruned_anew(start):
     proxy.send(chat(*turns, max_tokens=300))
     assert proxy.decisions[-1] == "pruned"
     assert "mark1x8 saw" not in kept(proxy.last) and "mark1x3 saw" in kept(proxy.last)
+
+
+def test_the_prompt_is_counted_once(start, monkeypatch):
+    counted = []
+    monkeypatch.setattr(
+        room, "count", lambda counter, texts: counted.append(len(texts)) or count(counter, texts)
+    )
+    proxy = start(Small())
+    turns = [user(prompt(document(1), asks(1, 3)))]
+    proxy.send(chat(*turns, max_tokens=300))
+    turns += [ANSWER, user(prompt(document(2), asks(2, 3)))]
+    counted.clear()
+    proxy.send(chat(*turns, max_tokens=300))
+    assert proxy.decisions == ["pruned", "pruned"]
+    assert counted == [3, 0], "the messages, and no contexts"
 
 
 class BreaksOnce(MarkConfig):

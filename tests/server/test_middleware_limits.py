@@ -15,7 +15,7 @@ from tokenprune_server.app import create_app
 from tokenprune_server.middleware import PruneMiddleware
 from tokenprune_server.model_lengths import ModelLengths
 from tokenprune_server.proxy import UpstreamApp
-from tokenprune_server.rewrite import Rewriter
+from tokenprune_server.room import Room
 
 NOISE = "The old market sells bells, ribbons and hats on every rainy day of the week, as it always has done."
 FACT = "The lighthouse was built in 1871 by the harbour board."
@@ -85,7 +85,7 @@ class TestFailure:
         def count_slowly(*_):
             time.sleep(3)
 
-        monkeypatch.setattr(Rewriter, "room", count_slowly)
+        monkeypatch.setattr(Room, "prompt", property(count_slowly))
         url = serve(create_app(stand_in(timeout_s=0.2), stub.url))
         content = f"Context:\n{DOCUMENT * (40 if by_far else 1)}\n\nQuestion: {Q}"
         response = httpx.post(url + URL, json=chat(content, tokenprune={"method": "slow"}), timeout=20)

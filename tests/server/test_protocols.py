@@ -191,6 +191,12 @@ class TestCompletions:
     def test_token_ids_and_odd_prompts_pass(self, prompt):
         assert texts(COMPLETIONS.locate({"prompt": prompt}, RULES)) == []
 
+    def test_the_texts_of_each_prompt(self):
+        texts = BY_ROUTE["/v1/completions"].prompt_texts
+        assert texts({"prompt": ["a", [1, 2], "bc"]}) == [["a"], ["bc"]]
+        assert texts({"prompt": "a"}) == [["a"]]
+        assert texts({"prompt": [1, 2]}) == []
+
     def test_contexts_need_one_prompt(self):
         assert (
             COMPLETIONS.insert_contexts({"prompt": Q}, [Context("c")])["prompt"] == f"Context:\n[1]\nc\n\n{Q}"

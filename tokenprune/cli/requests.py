@@ -158,16 +158,13 @@ def _rewritten(rewriter: Rewriter, asked: Asked, options: Mapping[str, Any]) -> 
     except RequestError as error:
         raise ConfigError(str(error)) from None
     plain = plain_body(request)
-    before, after = (_text(asked, protocol, b) for b in (plain, plain if new is None else new))
+    before, after = (_text(protocol, b) for b in (plain, plain if new is None else new))
     return Rewritten(before, after, decision, seconds)
 
 
-def _text(asked: Asked, protocol: Protocol, body: dict[str, Any]) -> str:
-    if asked.kind == COMPLETIONS:  # a body may hold several prompts
-        return "\n".join(
-            text for turns in protocol.prompts(body) for turn in turns for _, text in turn.pieces
-        )
-    return "\n".join(protocol.prompt_texts(body))
+def _text(protocol: Protocol, body: dict[str, Any]) -> str:
+    """All that the model reads; a body may hold several prompts."""
+    return "\n".join(text for prompt in protocol.prompt_texts(body) for text in prompt)
 
 
 def _merged(given: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:

@@ -123,8 +123,8 @@ class Protocol(ABC):
         """Find the documents and the question; never raises on odd bodies (what is odd is no document)."""
 
     @abstractmethod
-    def prompt_texts(self, body: Body) -> list[str]:
-        """Every text the model will read, to count the tokens of the largest prompt."""
+    def prompt_texts(self, body: Body) -> list[list[str]]:
+        """Every text the model will read, of each prompt, to count its tokens."""
 
     @abstractmethod
     def prompts(self, body: Body) -> list[tuple[Turn, ...]]:

@@ -81,8 +81,8 @@ class ChatProtocol(Protocol):
             short, spans = short + len(spans), []
         return Located((Job(query, tuple(spans), whole_text),), short, few_shot)
 
-    def prompt_texts(self, body: Body) -> list[str]:
-        """All message texts, tool calls and tool descriptions."""
+    def prompt_texts(self, body: Body) -> list[list[str]]:
+        """One prompt: all message texts, tool calls and tool descriptions."""
         out: list[str] = []
         for index, message in enumerate(_messages(body)):
             out += [text for text, _ in _texts(message, ("messages", index))]
@@ -90,7 +90,7 @@ class ChatProtocol(Protocol):
                 out.append(str(message["tool_calls"]))
         if body.get("tools"):
             out.append(str(body["tools"]))
-        return out
+        return [out]
 
     def prompts(self, body: Body) -> list[tuple[Turn, ...]]:
         """One prompt: what templates put before the messages, then the messages."""

@@ -44,9 +44,9 @@ class CompletionsProtocol(Protocol):
             jobs.append(Job(query, spans, whole))
         return Located(tuple(jobs), short, few_shot)
 
-    def prompt_texts(self, body: Body) -> list[str]:
-        """The longest prompt: each is a request of its own to the model."""
-        return [max((text for text, _ in _strings(body)), key=len, default="")]
+    def prompt_texts(self, body: Body) -> list[list[str]]:
+        """Each prompt string is all that the model reads of a request of its own."""
+        return [[text] for text, _ in _strings(body)]
 
     def prompts(self, body: Body) -> list[tuple[Turn, ...]]:
         """Each prompt string is one turn."""

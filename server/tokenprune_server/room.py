@@ -1,0 +1,85 @@
+"""How a prompt stands to the context of its model."""
+
+from collections.abc import Sequence
+from functools import cached_property
+
+from tokenprune.tokens import TokenCounter, get_counter
+from tokenprune_server.protocols.base import estimate_tokens
+from tokenprune_server.request import Request
+from tokenprune_server.settings import ServerSettings
+
+_TOKENS_PER_MESSAGE = 8  # role, separators and the like that chat templates add
+_TOKENS_PER_CONTEXT = 12  # the label of a context passage
+_SURELY_TOO_LONG = 16  # characters per token of the model's context beyond which nothing need be counted
+_FRAME = 16  # the rest of a chat template
+
+
+class Room:
+    """How the prompt of a request stands to the context of its model.
+
+    What has to be counted is counted when it is first asked for, and once.
+
+    Args:
+        request: with the body as it would go unpruned; of a batch the largest prompt decides.
+        settings: what is kept free.
+        tokenizer: by which tokens are counted.
+    """
+
+    def __init__(self, request: Request, settings: ServerSettings, tokenizer: str) -> None:
+        self._request, self._settings, self._tokenizer = request, settings, tokenizer
+
+    @cached_property
+    def _limit(self) -> int | None:
+        """Tokens that the prompt may have; None when nobody knows."""
+        request, settings = self._request, self._settings
+        if request.model_len is None:
+            return None
+        output = request.protocol.output_tokens(request.body, settings.default_output_tokens)
+        return request.model_len - output - int(settings.context_margin * request.model_len) - _FRAME
+
+    @cached_property
+    def prompt(self) -> int | None:
+        """Tokens of the prompt; None when it fits for certain or nobody knows."""
+        # No tokenizer in use makes more tokens than there are bytes: most requests need no count.
+        if self._limit is None or self._request.raw_bytes <= self._limit:
+            return None
+        counter, contexts = get_counter(self._tokenizer), self._request.options.contexts
+        prompts = self._request.protocol.prompt_texts(self._request.body)
+        largest = max(
+            (count(counter, texts) + _TOKENS_PER_MESSAGE * len(texts) for texts in prompts), default=0
+        )
+        return largest + count(counter, [c.text for c in contexts]) + _TOKENS_PER_CONTEXT * len(contexts)
+
+    @property
+    def too_long(self) -> int | None:
+        """Tokens of the prompt when it does not fit, else None."""
+        if self.prompt is None or self._limit is None or self.prompt <= self._limit:
+            return None
+        return self.prompt
+
+    def documents(self, tokens: int) -> int | None:
+        """What is left for documents that have ``tokens`` tokens now; None when the prompt fits."""
+        if self.too_long is None or self._limit is None:
+            return None
+        return self._limit - (self.too_long - tokens)
+
+    def certainly_too_long(self) -> int | None:
+        """About the tokens of a prompt that is so long that it need not be counted, else None."""
+        request = self._request
+        if request.model_len is None or request.raw_bytes <= _SURELY_TOO_LONG * request.model_len:
+            return None
+        contexts = [c.text for c in request.options.contexts]
+        # Images and the like are in the body, but are not text.
+        texts = max(request.protocol.prompt_texts(request.body), key=_characters, default=[]) + contexts
+        if _characters(texts) <= _SURELY_TOO_LONG * request.model_len:
+            return None
+        return sum(estimate_tokens(text) for text in texts)
+
+
+def count(counter: TokenCounter, texts: Sequence[str]) -> int:
+    """Tokens of all the texts."""
+    return int(counter.count_many(texts).sum()) if texts else 0
+
+
+def _characters(texts: Sequence[str]) -> int:
+    return sum(len(text) for text in texts)
