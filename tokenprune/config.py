@@ -35,6 +35,7 @@ from tokenprune.registry import list_pruners
 from tokenprune.registry import pruner as build_pruner
 from tokenprune.render import renderer
 from tokenprune.tokens import DEFAULT_TOKENIZER
+from tokenprune.validation import faults
 
 
 class BudgetConfig(BaseModel):
@@ -201,8 +202,7 @@ def load_config(path: str | None = None, tokenizer: str | None = None) -> Config
         for name in config.pipelines:
             config.build(name)
     except ValidationError as error:
-        where = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        raise ConfigError(f"{path or 'environment'}: {where}") from None
+        raise ConfigError(f"{path or 'environment'}: {faults(error)}") from None
     except SettingsError as error:
         raise ConfigError(f"environment: {error}; it must be JSON") from None
     return config

@@ -17,6 +17,7 @@ from pydantic import ValidationError, validate_call
 
 from tokenprune.errors import ConfigError, UnknownNameError
 from tokenprune.pruners.base import Pruner
+from tokenprune.validation import faults
 
 GROUP = "tokenprune.pruners"
 # Modules of the methods that ship; each registers what it defines when it is imported.
@@ -144,9 +145,8 @@ def pruner(name: str, *, kinds: Sequence[str] | None = None, **options: Any) -> 
     try:
         built: Pruner = validate_call(factory)(**options)
     except ValidationError as error:
-        faults = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
         known = ", ".join(info.options) or "(none)"
-        raise ConfigError(f"method {name!r}: {faults}; its options: {known}") from None
+        raise ConfigError(f"method {name!r}: {faults(error)}; its options: {known}") from None
     _check(name, options)
     return replace(built, name=name, kinds=accepted)
 

@@ -4,17 +4,18 @@ import asyncio
 import logging
 from functools import lru_cache
 from importlib import resources
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 
 import tokenprune as tp
 from tokenprune.errors import MissingExtraError, ModelError, TokenPruneError
 from tokenprune.receipt import PruneResult
+from tokenprune.validation import STRINGS_ARE_TEXTS, fault
 from tokenprune_server.errors import RequestError, error_dict
 from tokenprune_server.model_lengths import asgi_get
 from tokenprune_server.runtime import Runtime
@@ -50,19 +51,12 @@ class PruneRequest(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     query: str
-    documents: list[PruneDocument]
+    documents: Annotated[list[PruneDocument], STRINGS_ARE_TEXTS]
     pipeline: str | None = None
     method: str | None = None
     max_tokens: int | None = Field(None, strict=True)
     keep_ratio: float | None = Field(None, strict=True)
     output: Literal["same", "html", "text", "markdown"] | None = None
-
-    @field_validator("documents", mode="before")
-    @classmethod
-    def _strings_are_texts(cls, value: Any) -> Any:
-        if not isinstance(value, list):
-            return value
-        return [{"text": item} if isinstance(item, str) else item for item in value]
 
 
 def create_admin_app(runtime: Runtime, inner: ASGIApp) -> FastAPI:
@@ -171,9 +165,10 @@ def _add_errors(app: FastAPI) -> None:
         if first["type"] == "json_invalid":
             why, at = first.get("ctx", {}).get("error", ""), first["loc"][-1]
             return _error(400, f"the request body is not valid JSON: {why} (at character {at})")
-        where = ".".join(str(step) for step in first["loc"] if step != "body")
+        # FastAPI's first step is "body"
+        where, message = fault({**first, "loc": first["loc"][1:]})
         known = ", ".join(PruneRequest.model_fields)
-        return _error(400, f"{where or 'body'}: {first['msg']}; fields: {known}", where or None)
+        return _error(400, f"{where or 'body'}: {message}; fields: {known}", where or None)
 
     @app.exception_handler(HTTPException)
     async def http(_: Request, error: HTTPException) -> Response:

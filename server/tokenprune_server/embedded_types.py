@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field, StrictInt, ValidationError
 
 from tokenprune.engine.sampling import SamplingParams
+from tokenprune.validation import first_fault, line
 
 
 class ApiError(Exception):
@@ -147,9 +148,8 @@ def parse(kind: type[GenerationRequest], body: bytes) -> GenerationRequest:
     try:
         request = kind.model_validate(data)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False)[0]
-        field = ".".join(str(part) for part in first["loc"])
-        raise ApiError(400, f"{field}: {first['msg']}", field) from error
+        field, message = first_fault(error)
+        raise ApiError(400, line(field, message), field) from error
     for field, harmless in _UNSUPPORTED.items():
         value = data.get(field)
         if value is not None and not any(value == allowed for allowed in harmless):

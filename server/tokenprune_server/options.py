@@ -1,11 +1,12 @@
 """What a request may ask of us: the ``tokenprune`` object of its body and the ``x-tokenprune-*`` headers."""
 
 import re
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from tokenprune.budget import Budget
+from tokenprune.validation import STRINGS_ARE_TEXTS, first_fault
 from tokenprune_server.errors import RequestError
 from tokenprune_server.protocols.base import Context
 from tokenprune_server.types import Headers
@@ -59,15 +60,8 @@ class Options(BaseModel):
     keep_ratio: float | None = Field(None, ge=0, le=1)
     output: Literal["same", "html", "text", "markdown"] | None = None
     query: str | None = None
-    contexts: tuple[ContextItem, ...] = ()
+    contexts: Annotated[tuple[ContextItem, ...], STRINGS_ARE_TEXTS] = Field((), strict=False)
     code_fences: bool | None = None
-
-    @field_validator("contexts", mode="before")
-    @classmethod
-    def _strings_are_texts(cls, value: Any) -> Any:
-        if not isinstance(value, list):
-            return value
-        return tuple({"text": item} if isinstance(item, str) else item for item in value)
 
     @model_validator(mode="after")
     def _consistent(self) -> "Options":
@@ -130,9 +124,8 @@ def read_options(body_options: Any, headers: Headers) -> Options:
     try:
         return Options.model_validate(merged)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(step) for step in ("tokenprune", *first["loc"]))
-        message = first["msg"].removeprefix("Value error, ")
+        place, message = first_fault(error)
+        where = f"tokenprune.{place}" if place else "tokenprune"
         known = ", ".join(Options.model_fields)
         raise RequestError(f"{where}: {message}; known options: {known}", param=where) from error
 

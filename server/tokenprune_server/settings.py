@@ -7,6 +7,7 @@ from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from tokenprune.errors import ConfigError
+from tokenprune.validation import faults
 
 # Routes by which vLLM (in development mode, and for reinforcement learning) lets itself be put to sleep,
 # emptied or given other weights: an open proxy in front must not hand them on.
@@ -147,5 +148,5 @@ class ServerSettings(BaseSettings):
         try:
             return cls(**(server or {}))
         except ValidationError as error:
-            faults = "; ".join(f"server.{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-            raise ConfigError(f"{faults}; known settings: {', '.join(cls.model_fields)}") from error
+            known = ", ".join(cls.model_fields)
+            raise ConfigError(f"{faults(error, 'server')}; known settings: {known}") from error

@@ -16,13 +16,14 @@ import gzip
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from tokenprune.bench.source import ANSWER_TOKENS, Source, Turn, question_turn
 from tokenprune.document import Document
 from tokenprune.errors import ConfigError
+from tokenprune.validation import STRINGS_ARE_TEXTS, first_fault, line
 
 EXPECTED = (
     'expected {"messages": [{"role", "content"}, ...]} or {"question": "...", "documents": ["...", '
@@ -44,19 +45,12 @@ class Line(BaseModel):
     id: str | int | None = None
     messages: list[dict[str, Any]] | None = Field(None, min_length=1)
     question: str | None = None
-    documents: list[_Text] | None = Field(None, min_length=1)
+    documents: Annotated[list[_Text] | None, STRINGS_ARE_TEXTS] = Field(None, min_length=1)
     answers: list[str] = []
     evidence: list[str] = []
     group: str | None = None
     max_tokens: int = Field(ANSWER_TOKENS, ge=1)
     tokenprune: dict[str, Any] | None = None
-
-    @field_validator("documents", mode="before")
-    @classmethod
-    def _strings_are_texts(cls, value: Any) -> Any:
-        if not isinstance(value, list):
-            return value
-        return [{"text": item} if isinstance(item, str) else item for item in value]
 
     @field_validator("messages")
     @classmethod
@@ -84,12 +78,7 @@ class Line(BaseModel):
         try:
             return cls.model_validate(value)
         except ValidationError as error:
-            first = error.errors()[0]
-            # a name that is none (with a line end, say) is shown as Python writes it
-            steps = (str(step) for step in first["loc"])
-            where = ".".join(step if step.isalnum() or step.isidentifier() else repr(step) for step in steps)
-            message = first["msg"].removeprefix("Value error, ")
-            raise ConfigError(f"{where}: {message}" if where else message) from None
+            raise ConfigError(line(*first_fault(error))) from None
 
     def source(self, name: str) -> Source:
         """Return the source; ``name`` is its id if it has none."""
