@@ -6,11 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from tokenprune.sse import EventDecoder, has_token
 from tokenprune_server.cost_model import Answer, Usage
 from tokenprune_server.protocols.base import Body
 from tokenprune_server.types import Headers, Message, Send
 
 _TAIL = 4096  # bytes at the end of an answer in which its usage stands
+_HEAD = 64 * 1024  # bytes in which the first token must show; after them anything counts
 # Quotes inside a JSON string are escaped: text of the answer cannot look like this.
 _USAGE = re.compile(rb'"usage"\s*:\s*(?=\{)')
 
@@ -39,14 +41,17 @@ class Expected:
 class AnswerWatch:
     """Looks at the messages of one answer without holding or changing any.
 
-    Of a stream it takes the time of the first event and, if the client asked for usage, the last bytes; of an
-    answer in one piece the time of its end and the last bytes.
+    Of a stream it takes the time of the first token and, if the client asked for usage, the last bytes; of an
+    answer in one piece the time of its end and the last bytes. Events are parsed until the first token is
+    seen, and none after it.
 
     Args:
         expected: what is predicted.
         body: the request.
         others: requests in flight beside it.
-        on_start: called when the upstream begins to answer without an error.
+        on_start: called when the upstream answers and has read the prompt: with the first token of a stream
+            (its status may come long before, and say nothing), with the status of an answer in one piece. Not
+            called for errors, be it a status or the first event of a stream.
         clock: seconds, monotonic.
     """
 
@@ -66,9 +71,11 @@ class AnswerWatch:
         self._read = asked or not self._stream
         self._began = clock()
         self._seconds: float | None = None
+        self._events: EventDecoder | None = EventDecoder()
+        self._seen = 0  # bytes
         self._tail = b""
         self._done = False
-        self._ok = False
+        self._ok = self._started = False
 
     def passing(self, send: Send) -> Send:
         """A ``send`` that looks at each message after it has gone on."""
@@ -84,21 +91,42 @@ class AnswerWatch:
         if message["type"] == "http.response.start":
             headers: Headers = list(message.get("headers", ()))
             self._ok = message["status"] == 200
-            if self._ok:
-                self._on_start()
+            if not self._stream:
+                self._start()
             if any(name.lower() == b"content-encoding" for name, _ in headers):
-                self._read = False
+                self._read, self._events = False, None
             return
         chunk: bytes = message.get("body", b"")
-        # Servers may send comments to keep the connection open before the first token is there.
-        if self._stream and self._seconds is None and chunk and not chunk.startswith(b":"):
-            self._seconds = self._clock() - self._began
+        if self._stream and self._seconds is None and chunk and self._has_token(chunk):
+            self._seconds, self._events = self._clock() - self._began, None
+            self._start()
         if self._read and chunk:
             self._tail = (self._tail + chunk)[-_TAIL:] if len(chunk) < _TAIL else chunk[-_TAIL:]
         if not message.get("more_body", False):
             self._done = True
             if not self._stream:
                 self._seconds = self._clock() - self._began
+            self._start()
+
+    def _start(self) -> None:
+        if self._ok and not self._started:
+            self._started = True
+            self._on_start()
+
+    def _has_token(self, chunk: bytes) -> bool:
+        """Whether a part of a stream brings the first token; what cannot be read may be one."""
+        self._seen += len(chunk)
+        if self._events is None or self._seen > _HEAD:
+            return True
+        for data in self._events.feed(chunk):
+            event = _json(data)
+            if isinstance(event, dict) and event.get("error"):
+                self._ok = False
+            if not self._ok:
+                return False
+            if data.strip() != "[DONE]" and _speaks(event):
+                return True
+        return False
 
     def result(self) -> Answer | None:
         """What was seen, or None when it says nothing: an error, or an answer that broke off."""
@@ -114,6 +142,21 @@ class AnswerWatch:
             not self._stream,
             self._others,
         )
+
+
+def _json(text: str) -> Any:
+    """The value, or None where there is none to be had."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _speaks(event: Any) -> bool:
+    choices = event.get("choices") if isinstance(event, dict) else None
+    if not isinstance(choices, list):
+        return True  # no chunk that we know
+    return any(not isinstance(choice, dict) or has_token(choice) for choice in choices)
 
 
 def find_usage(tail: bytes) -> Usage | None:

@@ -13,16 +13,14 @@ from urllib.parse import urlsplit, urlunsplit
 import aiohttp
 
 from tokenprune.bench.rows import Row
-from tokenprune.bench.sse import EventDecoder
 from tokenprune.errors import MeasureError
+from tokenprune.sse import EventDecoder, has_token
 
 _CHECK_S = 10.0  # for the questions that are asked before and between measurements
 _SHOWN = 300  # characters of a server's message that an error keeps
 _TOO_LONG = re.compile(
     r"context.{0,3}(?:length|window|size)|context holds|too many tokens|prompt is too long", re.I
 )
-# What a delta may carry that the model wrote.
-_WRITTEN = ("content", "reasoning_content", "reasoning", "refusal", "tool_calls", "function_call")
 
 
 @dataclass(frozen=True)
@@ -189,8 +187,7 @@ class _Stream:
         row.finish_reason = choice.get("finish_reason") or row.finish_reason
         self._parts.append(delta.get("content") or "")
         if self._last is None:
-            # The end counts, too: the first token may be the one that ends an empty answer.
-            if not choice.get("finish_reason") and not any(delta.get(name) for name in _WRITTEN):
+            if not has_token(choice):
                 return
             row.ttft_ms = 1e3 * (now - self._begin)
         else:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from tokenprune.bench.sse import EventDecoder
+from tokenprune.sse import EventDecoder
 
 
 def decode(chunks):

@@ -1,11 +1,27 @@
-"""Server-sent events, as far as completions use them: the data of each event."""
+"""Server-sent events, as far as completions use them: the data of each event, and when the model speaks."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from typing import Any
 
 _LINE_END = re.compile(rb"\r\n|\r|\n")
 _BOM = b"\xef\xbb\xbf"
+# What a delta may carry that the model wrote.
+_WRITTEN = ("content", "reasoning_content", "reasoning", "refusal", "tool_calls", "function_call")
+
+
+def has_token(choice: Mapping[str, Any]) -> bool:
+    """Whether a choice of a chunk carries something that the model wrote, or the end of its answer.
+
+    A first chunk that names only the role carries nothing: vLLM sends it together with the first token, other
+    servers as soon as they have accepted the request. The end counts, too: the first token may be the one
+    that ends an empty answer.
+    """
+    delta = choice.get("delta")
+    wrote = isinstance(delta, Mapping) and any(delta.get(name) for name in _WRITTEN)
+    return wrote or bool(choice.get("text") or choice.get("finish_reason"))
 
 
 class EventDecoder:
