@@ -46,7 +46,7 @@ class AnswerWatch:
     seen, and none after it.
 
     Args:
-        expected: what is predicted.
+        expected: what is predicted; None: only the beginning matters.
         body: the request.
         others: requests in flight beside it.
         on_start: called when the upstream answers and has read the prompt: with the first token of a stream
@@ -57,7 +57,7 @@ class AnswerWatch:
 
     def __init__(
         self,
-        expected: Expected,
+        expected: Expected | None,
         body: Body,
         others: int,
         on_start: Callable[[], None],
@@ -68,14 +68,14 @@ class AnswerWatch:
         self._stream = body.get("stream") is True
         options = body.get("stream_options")
         asked = isinstance(options, dict) and options.get("include_usage") is True
-        self._read = asked or not self._stream
+        self._read = expected is not None and (asked or not self._stream)
         self._began = clock()
         self._seconds: float | None = None
         self._events: EventDecoder | None = EventDecoder()
         self._seen = 0  # bytes
         self._tail = b""
         self._done = False
-        self._ok = self._started = False
+        self._ok = self.started = False
 
     def passing(self, send: Send) -> Send:
         """A ``send`` that looks at each message after it has gone on."""
@@ -109,8 +109,8 @@ class AnswerWatch:
             self._start()
 
     def _start(self) -> None:
-        if self._ok and not self._started:
-            self._started = True
+        if self._ok and not self.started:
+            self.started = True
             self._on_start()
 
     def _has_token(self, chunk: bytes) -> bool:
@@ -130,9 +130,9 @@ class AnswerWatch:
 
     def result(self) -> Answer | None:
         """What was seen, or None when it says nothing: an error, or an answer that broke off."""
-        if not self._ok or self._seconds is None or (self._read and not self._done):
-            return None
         expected = self.expected
+        if expected is None or not self._ok or self._seconds is None or (self._read and not self._done):
+            return None
         return Answer(
             expected.model,
             expected.prompt_tokens,

@@ -5,9 +5,12 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from tokenprune_server.lru import ByteLru, text_bytes
 from tokenprune_server.protocols.base import Path, Span, Turn
+
+T = TypeVar("T")
 
 _BLOCK_BYTES = 64  # of text, for the 16 tokens of a block of vLLM's cache
 _DIGEST = 16
@@ -45,7 +48,7 @@ class Sent:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What a request adds to the ledger once it is sent.
+    """What a request adds to the ledger once it is answered.
 
     Attributes:
         turns: chained keys of its turns as they came, and how they go.
@@ -69,6 +72,33 @@ class _Place:
     question: bytes
     at: float
     again: bool = False  # it came with another question as well
+
+
+class _UnderWay:
+    """How requests without an answer so far were sent; what was sent last stands last."""
+
+    def __init__(self) -> None:
+        self.turns: dict[bytes, list[Sent]] = {}
+        self.questions: dict[bytes, list[bytes]] = {}
+
+    def add(self, record: Record) -> None:
+        for key, sent in record.turns:
+            self.turns.setdefault(key, []).append(sent)
+        for place in record.places:
+            self.questions.setdefault(place, []).append(record.question)
+
+    def remove(self, record: Record) -> None:
+        for key, sent in record.turns:
+            _take(self.turns, key, sent)
+        for place in record.places:
+            _take(self.questions, place, record.question)
+
+
+def _take(lists: dict[bytes, list[T]], key: bytes, value: T) -> None:
+    left = lists[key]
+    left.remove(value)
+    if not left:
+        del lists[key]
 
 
 @dataclass(slots=True)
@@ -143,6 +173,7 @@ class Ledger:
         share = {name: int(part * max_bytes) for name, part in _SHARE.items()}
         self._turns: ByteLru[bytes, Sent] = ByteLru(share["turns"])
         self._places: ByteLru[bytes, _Place] = ByteLru(share["places"])
+        self._under_way = _UnderWay()
         self._cached: ByteLru[bytes, float] = ByteLru(share["blocks"])
         self._sizes: ByteLru[bytes, int] = ByteLru(share["sizes"])
         self._scopes: ByteLru[bytes, _Scope] = ByteLru(share["scopes"])
@@ -167,11 +198,13 @@ class Ledger:
         return [counted[key] if key in counted else known[key] or 0 for key in keys]
 
     def sent(self, keys: Sequence[bytes]) -> list[Sent]:
-        """How the first turns were sent, up to the first one that is not known."""
+        """How the first turns were sent last, up to the first one that is not known."""
         known: list[Sent] = []
+        now = self._clock()
         with self._lock:
             for key in keys:
-                sent = self._turns.get(key)
+                under_way = self._under_way.turns.get(key)
+                sent = replace(under_way[-1], at=now) if under_way else self._turns.get(key)
                 if sent is None:
                     break
                 known.append(sent)
@@ -184,6 +217,8 @@ class Ledger:
     def seen(self, place: bytes, question: bytes) -> bool:
         """Whether a document was sent lately, at this place and with another question."""
         with self._lock:
+            if any(other != question for other in self._under_way.questions.get(place, ())):
+                return True
             known = self._places.get(place)
             if known is None or self._clock() - known.at > self._ttl_s:
                 return False
@@ -207,8 +242,18 @@ class Ledger:
                 found += _BLOCK_BYTES
         return found
 
+    def begin(self, record: Record) -> None:
+        """A request goes to the upstream: until its `end` others see how it was sent, but nothing is kept."""
+        with self._lock:
+            self._under_way.add(record)
+
+    def end(self, record: Record) -> None:
+        """A request that was begun is answered (and committed before), or has failed."""
+        with self._lock:
+            self._under_way.remove(record)
+
     def commit(self, record: Record) -> None:
-        """Remember a request that is being sent."""
+        """Remember a request that the upstream answers: its prompt is in the upstream's cache."""
         now = self._clock()
         with self._lock:
             for key, sent in record.turns:
@@ -217,6 +262,9 @@ class Ledger:
                 self._turns.put(key, replace(sent, at=now), size)
             for place in record.places:
                 self._see(place, record, now)
+            # The first blocks are needed by all that follow: they are forgotten last.
+            for key in reversed(record.blocks):
+                self._cached.put(key, now, _BLOCK_ENTRY_BYTES)
 
     def _see(self, key: bytes, record: Record, now: float) -> None:
         known = self._places.get(key)
@@ -233,11 +281,3 @@ class Ledger:
             else:
                 scope.again = min(scope.again + 1, scope.new)
             self._scopes.put(record.scope, scope, _ENTRY_BYTES)
-
-    def filled(self, record: Record) -> None:
-        """The upstream has answered: the prompt is in its cache."""
-        now = self._clock()
-        with self._lock:
-            # The first blocks are needed by all that follow: they are forgotten last.
-            for key in reversed(record.blocks):
-                self._cached.put(key, now, _BLOCK_ENTRY_BYTES)

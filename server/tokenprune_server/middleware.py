@@ -5,11 +5,9 @@ import json
 import logging
 import time
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 from tokenprune.config import Config
-from tokenprune_server.answer import AnswerWatch
 from tokenprune_server.body import (
     ClientGone,
     Replay,
@@ -21,6 +19,7 @@ from tokenprune_server.body import (
 )
 from tokenprune_server.decide import PRUNED, Facts, decide, failed, skipped
 from tokenprune_server.errors import RequestError, send_error
+from tokenprune_server.exchange import Exchange
 from tokenprune_server.json_body import UnfitJsonError, parse, serialise
 from tokenprune_server.model_lengths import ModelLengths
 from tokenprune_server.options import (
@@ -174,31 +173,13 @@ class PruneMiddleware:
             replay.close()
 
     async def _forward(self, result: _Result, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the request on, note in the ledger that it was, and learn from the answer."""
-        gate, outcome, request = self.runtime.gate, result.outcome, result.request
+        """Send the request on; with the gate on, its answer is watched."""
+        gate, request = self.runtime.gate, result.request
         if request is None or not gate.on:
             await self.app(scope, receive, send)
             return
-        record, watch = outcome.record, None
-        if record is not None:
-            gate.ledger.commit(record)
-        if outcome.expected is not None and record is not None:
-            filled = partial(gate.ledger.filled, record)
-            watch = AnswerWatch(outcome.expected, request.body, gate.in_flight, filled, gate.clock)
-            send = watch.passing(send)
-        elif record is not None:
-            gate.ledger.filled(record)
-        gate.in_flight += 1
-        try:
-            await self.app(scope, receive, send)
-        finally:
-            gate.in_flight -= 1
-            if record is None:  # noted when it delays nobody
-                gate.ledger.commit(gate.untouched(request.protocol, request.body, request.options))
-            seen = watch.result() if watch is not None else None
-            if watch is not None and seen is not None:
-                gate.costs.answered(seen)
-                self.runtime.metrics.gated(watch.expected, seen)
+        with Exchange(gate, self.runtime.metrics, request, result.outcome) as exchange:
+            await self.app(scope, receive, exchange.passing(send))
 
     async def _consider(
         self, protocol: Protocol, headers: Headers, raw: bytes, receive: Receive

@@ -178,8 +178,8 @@ class MarkConfig:
 class Proxy:
     """The proxy in front of a caching upstream; keeps the decision on every request."""
 
-    def __init__(self, upstream, url, client):
-        self.upstream, self.url, self.client = upstream, url, client
+    def __init__(self, upstream, url, client, gate):
+        self.upstream, self.url, self.client, self.gate = upstream, url, client, gate
         self.decisions = []
 
     def send(self, body, **headers):
@@ -204,7 +204,7 @@ def proxies(serve):
             runtime = Runtime(config, clock=upstream.clock)
             inner = UpstreamApp(serve(upstream))
             app = ServerApp(PruneMiddleware(inner, runtime=runtime), create_admin_app(runtime, inner))
-            return Proxy(upstream, serve(app), client)
+            return Proxy(upstream, serve(app), client, runtime.gate)
 
         yield begin
 

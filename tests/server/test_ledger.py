@@ -138,7 +138,7 @@ class TestDocuments:
 
 class TestCache:
     def fill(self, ledger, text):
-        ledger.filled(Record(blocks=block_keys(SEED, prompt(text))))
+        ledger.commit(Record(blocks=block_keys(SEED, prompt(text))))
 
     def test_only_what_was_answered_in_whole_blocks(self, ledger, clock):
         assert ledger.cached_bytes(SEED, prompt(TEXT)) == 0
@@ -180,7 +180,6 @@ def test_memory_is_bounded(limit, texts):
         blocks = block_keys(SEED, prompt(text))
         record = Record(((key, Sent(edits)),), (key,), b"%d" % n, key, key, blocks)
         ledger.commit(record)
-        ledger.filled(record)
         ledger.tokens([text], lambda found: [1] * len(found))
         assert ledger.size <= limit
 
