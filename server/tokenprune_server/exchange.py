@@ -1,5 +1,6 @@
 """A request while it is with the upstream: noted in the ledger once it is answered, and learned from."""
 
+import logging
 from types import TracebackType
 
 from tokenprune_server.answer import AnswerWatch
@@ -7,6 +8,8 @@ from tokenprune_server.gate import Gate
 from tokenprune_server.metrics import Metrics
 from tokenprune_server.request import Outcome, Request
 from tokenprune_server.types import Send
+
+log = logging.getLogger("tokenprune.server")
 
 
 class Exchange:
@@ -46,6 +49,13 @@ class Exchange:
         """The answer has ended, in whatever way."""
         self._gate.in_flight -= 1
         self._settle()
+        try:
+            self._learn()
+        except Exception:
+            # The answer has gone to the client: it must not break off for this.
+            log.exception("the gate could not learn from a request")
+
+    def _learn(self) -> None:
         if self._record is None and self._watch.started:  # noted when it delays nobody
             request = self._request
             self._gate.ledger.commit(self._gate.untouched(request.protocol, request.body, request.options))

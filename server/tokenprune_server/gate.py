@@ -17,7 +17,7 @@ from tokenprune_server.ledger import (
     Sent,
     block_keys,
     digest,
-    place_key,
+    place_keys,
     prompt_bytes,
     turn_keys,
 )
@@ -82,6 +82,10 @@ class History:
         return dataclasses.replace(
             self, prompts=tuple(dataclasses.replace(prompt, sent=()) for prompt in self.prompts)
         )
+
+    def turns(self, protocol: Protocol, body: Body, at: int) -> tuple[Turn, ...]:
+        """The turns of one of its prompts as they stand in ``body``."""
+        return self.prompts[at].turns if body is self.body else protocol.prompts(body)[at]
 
     @cached_property
     def replayed(self) -> dict[Path, Sent]:
@@ -218,7 +222,7 @@ class Gate:
         if not history.prompts or not job.spans:
             return None
         at = _prompt_of(history, job)
-        turns = protocol.prompts(base)[at]
+        turns = history.turns(protocol, base, at)
         raw = prompt_bytes(turns)
         counted = sum(len(span.text.encode("utf-8", "surrogatepass")) for span in prunable)
         total = tokens + max(0, len(raw) - counted) / _BYTES_PER_TOKEN
@@ -256,7 +260,7 @@ class Gate:
         """What to expect of a request that goes unpruned for another reason than its cost."""
         if len(history.prompts) != 1:
             return None
-        raw = prompt_bytes(protocol.prompts(body)[0])
+        raw = prompt_bytes(history.turns(protocol, body, 0))
         cached = self.ledger.cached_bytes(history.seed, raw)
         return Expected(model_name(body), len(raw) / _BYTES_PER_TOKEN, cached / _BYTES_PER_TOKEN)
 
@@ -311,7 +315,7 @@ class Gate:
             return Record(tuple(turns))
         at = _prompt_of(history, jobs[0])
         places = tuple(place for _, place, _ in _places(history, jobs[0]))
-        blocks = block_keys(history.seed, prompt_bytes(protocol.prompts(body)[at]))
+        blocks = block_keys(history.seed, prompt_bytes(history.turns(protocol, body, at)))
         identity = places[-1] if places else None
         return Record(tuple(turns), places, _question(jobs[0]), identity, _scope(history, at), blocks)
 
@@ -385,15 +389,20 @@ def _prompt_of(history: History, job: Job) -> int:
 def _places(history: History, job: Job) -> list[tuple[Span, bytes, bool]]:
     """The documents of a job with the keys of their places, and whether ``cache_control`` covers them."""
     prompt = history.prompts[_prompt_of(history, job)] if history.prompts else Prompt((), (), ())
-    at = {turn.path: n for n, turn in enumerate(prompt.turns)}
-    marked = max((n for n, turn in enumerate(prompt.turns) if turn.marked), default=-1)
-    places = []
+    by_turn: dict[Path, list[Span]] = {}
     for span in job.spans:
-        n = at.get(turn_path(span.path))
-        if n is not None:
-            before = prompt.keys[n - 1] if n > 0 else history.seed
-            places.append((span, place_key(before, prompt.turns[n], span), n <= marked))
-    return places
+        by_turn.setdefault(turn_path(span.path), []).append(span)
+    keys: dict[Span, bytes] = {}
+    last = -1  # of the turns that are marked
+    before = history.seed
+    at = dict[Path, int]()
+    for n, (turn, key) in enumerate(zip(prompt.turns, prompt.keys, strict=True)):
+        if turn.path in by_turn:
+            at[turn.path] = n
+            keys |= place_keys(before, turn, by_turn[turn.path])
+        last = n if turn.marked else last
+        before = key
+    return [(span, keys[span], at[turn_path(span.path)] <= last) for span in job.spans if span in keys]
 
 
 def _scope(history: History, at: int) -> bytes:

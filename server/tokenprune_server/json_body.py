@@ -4,7 +4,10 @@ import json
 import math
 from typing import Any
 
+from tokenprune_server.errors import RequestError
 from tokenprune_server.protocols.base import Body
+
+TOO_DEEP = "the JSON of the request body is nested too deeply"
 
 
 class UnfitJsonError(ValueError):
@@ -17,8 +20,14 @@ def parse(raw: bytes) -> Any:
     Raises:
         UnfitJsonError: it holds duplicate keys, or numbers that Python cannot hold and write again.
         ValueError: it is not JSON.
+        RecursionError: it is nested too deeply.
     """
-    return json.loads(raw, object_pairs_hook=_object, parse_float=_number, parse_constant=_constant)
+    try:
+        return json.loads(raw, object_pairs_hook=_object, parse_float=_number, parse_constant=_constant)
+    except (json.JSONDecodeError, UnicodeDecodeError, UnfitJsonError):
+        raise
+    except ValueError as error:  # Python's limit on the digits of an integer
+        raise UnfitJsonError("it holds an integer with thousands of digits") from error
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -40,8 +49,14 @@ def _constant(text: str) -> float:
 
 
 def serialise(body: Body) -> bytes:
-    """JSON bytes; escapes are used only where UTF-8 cannot hold what the request escaped."""
+    """JSON bytes; escapes are used only where UTF-8 cannot hold what the request escaped.
+
+    Raises:
+        RequestError: it is nested so deeply that it could only just be read.
+    """
     try:
         return json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
     except UnicodeEncodeError:
         return json.dumps(body, separators=(",", ":")).encode()
+    except RecursionError as error:
+        raise RequestError(TOO_DEEP) from error

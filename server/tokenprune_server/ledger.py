@@ -129,15 +129,23 @@ def turn_keys(seed: bytes, turns: Sequence[Turn]) -> list[bytes]:
     return keys
 
 
-def place_key(before: bytes, turn: Turn, span: Span) -> bytes:
-    """The hash of everything up to the end of a document; ``before`` is the key of the turn before."""
-    parts: list[str] = []
+def place_keys(before: bytes, turn: Turn, spans: Iterable[Span]) -> dict[Span, bytes]:
+    """For each document of a turn the hash of all up to its end; ``before`` is the key of the turn before."""
+    by_path: dict[Path, list[Span]] = {}
+    for span in spans:
+        by_path.setdefault(span.path, []).append(span)
+    keys: dict[Span, bytes] = {}
+    start = digest(b"place", start=before)
     for path, text in turn.pieces:
-        if path == span.path:
-            parts.append(text[: span.end])
+        h, at = hashlib.blake2b(start, digest_size=_DIGEST), 0
+        for span in sorted(by_path.pop(path, ()), key=lambda span: span.end):
+            h.update(text[at : span.end].encode("utf-8", "surrogatepass"))
+            at = span.end
+            keys[span] = h.digest()
+        if not by_path:
             break
-        parts.append(text)
-    return digest(b"place", *parts, start=before)
+        start = digest(text, start=start)
+    return keys
 
 
 def prompt_bytes(turns: Iterable[Turn]) -> bytes:

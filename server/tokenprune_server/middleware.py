@@ -20,7 +20,7 @@ from tokenprune_server.body import (
 from tokenprune_server.decide import PRUNED, Facts, decide, failed, skipped
 from tokenprune_server.errors import RequestError, send_error
 from tokenprune_server.exchange import Exchange
-from tokenprune_server.json_body import UnfitJsonError, parse, serialise
+from tokenprune_server.json_body import TOO_DEEP, UnfitJsonError, parse, serialise
 from tokenprune_server.model_lengths import ModelLengths
 from tokenprune_server.options import (
     NO_OPTIONS,
@@ -240,9 +240,10 @@ class PruneMiddleware:
         except UnfitJsonError as error:
             self._refuse_unfit(headers, plain, error)
             return None
-        except (ValueError, RecursionError) as error:
-            why = "nested too deeply" if isinstance(error, RecursionError) else str(error)
-            raise RequestError(f"the request body is not valid JSON: {why}") from error
+        except RecursionError as error:
+            raise RequestError(TOO_DEEP) from error
+        except ValueError as error:
+            raise RequestError(_no_json(headers, plain, error)) from error
         if not isinstance(body, dict):
             raise RequestError("the request body must be a JSON object")
         has_options = "tokenprune" in body
@@ -257,7 +258,7 @@ class PruneMiddleware:
         It may hold options that must not go upstream, or that would be ignored in silence.
         """
         try:
-            body = json.loads(plain)
+            body = json.loads(plain, parse_int=str)
         except (ValueError, RecursionError) as broken:
             raise RequestError(f"the request body is not valid JSON: {broken}") from broken
         if has_option_headers(headers) or (isinstance(body, dict) and "tokenprune" in body):
@@ -346,6 +347,15 @@ class PruneMiddleware:
             await send(message)
 
         return answer
+
+
+def _no_json(headers: Headers, plain: bytes, error: ValueError) -> str:
+    if plain.strip():
+        return f"the request body is not valid JSON: {error}"
+    if header(headers, b"upgrade"):
+        # HTTP servers take what follows such a head for the other protocol.
+        return "the request body is lost where a request asks to change the protocol: send no upgrade header"
+    return "the request body is empty; it must be a JSON object"
 
 
 def _is_gone(watching: "asyncio.Task[Message]") -> bool:

@@ -160,6 +160,9 @@ class UpstreamApp:
         except UnicodeDecodeError:
             await send_error(send, 400, "a request header holds bytes that are not UTF-8")
             return
+        if not scope["path"].startswith("/"):  # "OPTIONS *"
+            await send_error(send, 400, f"the request target {scope['path']!r} is not a path")
+            return
         first = await receive()
         if first["type"] == "http.disconnect":
             return

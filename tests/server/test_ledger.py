@@ -12,7 +12,7 @@ from tokenprune_server.ledger import (
     Sent,
     block_keys,
     digest,
-    place_key,
+    place_keys,
     prompt_bytes,
     turn_keys,
 )
@@ -67,9 +67,20 @@ class TestKeys:
         first, second = turn("Context: doc\n\nQuestion: one"), turn("Context: doc\n\nQuestion: two")
         moved = turn("Context: dog\n\nQuestion: one")
         span = Span(("messages", 0, "content"), 9, 12, "doc", "text")
-        assert place_key(SEED, first, span) == place_key(SEED, second, span)
-        assert place_key(SEED, first, span) != place_key(SEED, moved, span)
-        assert place_key(SEED, first, span) != place_key(digest("n"), first, span)
+        assert place_keys(SEED, first, [span]) == place_keys(SEED, second, [span])
+        assert place_keys(SEED, first, [span]) != place_keys(SEED, moved, [span])
+        assert place_keys(SEED, first, [span]) != place_keys(digest("n"), first, [span])
+
+    @given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 9), st.integers(0, 9)), max_size=6))
+    def test_places_do_not_depend_on_the_others(self, wanted):
+        pieces = tuple(
+            (("m", n), text) for n, text in enumerate(("abcdefghij", "klmno\ud800qrst", "0123456789"))
+        )
+        whole = Turn((), "user", pieces)
+        spans = {Span(("m", n), min(a, b), max(a, b), "", "text") for n, a, b in wanted}
+        together = place_keys(SEED, whole, spans)
+        assert together == {span: place_keys(SEED, whole, [span])[span] for span in spans}
+        assert len(set(together.values())) == len({(span.path, span.end) for span in spans})
 
     @given(st.text(max_size=300), st.text(max_size=300), st.text(max_size=300))
     def test_blocks_agree_as_far_as_the_text_does(self, common, a, b):
