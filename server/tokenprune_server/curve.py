@@ -1,6 +1,5 @@
 """Seconds as a function of tokens, fitted to noisy observations without ever being sure of them."""
 
-import itertools
 import math
 import threading
 import time
@@ -10,7 +9,7 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from tokenprune.arrays import FloatArray
+from tokenprune.non_negative import non_negative
 
 _PER_OCTAVE = 32  # observations kept for prompts of n to 2n tokens, the latest ones
 _REFIT_EVERY = 8  # new observations, once there are four times as many
@@ -19,7 +18,6 @@ _ITERATIONS = 12  # of reweighting; the weights have settled by then
 # a parabola fit alike, but only the line says something sensible about other lengths.
 _PRIOR_WEIGHT = np.array([0.3, 0.5, 3.0, 0.3])
 _JITTER_S = 0.02  # of any measured time; short prompts must not say what long ones cost by it
-_APART = 1e-10  # keeps columns that are all but parallel apart
 _SMALLEST_RESIDUAL = 0.02  # relative; below it all residuals weigh alike
 _UNITS = np.array([1.0, 1e3, 1e6, 1e2])  # of the columns: the solution is in seconds of comparable size
 
@@ -133,27 +131,8 @@ class CurveFit:
         solution = prior
         for _ in range(_ITERATIONS):
             weighted = x * weights[:, None]
-            solution = _non_negative(x.T @ weighted + np.diag(pull), y @ weighted + pull * prior)
+            solution = non_negative(x.T @ weighted + np.diag(pull), y @ weighted + pull * prior)
             residuals = y - x @ solution
             side = np.where(residuals > 0, self._quantile, 1.0 - self._quantile)
             weights = side / np.maximum(np.abs(residuals), _SMALLEST_RESIDUAL)
         return Curve(*(float(value) for value in solution / _UNITS))
-
-
-def _non_negative(a: FloatArray, b: FloatArray) -> FloatArray:
-    """The x >= 0 that minimises x'ax - 2b'x, for a positive definite ``a`` of a few rows.
-
-    Tries which x are zero until the conditions of Karush, Kuhn and Tucker hold, the likeliest choices first.
-    """
-    scale = 1.0 / np.sqrt(a.diagonal())
-    a, b = a * np.outer(scale, scale) + _APART * np.eye(len(b)), b * scale
-    for size in range(len(b), 0, -1):
-        for chosen in itertools.combinations(range(len(b)), size):
-            rows = list(chosen)
-            x = np.zeros(len(b))
-            x[rows] = np.linalg.solve(a[np.ix_(rows, rows)], b[rows])
-            slope = a @ x - b
-            slope[rows] = 0.0
-            if (x >= 0).all() and (slope >= -1e-9 * np.abs(b)).all():
-                return np.asarray(x * scale)
-    return np.zeros(len(b))

@@ -155,9 +155,10 @@ def prompt_bytes(turns: Iterable[Turn]) -> bytes:
 
 
 def _blocks(seed: bytes, prompt: bytes) -> Iterable[bytes]:
+    h = hashlib.blake2b(seed, digest_size=_DIGEST)
     for at in range(0, len(prompt) - _BLOCK_BYTES + 1, _BLOCK_BYTES):
-        seed = hashlib.blake2b(prompt[at : at + _BLOCK_BYTES], key=seed, digest_size=_DIGEST).digest()
-        yield seed
+        h.update(prompt[at : at + _BLOCK_BYTES])
+        yield h.digest()
 
 
 def block_keys(seed: bytes, prompt: bytes) -> tuple[bytes, ...]:

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import combinations
 from typing import Any, Literal
 
 import numpy as np
 
 from tokenprune.arrays import FloatArray
+from tokenprune.non_negative import non_negative
 
 _MIN_CASES = 4
 _MIN_SPAN = 1.5  # longest prompt over the shortest: less says nothing about how time grows
 _FAR = 10  # times the longest prompt: what fits say beyond that is not worth a word
 _ROUNDS = 300
-_SUBSETS = [list(chosen) for size in (3, 2, 1) for chosen in combinations(range(3), size)]
 
 Status = Literal["measured", "below-measured", "above-measured", "never", "unknown"]
 
@@ -43,28 +42,10 @@ def fit(tokens: FloatArray, ms: FloatArray) -> Curve:
     Args:
         tokens: float64 [n], prompt lengths.
         ms: float64 [n], times, positive.
-
-    The best of the unconstrained fits over every subset of the three terms whose coefficients come out
-    non-negative is the non-negative least-squares solution (Lawson and Hanson, 1974, chapter 23).
     """
     columns = np.stack([np.ones_like(tokens), tokens, np.square(tokens)], axis=1) / ms[:, None]
-    # Columns of like size keep the small systems well conditioned.
-    scale = np.abs(columns).max(axis=0)
-    scale[scale == 0] = 1.0
-    columns = columns / scale
-    best, least = np.zeros(3), np.inf
-    for chosen in _SUBSETS:
-        found = np.linalg.lstsq(columns[:, chosen], np.ones(len(ms)), rcond=None)[0]
-        if (found < 0).any():
-            continue
-        whole = np.zeros(3)
-        whole[chosen] = found
-        loss = float(np.square(columns @ whole - 1).sum())
-        if loss < least * (1 - 1e-12):
-            best, least = whole, loss
-        if len(chosen) == 3:
-            break  # nothing can be better than all three terms
-    return Curve(best / scale, float(np.sqrt(least / len(ms))))
+    found = non_negative(columns.T @ columns, columns.sum(axis=0))
+    return Curve(found, float(np.sqrt(np.square(columns @ found - 1).mean())))
 
 
 def crossing(direct: Curve, pruned: Curve, longest: float) -> float | None:
