@@ -298,18 +298,24 @@ class Gate:
         """
         turns: list[tuple[bytes, Sent]] = []
         for prompt in history.prompts:
+            tail = prompt.keys[-1] if prompt.keys else b""
+            plain = Sent(options=history.options, query=history.query, tail=tail)  # of most turns
             for n, (turn, key) in enumerate(zip(prompt.turns, prompt.keys, strict=True)):
                 if n < len(prompt.sent):
                     turns.append((key, prompt.sent[n]))
                     continue
-                edits = tuple(
-                    (path[len(turn.path) :], new)
-                    for path, text in turn.pieces
-                    if path and (new := value_at(body, path)) != text
-                )
+                edits: tuple[tuple[Path, str], ...] = ()
+                if body is not history.body:
+                    edits = tuple(
+                        (path[len(turn.path) :], new)
+                        for path, text in turn.pieces
+                        if path and (new := value_at(body, path)) != text
+                    )
                 before, after = (counts or {}).get(turn.path, (0, 0))
-                own = receipt if edits else None
-                sent = Sent(edits, before, after, history.options, history.query, own, prompt.keys[-1])
+                sent = plain
+                if edits or before:
+                    own = receipt if edits else None
+                    sent = dataclasses.replace(plain, edits=edits, before=before, after=after, receipt=own)
                 turns.append((key, sent))
         if not jobs or not history.prompts:
             return Record(tuple(turns))

@@ -111,12 +111,11 @@ class _Scope:
 
 def digest(*parts: str | bytes, start: bytes = b"") -> bytes:
     """A hash of the parts, chained to ``start``; where one part ends is part of it."""
-    h = hashlib.blake2b(start, digest_size=_DIGEST)
+    said = [start]
     for part in parts:
         raw = part if isinstance(part, bytes) else part.encode("utf-8", "surrogatepass")
-        h.update(b"%d:" % len(raw))
-        h.update(raw)
-    return h.digest()
+        said += (b"%d:" % len(raw), raw)
+    return hashlib.blake2b(b"".join(said), digest_size=_DIGEST).digest()
 
 
 def turn_keys(seed: bytes, turns: Sequence[Turn]) -> list[bytes]:
@@ -265,10 +264,13 @@ class Ledger:
         """Remember a request that the upstream answers: its prompt is in the upstream's cache."""
         now = self._clock()
         with self._lock:
+            last, stamped, size = None, Sent(), 0
             for key, sent in record.turns:
-                size = _ENTRY_BYTES + text_bytes(sent.options) + text_bytes(sent.query or "")
-                size += sum(_ENTRY_BYTES + text_bytes(text) for _, text in sent.edits)
-                self._turns.put(key, replace(sent, at=now), size)
+                if sent is not last:  # most turns of a request share one
+                    last, stamped = sent, replace(sent, at=now)
+                    size = _ENTRY_BYTES + text_bytes(sent.options) + text_bytes(sent.query or "")
+                    size += sum(_ENTRY_BYTES + text_bytes(text) for _, text in sent.edits)
+                self._turns.put(key, stamped, size)
             for place in record.places:
                 self._see(place, record, now)
             # The first blocks are needed by all that follow: they are forgotten last.

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from tokenprune_server.protocols.base import (
@@ -27,6 +28,7 @@ from tokenprune_server.protocols.templates import asks
 from tokenprune_server.protocols.texts import Reading, is_data, json_spans, query_of, read_text
 
 _DOCUMENT_ROLES = ("user", "tool", "function")
+_MAX_ROLE = 20  # characters of a role that is worth remembering how it is written
 _MAX_TASK = 450  # characters of a paragraph that may say what to do with a text
 _TEXT_PARTS = ("text", "input_text")
 _BEFORE_MESSAGES = ("tools", "functions", "documents", "chat_template", "chat_template_kwargs")
@@ -100,7 +102,8 @@ class ChatProtocol(Protocol):
             path = ("messages", index)
             content = message.get("content")
             rest = {key: value for key, value in message.items() if key not in ("content", "cache_control")}
-            pieces: list[tuple[Path, str]] = [((), json.dumps(rest))]
+            plain = len(rest) == 1 and isinstance(role := rest.get("role"), str) and len(role) < _MAX_ROLE
+            pieces: list[tuple[Path, str]] = [((), _only_role(role) if plain else json.dumps(rest))]
             texts = {where: text for text, where in _texts(message, path)}
             marked = "cache_control" in message
             if isinstance(content, list):
@@ -135,6 +138,11 @@ class ChatProtocol(Protocol):
             content = block + (content if isinstance(content, str) else "")
         new: Body = replaced(body, ("messages", last_user, "content"), content)
         return new
+
+
+@lru_cache(maxsize=64)
+def _only_role(role: str) -> str:
+    return json.dumps({"role": role})
 
 
 def _messages(body: Body) -> list[dict[str, Any]]:
