@@ -7,7 +7,7 @@ SHELL  := /bin/bash
 BENCH  := .venv-bench
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: install demo demo-vllm test test-slow lint bench bench-html bench-labelers clean
+.PHONY: install demo demo-vllm test test-slow lint bench bench-html bench-labelers bench-peers clean
 
 install: $(VENV)/.installed
 
@@ -48,6 +48,7 @@ bench: install $(BENCH)/.installed
 	$(BENCH)/bin/python benchmarks/html/run.py --quick
 	$(BENCH)/bin/python benchmarks/provence/run.py --quick
 	$(BENCH)/bin/python benchmarks/rag_quality/run.py --quick
+	$(BENCH)/bin/python benchmarks/rag_peers/run.py --limit 2 --budgets 512
 
 # the whole comparison, about 25 minutes; ARGS="--sections speed" for a part of it
 bench-html: $(BENCH)/.installed
@@ -57,6 +58,10 @@ bench-html: $(BENCH)/.installed
 bench-labelers: $(BENCH)/.installed
 	$(BENCH)/bin/python benchmarks/provence/run.py $(if $(METHODS),--methods $(METHODS)) $(ARGS)
 	$(BENCH)/bin/python benchmarks/rag_quality/run.py $(if $(METHODS),--methods $(METHODS)) $(ARGS)
+
+# ours and other packages on the same requests, budgets, tokenizer and small model
+bench-peers: $(BENCH)/.installed
+	$(BENCH)/bin/python benchmarks/rag_peers/run.py $(ARGS)
 
 $(BENCH)/.installed: $(VENV)/.installed
 	$(PYTHON) -m venv --clear $(BENCH)

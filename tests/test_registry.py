@@ -19,7 +19,9 @@ SHIPPED = {
     "clean-html",
     "htmlrag-bm25",
     "htmlrag-embed",
+    "bm25-passages",
     "bm25-sentences",
+    "embed-passages",
     "embed-sentences",
     "provence",
 }

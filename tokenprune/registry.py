@@ -31,6 +31,7 @@ _BUILTIN = (
     "htmlrag_bm25",
     "htmlrag_embed",
     "hybrid",
+    "passages",
     "provence",
 )
 

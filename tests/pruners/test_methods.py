@@ -215,3 +215,35 @@ def test_plain_cuts_keep_an_end(method, kept):
     result = tp.Pipeline([method]).prune("", [tp.Document(" ".join(numbers), kind="text")], tp.Budget(32))
     assert {i for i, s in enumerate(numbers) if s in result.documents[0].text} == kept
     assert tp.Pipeline([method]).prune("", [" ".join(numbers)]).documents[0].text == " ".join(numbers)
+
+
+PASSAGES = [f"Story {i} is about dogs that bark. They bark all night. Nobody sleeps there." for i in range(8)]
+
+
+@pytest.mark.parametrize(
+    "method", ["bm25-passages", pytest.param("embed-passages", marks=pytest.mark.models)]
+)
+def test_a_retriever_keeps_whole_passages(method):
+    told = "The needle lies under a chair. The chair is red. So much for that."
+    documents = [tp.Document(text, kind="text") for text in (*PASSAGES[:5], told, *PASSAGES[5:])]
+    room = get_counter().count(told)
+    three = room + 2 * get_counter().count(PASSAGES[0])
+    for budget in (tp.Budget(room), tp.Budget(three)):
+        result = tp.Pipeline([method]).prune("Where does the needle lie?", documents, budget)
+        kept = [d.text for d in result.documents]
+        assert kept[5] == told and result.tokens_after <= budget.max_tokens
+        assert sum(text in (*PASSAGES, told) for text in kept) == (1 if budget.max_tokens == room else 3)
+    best = tp.Pipeline([method]).prune("Where does the needle lie?", documents)
+    assert sum(bool(d.text) for d in best.documents) == 5 and best.documents[5].text == told
+    one = tp.Pipeline([tp.pruner(method, top_k=1)]).prune("Where does the needle lie?", documents)
+    assert [d.text for d in one.documents if d.text] == [told]
+
+
+def test_long_texts_are_cut_into_passages():
+    sentences = [f"Sentence number {i} is about dogs that bark at night." for i in range(60)]
+    sentences[31] = "The needle lies under the red chair, as everybody in the house knows."
+    document = tp.Document(" ".join(sentences), kind="text")
+    result = tp.Pipeline([tp.pruner("bm25-passages", max_words=50, top_k=1)]).prune("The needle?", [document])
+    kept = result.documents[0].text
+    assert sentences[31] in kept and 30 < len(kept.split()) <= 50
+    assert document.text.find(kept) == document.text.find(kept.split(".")[0])  # one run of it

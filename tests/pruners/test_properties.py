@@ -19,6 +19,7 @@ METHODS = [
     "clean-html",
     "htmlrag-bm25",
     "bm25-sentences",
+    "bm25-passages",
     "tail",
     "middle-out",
 ]

@@ -20,7 +20,16 @@ from tokenprune.segment.divide import Divisible
 from tokenprune.tokens import get_counter
 from tokenprune.units import Units
 
-METHODS = ["none", "tail", "middle-out", "clean-html", "htmlrag-bm25", "bm25-sentences", "random"]
+METHODS = [
+    "none",
+    "tail",
+    "middle-out",
+    "clean-html",
+    "htmlrag-bm25",
+    "bm25-sentences",
+    "bm25-passages",
+    "random",
+]
 PAGES = {
     "lines in a paragraph": "<p>" + "".join(f"Line {i} says cats<br>\n" for i in range(300)) + "</p>",
     "lines": "".join(f"Line number {i} says cats<br>" for i in range(300)),

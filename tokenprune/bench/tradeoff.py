@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -18,15 +18,50 @@ from tokenprune.errors import ConfigError
 from tokenprune.models.progress import SILENT, Reporter
 from tokenprune.pipeline import Pipeline
 from tokenprune.quality import answer_nll, reading, share_kept
+from tokenprune.tokens import TokenCounter
 
 if TYPE_CHECKING:
     from tokenprune.models.causal_lm import LoadedLM
 
 FULL = "full"  # nothing pruned: what everything else is compared with
+WARM = "Warm?"  # what every method is asked first
 ADAPTIVE = "adaptive"  # no budget: the method decides
 NEAR = 0.02  # share of the evidence that a cheaper choice may lose
 # Where nobody knows the evidence, the gold answer's likelihood may get worse by so many nats per token.
 NEAR_NLL = 0.05
+
+
+class Pruned(Protocol):
+    """What is read of a result; see `tokenprune.PruneResult`."""
+
+    @property
+    def documents(self) -> Sequence[Document]:
+        """What is left."""
+
+    @property
+    def tokens_before(self) -> int:
+        """Of what was given."""
+
+    @property
+    def tokens_after(self) -> int:
+        """Of what is left."""
+
+    @property
+    def seconds(self) -> float:
+        """That it took."""
+
+
+class Prunes(Protocol):
+    """What can be measured: a `Pipeline`, or a package that is compared with it."""
+
+    @property
+    def counter(self) -> TokenCounter:
+        """Counts the tokens of all methods of a run."""
+        ...
+
+    def prune(self, query: str, documents: Sequence[Document], budget: Budget | None = None) -> Pruned:
+        """Return what is left of the documents of one request."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -109,7 +144,7 @@ def parse_budget(text: str) -> tuple[str, Budget]:
 
 def measure(
     items: Sequence[Item],
-    methods: Mapping[str, Pipeline],
+    methods: Mapping[str, Prunes],
     budgets: Sequence[tuple[str, Budget]],
     lm: LoadedLM | None = None,
     predict: Callable[[int], float] | None = None,
@@ -119,7 +154,8 @@ def measure(
 
     Args:
         items: at least one with documents.
-        methods: name -> pipeline without a budget of its own; `FULL` is measured in any case.
+        methods: name -> pipeline without a budget of its own, or another package; `FULL` is measured in any
+            case.
         budgets: what `parse_budget` returns.
         lm: scores the gold answers, after the kept documents written as RAG applications do.
         predict: prompt tokens -> seconds of prefill.
@@ -133,7 +169,7 @@ def measure(
         raise ConfigError("no case has a document to prune: name a workload with context")
     counter = next(iter(methods.values())).counter if methods else None
     reporter.stage("prune", len(items) * (1 + len(methods) * len(budgets)))
-    runs: list[tuple[str, str, Pipeline | None, Budget | None]] = [(FULL, "-", None, None)]
+    runs: list[tuple[str, str, Prunes | None, Budget | None]] = [(FULL, "-", None, None)]
     runs += [(m, label, p, b) for m, p in methods.items() for label, b in budgets]
     whole = Pipeline(["none"], tokenizer=counter.name) if counter is not None else Pipeline(["none"])
     found: list[list[_Found]] = []
@@ -143,7 +179,8 @@ def measure(
         if pipeline is not None and method not in seconds:
             # Loads the models, so that no case waits for them.
             kinds = dict.fromkeys(d.kind for item in items for d in item.documents)
-            pipeline.prune("Warm?", [Document("It is warm. It is cold.", kind=k) for k in kinds])
+            warm = [Document("It is warm. It is cold.", kind=k) for k in kinds]
+            pipeline.prune(WARM, warm, Budget(keep_ratio=0.5))  # of what fits nothing would be scored
         for item in items:
             found[-1].append(_one(item, pipeline, whole, budget, lm))
             reporter.advance(1)
@@ -168,7 +205,7 @@ class _Found:
 
 
 def _one(
-    item: Item, pipeline: Pipeline | None, whole: Pipeline, budget: Budget | None, lm: LoadedLM | None
+    item: Item, pipeline: Prunes | None, whole: Pipeline, budget: Budget | None, lm: LoadedLM | None
 ) -> _Found:
     case = item.case
     if pipeline is None:
@@ -176,7 +213,7 @@ def _one(
         documents, seconds = list(item.documents), 0.0
     else:
         result = pipeline.prune(case.question, item.documents, budget)
-        documents, seconds = result.documents, result.seconds
+        documents, seconds = list(result.documents), result.seconds
         before, after = result.tokens_before, result.tokens_after
     evidence = None
     if case.evidence:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,21 @@ def used_columns(rows: Sequence[Row]) -> list[int]:
     """Return the columns of `HEAD` that hold something."""
     found = [cells(row) for row in rows]
     return [n for n in range(len(HEAD)) if any(row[n] for row in found)]
+
+
+def markdown(result: Tradeoff, names: Mapping[str, str] | None = None) -> str:
+    """Return the rows as a Markdown table.
+
+    Args:
+        result: what was measured.
+        names: of methods, where the table shall call them otherwise.
+    """
+    columns = used_columns(result.rows)
+    lines = ["|" + "|".join(HEAD[n] for n in columns) + "|", "|---" + "|---:" * (len(columns) - 1) + "|"]
+    for row in result.rows:
+        shown = replace(row, method=(names or {}).get(row.method, row.method))
+        lines.append("|" + "|".join(cells(shown)[n].replace("|", "\\|") for n in columns) + "|")
+    return "\n".join(lines)
 
 
 def write(result: Tradeoff, about: Mapping[str, Any], folder: Path) -> tuple[Path, Path]:

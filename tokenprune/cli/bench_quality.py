@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from tokenprune.bench.tradeoff import Item, Tradeoff
     from tokenprune.pipeline import Pipeline
 
-_METHODS = "default,none,tail,middle-out,random,bm25-sentences"
+_METHODS = "default,none,tail,middle-out,random,bm25-passages,bm25-sentences"
 
 
 def quality(

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from tokenprune.document import Document
 from tokenprune.segment.html_blocks import HtmlBlocks
+from tokenprune.segment.passages import Passages
 from tokenprune.segment.sentences import Sentences
 from tokenprune.tokens import TokenCounter
 from tokenprune.units import Units
@@ -13,10 +14,10 @@ from tokenprune.units import Units
 
 @dataclass(frozen=True)
 class ByKind:
-    """HTML into small blocks (about a sentence or two), everything else into sentences."""
+    """HTML into small blocks (about a sentence or two), everything else into sentences (or passages)."""
 
     html: HtmlBlocks = field(default_factory=lambda: HtmlBlocks(max_words=40))
-    text: Sentences = field(default_factory=Sentences)
+    text: Sentences | Passages = field(default_factory=Sentences)
 
     def segment(self, document: Document, counter: TokenCounter) -> Units:
         """Choose by ``document.kind``."""
