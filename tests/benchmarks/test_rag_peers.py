@@ -39,7 +39,7 @@ def test_a_peer_is_measured_beside_ours():
     text = section(result, about)
     assert "## w, 1 requests" in text and "- skipped x: not here" in text
     assert text.count("\n|") == 2 + len(result.rows)
-    assert f"|head @ 200|{rows['head'].tokens:.0f}|" in text
+    assert f"|head @ 200 *|{rows['head'].tokens:.0f}|" in text  # the fewest tokens of all
 
 
 def test_pages_of_a_request_are_joined_and_failures_counted():
