@@ -150,6 +150,38 @@ def test_agents_call_tools():
         assert case.messages[-1]["role"] == "tool"
 
 
+def test_several_lengths_take_turns_over_the_items():
+    sizes = (300, 1000, 2500)
+    cases = load("rag-nq20:300,1000, 2500", 12)
+    asked = [int(case.id.partition("@")[2]) for case in cases]
+    assert sorted(asked) == sorted(sizes * 4) and asked != sorted(asked)
+    for case, size in zip(cases, asked, strict=True):
+        assert 0.8 * size <= tokens(case) <= max(1.1 * size, 500)
+    assert len({case.question for case in cases}) == 12  # no item comes twice
+    assert [case.id for case in load("rag-nq20:300,1000,2500", 12)] != [case.id for case in cases]  # its name
+    assert cases == load("rag-nq20:300,1000, 2500", 12)
+    assert cases != load("rag-nq20:300,1000, 2500", 12, seed=1)
+    whole = load("rag-nq20:300,500")
+    assert len(whole) == len({case.question for case in whole}) == len(load("rag-nq20"))
+    assert {case.id.partition("-")[2].partition("-")[0] for case in load("needle:300,600", 4)} == {
+        "300",
+        "600",
+    }
+
+
+def test_several_lengths_keep_conversations_in_order():
+    cases = load("chat-long:1500,3000", 24)
+    groups = {}
+    for case in cases:
+        groups.setdefault(case.group, []).append(case)
+    assert len(groups) == 4 and {len(found) for found in groups.values()} == {6}
+    for group, found in groups.items():
+        assert [len(case.messages) for case in found] == [2, 4, 6, 8, 10, 12]
+        assert all(case.id.endswith("@" + group.partition("@")[2]) for case in found)
+    places = [n for n, case in enumerate(cases) if case.group == cases[0].group]
+    assert places == list(range(6))  # together, as they were made
+
+
 def test_wrong_names_and_sizes():
     with pytest.raises(UnknownNameError, match=r"unknown workload 'rag'; known names: .*needle.*rag-nq20"):
         load("rag")
@@ -158,6 +190,11 @@ def test_wrong_names_and_sizes():
     for size in ("", "12", "9999999", "1e3", "-500", "٣٠٠"):
         with pytest.raises(ConfigError, match="the size must be a whole number of tokens, 200 to 30000"):
             load(f"rag-nq20:{size}")
+    for several in ("500,", "500,12", "500;600", ",", "500,x"):
+        with pytest.raises(ConfigError, match="or several with commas between"):
+            load(f"rag-nq20:{several}")
+    with pytest.raises(ConfigError, match="a size is named twice"):
+        load("rag-nq20:500,1000,500")
     with pytest.raises(ConfigError, match="must be 1 or more, not 0"):
         load("needle", 0)
 

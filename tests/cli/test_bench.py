@@ -97,6 +97,13 @@ def test_a_run(server, workload, tmp_path):
     assert "TTFT median, ms" in done.stdout and str(out / "report.html") in done.stdout
     rows = [json.loads(line) for line in (out / "rows.jsonl").read_text().splitlines()]
     assert [r["ttft_ms"] for r in rows] == [r["ttft_ms"] for r in report["rows"]]
+    served = len(server.keys)
+    again = [COMMAND, "bench", "report", str(out)]
+    done = subprocess.run([*again, "--out", str(tmp_path / "b")], capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0 and "TTFT median, ms" in done.stdout, done.stderr
+    assert json.loads((tmp_path / "b" / "report.json").read_text()) == report and len(server.keys) == served
+    done = subprocess.run([*again, str(out)], capture_output=True, text=True, timeout=100)
+    assert done.returncode == 2 and "--out DIR" in done.stderr
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from tokenprune.arrays import FloatArray
+from tokenprune.bench import published
 from tokenprune.bench.breakeven import break_even
 from tokenprune.bench.case import Case
 from tokenprune.bench.decisions import PRUNED, counts, regret
@@ -42,7 +43,7 @@ def report(
     """
     by_side = {side: [row for row in rows if row.side == side] for side in SIDES}
     pairs = pairs_of(rows)
-    return {
+    found: dict[str, Any] = {
         **compared(pairs, seed),
         "efficiency": efficiency(pairs),
         **_break_even(pairs, seed, warm),
@@ -58,6 +59,7 @@ def report(
         "errors": _errors(rows),
         "rescued": _rescued(rows),
     }
+    return found | {"published": published.beside(found)}
 
 
 def compared(pairs: Sequence[Pair], seed: int) -> dict[str, Any]:
@@ -187,16 +189,19 @@ def _slices(pairs: Sequence[Pair], name_of: Callable[[Pair], str], seed: int) ->
 
 def _slice(pairs: Sequence[Pair], seed: int) -> dict[str, Any]:
     prune = [p.pruned.prune_ms for p in pairs if p.pruned.prune_ms is not None]
+    evidence = [p.pruned.evidence_recall for p in pairs if p.pruned.evidence_recall is not None]
     found = compared(pairs, seed)
     return {
         "pairs": len(pairs),
+        "cases": len({p.direct.case for p in pairs}),
         "direct_ttft_ms": float(np.median([p.direct.ttft_ms or 0.0 for p in pairs])),
         "pruned_ttft_ms": float(np.median([p.pruned.ttft_ms or 0.0 for p in pairs])),
         "prune_ms": float(np.median(prune)) if prune else None,
-        **{key: found[key] for key in ("ttft_ratio", "tokens_kept")},
+        **{key: found[key] for key in ("ttft_ratio", "e2el_ratio", "tokens_kept")},
         # The bootstrap of a handful of cases is too narrow to be shown beside those of many.
         "ttft_ratio_ci": found["ttft_ratio_ci"] if len({p.direct.case for p in pairs}) >= _ENOUGH else None,
         "pruned": sum(p.pruned.decision == PRUNED for p in pairs),
+        "evidence_recall": float(np.mean(evidence)) if evidence else None,
     }
 
 

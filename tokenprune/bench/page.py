@@ -13,6 +13,7 @@ h1{font-size:1.6rem}h2{margin-top:2.4rem;border-bottom:1px solid #ddd}h3{font-si
 table{border-collapse:collapse;font-size:13px;margin:.5rem 0 1rem}
 th,td{padding:.2rem .6rem;text-align:right;border-bottom:1px solid #eee}
 th:first-child,td:first-child{text-align:left}tr.ours td:first-child{color:#d1495b;font-weight:600}
+table.prose td{text-align:left;vertical-align:top}
 svg{max-width:100%;height:auto}.meta,.note{color:#666;font-size:13px}
 """
 
@@ -26,10 +27,13 @@ def plain(value: Any) -> Any:
     return [plain(v) for v in value] if isinstance(value, list | tuple) else value
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[str]], ours: Sequence[bool] = ()) -> str:
-    """Return an HTML table of texts; rows whose ``ours`` is true stand out."""
+def table(
+    head: Sequence[str], rows: Iterable[Sequence[str]], ours: Sequence[bool] = (), *, prose: bool = False
+) -> str:
+    """Return an HTML table of texts; rows whose ``ours`` is true stand out, ``prose`` is set to the left."""
     body = []
     for i, row in enumerate(rows):
         mark = ' class="ours"' if i < len(ours) and ours[i] else ""
         body.append(f"<tr{mark}>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>")
-    return f"<table><tr>{''.join(f'<th>{escape(h)}</th>' for h in head)}</tr>{''.join(body)}</table>"
+    kind = ' class="prose"' if prose else ""
+    return f"<table{kind}><tr>{''.join(f'<th>{escape(h)}</th>' for h in head)}</tr>{''.join(body)}</table>"

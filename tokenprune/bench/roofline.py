@@ -147,12 +147,17 @@ class Hardware:
     utilisation: float = UTILISATION
 
 
+# Vendors' figures, dense (what a data sheet gives with sparsity is twice as much); read in second-hand copies
+# of these data sheets, which agree, not in the data sheets themselves.
 HARDWARE: dict[str, Hardware] = {
     h.name: h
     for h in (
         Hardware("a100", 312e12, 2.039e12, "NVIDIA A100 data sheet, SXM4 80 GB: BF16 dense, HBM2e"),
         Hardware(
-            "h100", 989.4e12, 3.35e12, "NVIDIA H100 data sheet, SXM5: BF16 dense (half of sparse), HBM3"
+            "h100",
+            989.4e12,
+            3.35e12,
+            "NVIDIA H100 data sheet, SXM5: BF16 dense (1,979 with sparsity), HBM3",
         ),
         Hardware(
             "l4", 121e12, 300e9, "NVIDIA L4 data sheet: BF16 dense (half of the 242 with sparsity), GDDR6"

@@ -78,11 +78,11 @@ class Row:
         self.error_kind, self.error = kind, message
 
     def to_dict(self) -> dict[str, Any]:
-        """Return a JSON-able mapping; times are rounded to a microsecond."""
+        """Return a JSON-able mapping, from which the row can be made again; times to the microsecond."""
         found = asdict(self)
         for name, value in found.items():
             if isinstance(value, float):
-                found[name] = round(value, 3)
+                found[name] = round(value, 3 if name.endswith("_ms") else 6)
         found["itl_ms"] = [round(gap, 3) for gap in self.itl_ms]
         return found
 

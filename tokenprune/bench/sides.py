@@ -66,7 +66,7 @@ def summary(rows: Sequence[Row], duration_s: float, goodput: Mapping[str, float]
         "output_throughput": per_second(tokens_out),
         "total_token_throughput": per_second(both),
     }
-    for name in ("ttft_ms", "tpot_ms", "e2el_ms"):
+    for name in ("ttft_ms", "tpot_ms", "e2el_ms", "prune_ms"):
         found |= spread([v for row in good if (v := getattr(row, name)) is not None], name)
     return found | spread([gap for row in good for gap in row.itl_ms], "itl_ms")
 

@@ -7,12 +7,13 @@ import platform
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tokenprune import __version__
-from tokenprune.bench import compare, ttft_report, workloads
+from tokenprune.bench import runs, ttft_report, workloads
 from tokenprune.bench.case import Case
 from tokenprune.bench.client import Server
 from tokenprune.bench.machine import machine
@@ -44,17 +45,14 @@ def run(settings: Settings, command: str, console: Console, progress: Console) -
     """
     cases = workloads.load(settings.workload, settings.limit, settings.seed)
     settings.out.mkdir(parents=True, exist_ok=True)
-    with (settings.out / "rows.jsonl").open("w", encoding="utf-8") as log, _bar(progress) as advance:
+    started = _run(settings, cases, Measured(), command)
+    runs.write(replace(started, durations_s={}), settings.out)
+    with (settings.out / runs.ROWS).open("w", encoding="utf-8") as log, _bar(progress) as advance:
         measured = asyncio.run(Session(settings, cases, log, advance).run())
         if settings.nll is not None:
             _expect(measured, cases, settings.nll, advance)
-    report = _report(settings, cases, measured, command)
-    ttft_report.write_json(report, settings.out)
-    ttft_report.write_html(report, measured.rows, settings.out)
-    ttft_report.show(report, console)
-    console.print(
-        f"{settings.out / 'report.html'}\n{settings.out / 'report.json'}", soft_wrap=True, highlight=False
-    )
+    runs.write(_run(settings, cases, measured, command, started.about["date"]), settings.out)
+    report = show(settings.out, settings.out, console)
     if not report["direct"]["completed"] or not report["pruned"]["completed"]:
         raise MeasureError("on one of the routes not one request was answered; the report lists the errors")
     if measured.interrupted:
@@ -64,31 +62,53 @@ def run(settings: Settings, command: str, console: Console, progress: Console) -
     return report
 
 
-def _report(settings: Settings, cases: Sequence[Case], measured: Measured, command: str) -> dict[str, Any]:
-    warm = settings.cache == "warm"
-    found = compare.report(measured.rows, cases, measured.durations_s, settings.goodput, settings.seed, warm)
-    notes = list(measured.notes)
-    if measured.interrupted:
-        notes.append(f"interrupted after {len(measured.rows)} of {measured.planned} planned requests")
+def show(folders: Path | Sequence[Path], out: Path, console: Console) -> dict[str, Any]:
+    """Make the report of a run, or of several on the same target, from what is on disk, and print it.
+
+    Args:
+        folders: of the runs.
+        out: where report.json and report.html go.
+        console: where the tables go.
+
+    Raises:
+        MeasureError: a folder holds no run, or the runs do not belong together.
+    """
+    run = runs.merged([runs.read(folder) for folder in ([folders] if isinstance(folders, Path) else folders)])
+    report = run.report()
+    out.mkdir(parents=True, exist_ok=True)
+    ttft_report.write_json(report, out)
+    ttft_report.write_html(report, run.rows, out)
+    ttft_report.show(report, console)
+    console.print(f"{out / 'report.html'}\n{out / 'report.json'}", soft_wrap=True, highlight=False)
+    return report
+
+
+def _run(
+    settings: Settings, cases: Sequence[Case], measured: Measured, command: str, date: str | None = None
+) -> runs.Run:
     asked = asdict(settings) | {
         "direct": Server.at(settings.direct).shown,
         "proxy": Server.at(settings.proxy).shown,
         "out": str(settings.out),
-        "model": measured.model,
+        "model": measured.model or settings.model,
         "rounds": settings.rounds or (2 if settings.loaded else 1),
     }
     del asked["api_key"]
-    return {
-        **found,
-        "notes": notes,
-        "interrupted": measured.interrupted,
-        "settings": asked,
-        "command": command,
-        "machine": machine(),
-        "date": time.strftime("%Y-%m-%d %H:%M"),
-        "versions": _versions(measured.server),
-        "rows": [row.to_dict() for row in measured.rows],
-    }
+    return runs.Run(
+        rows=measured.rows,
+        cases=runs.known_of(cases),
+        durations_s=measured.durations_s,
+        settings=asked,
+        about={
+            "command": command,
+            "machine": machine(),
+            "date": date or time.strftime("%Y-%m-%d %H:%M"),
+            "versions": _versions(measured.server),
+        },
+        notes=measured.notes,
+        planned=measured.planned,
+        interrupted=measured.interrupted,
+    )
 
 
 def _versions(server: str | None) -> dict[str, str]:

@@ -78,6 +78,11 @@ def _page(report: Mapping[str, Any], rows: list[Row]) -> str:
     for title, key in (("By round", "by_round"), ("By position in the group", "by_position")):
         if len(report[key]) > 1:
             parts += [f"<h2>{title}</h2>", table(words.SLICE_HEAD, words.slice_rows(report[key]))]
+    parts += [
+        "<h2>Beside what others publish</h2><p>Figures of the sources, none measured here; at which "
+        "prompt lengths is not known, so that ours stand for every length of this run.</p>",
+        table(words.PUBLISHED_HEAD, words.published_rows(report), prose=True),
+    ]
     parts.append(f'<p class="note">How it was measured: {escape(_how(settings))}</p></html>\n')
     return "".join(parts)
 

@@ -18,6 +18,8 @@ _FIGURES = (
     ("TTFT mean, ms", "mean_ttft_ms", ".1f"),
     ("TTFT p90, ms", "p90_ttft_ms", ".1f"),
     ("TTFT p99, ms", "p99_ttft_ms", ".1f"),
+    ("of it the proxy's own work, median, ms", "median_prune_ms", ".1f"),
+    ("p99, ms", "p99_prune_ms", ".1f"),
     ("E2EL median, ms", "median_e2el_ms", ".1f"),
     ("E2EL p99, ms", "p99_e2el_ms", ".1f"),
     ("TPOT median, ms", "median_tpot_ms", ".2f"),
@@ -50,7 +52,26 @@ SLICE_HEAD = (
     "prune, ms",
     "ratio",
     "95%",
+    "evidence kept",
 )
+
+
+PUBLISHED_HEAD = ("published", "figure", "of what", "setting", "here", "what is comparable")
+
+
+def published_rows(report: Report) -> list[tuple[str, ...]]:
+    """Return the figures of the field beside ours."""
+    return [
+        (
+            f"{one['work']} ({one['source']}{', second-hand' if one['second_hand'] else ''})",
+            one["figure"],
+            one["what"],
+            one["setting"],
+            one["ours"] or "not in this run",
+            one["comparable"],
+        )
+        for one in report["published"]
+    ]
 
 
 def figure_rows(report: Report) -> list[tuple[str, str, str, str]]:
@@ -94,6 +115,7 @@ def slice_rows(slices: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
             _text(part["prune_ms"], ".1f"),
             _text(part["ttft_ratio"], ".2f"),
             "" if part["ttft_ratio_ci"] is None else "{:.2f} to {:.2f}".format(*part["ttft_ratio_ci"]),
+            _text(part["evidence_recall"], ".0%"),
         )
         for part in slices
     ]

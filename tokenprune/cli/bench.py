@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from tokenprune.cli import bench_export, bench_quality, bench_ttft
+from tokenprune.cli import bench_export, bench_quality, bench_report, bench_ttft
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -13,8 +13,10 @@ app = typer.Typer(
     "--workload rag-nq20 --out out\n"
     "  tokenprune bench quality --workload rag-nq20 --methods provence,bm25-sentences --budgets 0.1,0.25,512 "
     "--out out\n"
-    "  tokenprune bench export --workload rag-nq20 --out rag.jsonl",
+    "  tokenprune bench export --workload rag-nq20 --out rag.jsonl\n"
+    "  tokenprune bench report out1 out2 --out both",
 )
 app.command("ttft")(bench_ttft.ttft)
 app.command("quality")(bench_quality.quality)
+app.command("report")(bench_report.report)
 app.command("export")(bench_export.export)

@@ -11,7 +11,10 @@ import typer
 def export(
     workload: Annotated[
         str,
-        typer.Option(help="A workload (rag-nq20, rag-nq20:4000, ...) or a JSONL file.", show_default=False),
+        typer.Option(
+            help="A workload (rag-nq20, rag-nq20:4000, rag-nq20:500,2500, ...) or a JSONL file.",
+            show_default=False,
+        ),
     ],
     out: Annotated[
         Path, typer.Option(help="File to write; its name must end in .jsonl.", show_default=False)

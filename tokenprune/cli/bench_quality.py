@@ -21,7 +21,10 @@ _METHODS = "default,none,tail,middle-out,random,bm25-passages,bm25-sentences"
 def quality(
     workload: Annotated[
         str,
-        typer.Option(help="A workload (rag-nq20, rag-nq20:4000, ...) or a JSONL file.", show_default=False),
+        typer.Option(
+            help="A workload (rag-nq20, rag-nq20:4000, rag-nq20:500,2500, ...) or a JSONL file.",
+            show_default=False,
+        ),
     ],
     out: Annotated[Path, typer.Option(help="Folder for report.json and report.html.", show_default=False)],
     methods: Annotated[

@@ -32,7 +32,11 @@ def ttft(
     ],
     workload: Annotated[
         str,
-        typer.Option(help="A workload (rag-nq20, needle, ...) or a JSONL file.", show_default=False),
+        typer.Option(
+            help="A workload (rag-nq20, needle, ...), perhaps with one or several lengths "
+            "(rag-nq20:300,1000,2500), or a JSONL file.",
+            show_default=False,
+        ),
     ],
     out: Annotated[
         Path, typer.Option(help="Folder for report.json, report.html and rows.jsonl.", show_default=False)
@@ -98,6 +102,8 @@ def ttft(
     Examples:
       tokenprune bench ttft --direct http://localhost:8000 --proxy http://localhost:8080 \\
           --workload rag-nq20 --out report
+      tokenprune bench ttft --direct http://localhost:8000 --proxy http://localhost:8080 \\
+          --workload rag-nq20:300,500,1000,2500 --out report      (from which length on does it pay?)
       tokenprune bench ttft --direct http://localhost:8000 --proxy http://localhost:8080 \\
           --workload mine.jsonl --out report --rate 2 --goodput ttft:500 --goodput tpot:50
     """
