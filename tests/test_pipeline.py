@@ -155,6 +155,24 @@ def test_keep_ratio(ratio, samples, check):
     )  # markup alone is some 15 %
 
 
+def test_steps_hold_the_time_of_all_stages(samples):
+    from tokenprune.receipt import STEPS, steps_of
+
+    results = [
+        tp.Pipeline(["boilerplate", "bm25-sentences"]).prune("Where is the cache?", [document], budget)
+        for document in (tp.Document(samples.page(3)), tp.Document("kg", kind="triples"))
+        for budget in (None, tp.Budget(100))
+    ]
+    for result in results:
+        steps = steps_of([result])
+        assert tuple(steps) == STEPS
+        assert sum(steps.values()) == pytest.approx(sum(result.stages.values()))
+        assert sum(steps.values()) <= result.seconds
+    assert all(seconds > 0 for seconds in steps_of(results[:1]).values())
+    assert sum(results[0].stages.values()) > 0.5 * results[0].seconds  # most of it is known
+    assert steps_of(results)["score"] == pytest.approx(sum(steps_of([r])["score"] for r in results))
+
+
 # -- several stages -----------------------------------------------------------------------------------
 
 

@@ -159,7 +159,7 @@ class Pipeline:
                         job.adopt(cleaned)
                 scored = [item for item in scored if item.job.beaten]
             elif limit is not None and sum(j.tokens_before for j in untouched) > 0:
-                scored += self._cut(untouched, limit, counter)
+                scored += self._cut(untouched, limit, counter, clock)
             else:
                 for job in untouched:
                     job.leave("none", "no-pruner-for-kind")
@@ -212,7 +212,8 @@ class Pipeline:
                         # What it takes out goes whatever the budget: navigation of a short page, too.
                         with clock.time(f"score:{pruner.name}"):
                             scores = pruner.scorer.score("", [units])[0]
-                        keep = _adaptive([_Scored(copy, pruner, units, scores)], counter)[0]
+                        with clock.time("select"):
+                            keep = _adaptive([_Scored(copy, pruner, units, scores)], counter)[0]
                         dropped = "low-score"
                     with clock.time("render"):
                         copy.finish(pruner, units, scores, keep, counter, kept="fits-budget", dropped=dropped)
@@ -253,8 +254,11 @@ class Pipeline:
             scored += final
             waiting |= {id(item.job) for item in final}
             early = [item for item, last in zip(items, ending, strict=True) if not last]
-            for item, mask in zip(early, _adaptive(early, counter), strict=True):
-                item.finish(mask, counter, "low-score")
+            with clock.time("select"):
+                masks = _adaptive(early, counter)
+            with clock.time("render"):
+                for item, mask in zip(early, masks, strict=True):
+                    item.finish(mask, counter, "low-score")
         return scored, [j for j in jobs if id(j) not in accepted]
 
     def _is_last(self, n: int, units: Units) -> bool:
@@ -266,12 +270,14 @@ class Pipeline:
         kind = form or units.document.kind
         return not any(kind in later.kinds for later in behind)
 
-    def _cut(self, jobs: Sequence[Job], limit: int, counter: TokenCounter) -> list[_Scored]:
+    def _cut(self, jobs: Sequence[Job], limit: int, counter: TokenCounter, clock: _Clock) -> list[_Scored]:
         """Make documents that no pruner accepts take part in the budget, from the beginning on."""
         cutter = build_pruner("none")
-        segmented = [cutter.segmenter.segment(j.current, counter) for j in jobs]
-        units = [_for_budget(cutter, u, limit, counter) for u in segmented]
-        scores = cutter.scorer.score("", units)
+        with clock.time(f"segment:{cutter.name}"):
+            segmented = [cutter.segmenter.segment(j.current, counter) for j in jobs]
+            units = [_for_budget(cutter, u, limit, counter) for u in segmented]
+        with clock.time(f"score:{cutter.name}"):
+            scores = cutter.scorer.score("", units)
         return [_Scored(j, cutter, u, s) for j, u, s in zip(jobs, units, scores, strict=True)]
 
 

@@ -159,7 +159,8 @@ class PruneResult:
         tokens_before: tokens of all originals together.
         tokens_after: tokens of all outputs together.
         seconds: wall time of the whole call.
-        stages: wall time per step ("segment:NAME", "score:NAME", "select", ...).
+        stages: wall time per step: "count", "segment:NAME" and "score:NAME" of each pruner, "select",
+            "render".
     """
 
     documents: list[Document]
@@ -192,3 +193,16 @@ class PruneResult:
             "seconds": round(self.seconds, 6),
             "stages": {k: round(v, 6) for k, v in self.stages.items()},
         }
+
+
+STEPS = ("count", "segment", "score", "select", "render")
+
+
+def steps_of(results: Sequence[PruneResult]) -> dict[str, float]:
+    """Return the wall time of results per kind of step (`STEPS`), seconds."""
+    found = dict.fromkeys(STEPS, 0.0)
+    for result in results:
+        for stage, seconds in result.stages.items():
+            step = stage.partition(":")[0]
+            found[step] = found.get(step, 0.0) + seconds
+    return found

@@ -130,9 +130,14 @@ class History:
         return sum(s.before for s in sent), sum(s.after for s in sent)
 
     @property
+    def receipts(self) -> tuple[str, ...]:
+        """The receipts of the replayed turns that were pruned, in their order."""
+        return tuple(dict.fromkeys(s.receipt for s in self.replayed.values() if s.receipt is not None))
+
+    @property
     def receipt(self) -> str | None:
         """The receipt of the last replayed turn that was pruned."""
-        return next((s.receipt for s in reversed(self.replayed.values()) if s.receipt is not None), None)
+        return next(reversed(self.receipts), None)
 
 
 class Gate:

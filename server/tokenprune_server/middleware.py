@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from tokenprune.config import Config
+from tokenprune_server.answer import holds_token
 from tokenprune_server.body import (
     ClientGone,
     Replay,
@@ -334,16 +335,23 @@ class PruneMiddleware:
         ]
         if outcome.receipt is not None:
             ours.append((b"x-tokenprune-receipt", outcome.receipt.encode()))
-        waiting = True
+        if outcome.steps:
+            spent = ", ".join(f"tp-{step};dur={1000 * s:.3f}" for step, s in outcome.steps.items())
+            ours.append((b"server-timing", spent.encode()))
+        waiting, forwarded = True, time.perf_counter()
+        stored = self.runtime.receipts.get(outcome.receipt) if outcome.receipt and outcome.steps else None
 
         async def answer(message: Message) -> None:
-            nonlocal waiting
+            nonlocal waiting, stored
             if waiting:
                 if message["type"] == "http.response.start":
                     message["headers"] = [*message.get("headers", ()), *ours]
                 elif message.get("body"):
                     waiting = False
                     metrics.first_byte(outcome.decision, time.perf_counter() - arrived)
+            if stored is not None and holds_token(message.get("body", b"")):
+                stored.timing["upstream"] = time.perf_counter() - forwarded
+                stored = None
             await send(message)
 
         return answer

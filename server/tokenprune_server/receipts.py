@@ -3,7 +3,7 @@
 import secrets
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from tokenprune.receipt import PruneResult
@@ -22,12 +22,17 @@ class StoredReceipt:
         query: the question the documents were judged by.
         results: one per prune call: one, or one per prompt of a batch of completions.
         size: estimated bytes.
+        earlier: ids of the receipts of earlier turns that the request sent again as they were pruned then.
+        timing: seconds that are known only later: ``upstream``, from handing the request on to the first
+            token of its answer.
     """
 
     id: str
     query: str
     results: tuple[PruneResult, ...]
     size: int
+    earlier: tuple[str, ...] = ()
+    timing: dict[str, float] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able form, as served under ``/v1/receipts/{id}``; each document carries its original."""
@@ -36,7 +41,8 @@ class StoredReceipt:
             entry = result.to_dict()
             entry["originals"] = {name: document.text for name, document in result.originals.items()}
             results.append(entry)
-        return {"id": self.id, "query": self.query, "results": results}
+        about = {"query": self.query, "earlier": list(self.earlier), "timing": dict(self.timing)}
+        return {"id": self.id, **about, "results": results}
 
 
 class ReceiptStore:
@@ -54,14 +60,15 @@ class ReceiptStore:
         """Estimated bytes held."""
         return self._items.bytes
 
-    def put(self, query: str, results: Sequence[PruneResult]) -> str:
+    def put(self, query: str, results: Sequence[PruneResult], earlier: Sequence[str] = ()) -> str:
         """Keep a receipt and return its new id; one larger than the whole store is not kept."""
-        size = _BYTES_PER_RECEIPT + text_bytes(query)
+        size = _BYTES_PER_RECEIPT + text_bytes(query) + sum(map(text_bytes, earlier))
         for result in results:
             size += sum(text_bytes(document.text) for document in result.originals.values())
             size += sum(text_bytes(document.text) for document in result.documents)
             size += sum(_BYTES_PER_UNIT * len(receipt.units) for receipt in result.receipts)
-        receipt = StoredReceipt(f"rcpt_{secrets.token_urlsafe(12)}", query, tuple(results), size)
+        name = f"rcpt_{secrets.token_urlsafe(12)}"
+        receipt = StoredReceipt(name, query, tuple(results), size, tuple(earlier))
         with self._lock:
             self._items.put(receipt.id, receipt, size)
         return receipt.id

@@ -1,6 +1,7 @@
 """A request on its way through the pruning part, and what becomes of it."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from tokenprune_server.answer import Expected
 from tokenprune_server.ledger import Record
@@ -41,6 +42,7 @@ class Outcome:
         detail: why it failed, for the error message of fail-closed.
         record: what the ledger keeps of it when it is sent; None: that it went as it came.
         expected: what its answer is compared with; None: its answer is not watched.
+        steps: seconds per step of its own pruning; empty when nothing was pruned anew.
     """
 
     decision: str
@@ -52,6 +54,7 @@ class Outcome:
     detail: str = ""
     record: Record | None = None
     expected: Expected | None = None
+    steps: Mapping[str, float] = field(default_factory=dict)
 
 
 def plain_body(request: Request) -> Body:

@@ -8,7 +8,7 @@ from tokenprune.budget import Budget
 from tokenprune.config import Config
 from tokenprune.document import Document
 from tokenprune.errors import UnknownNameError
-from tokenprune.receipt import PruneResult
+from tokenprune.receipt import PruneResult, steps_of
 from tokenprune.tokens import get_counter
 from tokenprune_server.decide import PRUNED, Facts, failed, skip_reason, skipped
 from tokenprune_server.errors import RequestError
@@ -175,7 +175,7 @@ class Rewriter:
         before, after = (plan.before, plan.unpruned) if plan.tokens or changed else (0, 0)
         receipt = history.receipt
         if plan.results and changed:
-            receipt = self._receipts.put("", plan.results)
+            receipt = self._receipts.put("", plan.results, history.receipts)
         elif receipt is not None and self._receipts.get(receipt) is None:
             receipt = None  # newer ones have displaced it
         return Outcome(
@@ -235,7 +235,9 @@ class Rewriter:
         if contexts:
             body = request.protocol.insert_contexts(body, kept_contexts)
         receipt = self._receipts.put(
-            "\n".join(job.query or "" for job in plan.jobs), [*plan.results, *results]
+            "\n".join(job.query or "" for job in plan.jobs),
+            [*plan.results, *results],
+            plan.history.receipts,
         )
         return Outcome(
             PRUNED,
@@ -246,6 +248,7 @@ class Rewriter:
             plan.too_long,
             record=self._record(plan, body, plan.counts(after), receipt),
             expected=expected,
+            steps=steps_of([*plan.results, *results]),
         )
 
     def _method(self, request: Request) -> str:

@@ -67,9 +67,9 @@ def real_proxy(tmp_path):
 
     started = []
 
-    def start(upstream):
+    def start(upstream, more=""):
         config = tmp_path / "tokenprune.yaml"
-        config.write_text("server:\n  pipeline: bm25-sentences\n  min_document_tokens: 40\n")
+        config.write_text("server:\n  pipeline: bm25-sentences\n  min_document_tokens: 40\n" + more)
         sock = listen("127.0.0.1", 0)
         settings = uvicorn_config(create_app(load_config(str(config)), upstream), log_level="critical")
         settings.timeout_graceful_shutdown = 2
@@ -113,6 +113,61 @@ def test_evidence_through_the_real_proxy(stub, measured, real_proxy, load):
     assert report["decisions"] == {"pruned": 1, "skipped:no-documents": 1}
     assert report["quality"]["pruned"]["evidence_recall"] == 0.75 and "recall of evidence" in screen
     assert report["notes"] == []
+
+
+def conversation(turns):
+    """Cases of a conversation; each turn brings a document with a fact among filler, and asks for it."""
+    messages, cases = (), []
+    for n, (fact, evidence) in enumerate(turns):
+        filler = " ".join(f"Sentence {i} of story {n} speaks of dogs and of rain." for i in range(40))
+        question = f"Where does the {fact} lie?"
+        text = f"{filler} The {fact} lies in the barn of Ulm. {filler}"
+        content = f"Context:\n{text}\n\nQuestion: {question}"
+        messages = (*messages, {"role": "user", "content": content})
+        cases.append(
+            Case(f"turn{n}", messages, question, ("Paris",), evidence, "talk", options={"keep_ratio": 0.1})
+        )
+        messages = (*messages, {"role": "assistant", "content": "Paris is it"})
+    return cases
+
+
+def test_a_later_turn_knows_what_its_earlier_turns_lost(stub, measured, real_proxy):
+    model = stub()
+    needle, nail = "The needle lies in the barn of Ulm.", "The nail lies in the barn of Ulm."
+    lost = "Sentence 7 of story 0 speaks of dogs"
+    turns = [("needle", (needle,)), ("nail", (nail, needle)), ("spoon", (lost, needle, nail))]
+    report, _, _ = measured(model.url, real_proxy(model.url), conversation(turns), cache="warm", warmup=0)
+    rows = [row for row in report["rows"] if row["side"] == "pruned"]
+    assert [row["decision"] for row in rows] == ["pruned"] * 3
+    assert [row["evidence_recall"] for row in rows] == [1, 1, pytest.approx(2 / 3, abs=1e-5)]
+    sent = [r["messages"] for r in model.requests if len(r["messages"]) == 5]
+    pruned = min(sent, key=lambda messages: len(messages[0]["content"]))
+    assert lost not in pruned[0]["content"] and needle in pruned[0]["content"]
+    assert report["notes"] == [] and report["quality"]["pruned"]["evidence_recall_n"] == 3
+
+
+def test_requests_whose_receipts_are_gone_are_counted(stub, measured, real_proxy, tmp_path):
+    model, needle = stub(), "The needle lies in the barn of Ulm."
+    proxy = real_proxy(model.url, "  receipts_max_count: 1\n")
+    cases = conversation([("needle", (needle,)), ("nail", (needle,))])
+    report, screen, _ = measured(model.url, proxy, cases, cache="warm", warmup=0)
+    recall = {row["case"]: row["evidence_recall"] for row in report["rows"] if row["side"] == "pruned"}
+    assert recall == {"turn0": 1, "turn1": None}  # its own receipt has displaced that of the first turn
+    assert "receipts of 1 pruned requests could not be had" in screen
+
+
+def test_the_parts_of_a_request_through_the_real_proxy(stub, measured, real_proxy):
+    model = stub(a=30)
+    cases = conversation([("needle", ())])
+    report, screen, html = measured(model.url, real_proxy(model.url), cases, rounds=3, warmup=0)
+    found, row = report["breakdown"], next(r for r in report["rows"] if r["side"] == "pruned")
+    assert found["requests"] == 3 and found["upstream_known"]
+    assert sum(found["shown"].values()) == pytest.approx(found["ttft_ms"], abs=0.01)
+    assert set(row["steps_ms"]) == {"count", "segment", "score", "select", "render"}
+    assert 0 < sum(row["steps_ms"].values()) < row["prune_ms"]
+    assert all(row["steps_ms"][step] > 0 for step in ("segment", "score", "select", "render"))
+    assert 29 < row["upstream_ms"] <= row["ttft_ms"] - row["prune_ms"]
+    assert "One request in parts" in screen and "One request in parts" in html
 
 
 @pytest.mark.models

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tokenprune_server.answer import AnswerWatch, Expected, find_usage
+from tokenprune_server.answer import AnswerWatch, Expected, find_usage, holds_token
 from tokenprune_server.cost_model import Usage
 from tokenprune_server.metrics import Metrics
 
@@ -208,3 +208,20 @@ async def test_metrics_compare_predicted_and_observed():
         'tokenprune_cached_tokens_total{source="predicted"} 64.0',
         'tokenprune_cached_tokens_total{source="reported"} 96.0',
     }
+
+
+@pytest.mark.parametrize(
+    ("chunk", "token"),
+    [
+        (b'data: {"choices":[{"delta":{"role":"assistant","content":""}}]}', False),
+        (b'data: {"choices":[{"delta":{"content":"Hi"}}]}', True),
+        (b'{"choices":[{"message":{"role": "assistant", "content": "Hi"}}]}', True),
+        (b'data: {"choices":[{"text":" x"}]}', True),
+        (b'data: {"choices":[{"delta":{"tool_calls":[{"function":{"arguments":"{"}}]}}]}', True),
+        (b'data: {"choices":[{"delta":{"content":null,"reasoning_content":"hm"}}]}', True),
+        (b": keep-alive", False),
+        (b"", False),
+    ],
+)
+def test_a_token_is_what_the_model_wrote(chunk, token):
+    assert holds_token(chunk) is token

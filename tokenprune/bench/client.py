@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 import aiohttp
+from multidict import CIMultiDictProxy
 
 from tokenprune.bench.rows import Row
 from tokenprune.errors import MeasureError
@@ -21,6 +22,7 @@ _SHOWN = 300  # characters of a server's message that an error keeps
 _TOO_LONG = re.compile(
     r"context.{0,3}(?:length|window|size)|context holds|too many tokens|prompt is too long", re.I
 )
+_STEP = re.compile(r"\btp-(\w+);dur=(\d+(?:\.\d+)?)")
 
 
 @dataclass(frozen=True)
@@ -216,10 +218,13 @@ class _Stream:
                 row.tpot_ms = (row.e2el_ms - row.ttft_ms) / (row.tokens_out - 1)
 
 
-def _read_headers(headers: Mapping[str, str], row: Row) -> None:
+def _read_headers(headers: CIMultiDictProxy[str], row: Row) -> None:
     row.decision = headers.get("x-tokenprune-decision")
     row.receipt = headers.get("x-tokenprune-receipt")
     row.prune_ms = _number(headers.get("x-tokenprune-ms"))
+    row.steps_ms = {
+        name: float(ms) for name, ms in _STEP.findall(", ".join(headers.getall("server-timing", [])))
+    }
     before, after = (_number(headers.get(f"x-tokenprune-tokens-{when}")) for when in ("before", "after"))
     row.tokens_before = None if before is None else int(before)
     row.tokens_after = None if after is None else int(after)

@@ -10,6 +10,7 @@ import numpy as np
 
 from tokenprune.arrays import FloatArray
 from tokenprune.bench import published
+from tokenprune.bench.breakdown import breakdown
 from tokenprune.bench.breakeven import break_even
 from tokenprune.bench.case import Case
 from tokenprune.bench.decisions import PRUNED, counts, regret
@@ -52,6 +53,7 @@ def report(
         **{side: summary(by_side[side], durations_s[side], goodput) for side in SIDES},
         "decisions": counts([row for row in by_side["pruned"] if row.measured]),
         "regret": regret(pairs),
+        "breakdown": breakdown([p.pruned for p in pairs]),
         "quality": {side: quality([r for r in by_side[side] if r.measured], cases) for side in SIDES},
         "by_length": by_length(pairs, seed),
         "by_round": _slices(pairs, lambda p: f"round {p.direct.round + 1}", seed),

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from tokenprune.bench.breakdown import PARTS
 from tokenprune.bench.decisions import PRUNED
 from tokenprune.bench.figures import OURS, PEERS, plt, svg
 from tokenprune.bench.rows import Row, pairs_of
@@ -87,6 +88,39 @@ def where_time_goes(_: Mapping[str, Any], rows: list[Row]) -> str | None:
         left += widths
     axes.set(xlabel="mean time of a request, ms")
     axes.legend(frameon=False, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.32))
+    return svg(figure)
+
+
+_PART_COLOURS = {
+    "parse": PEERS[3], "count": PEERS[5], "segment": OURS[1], "score": OURS[0], "select": OURS[2],
+    "render": OURS[3], "proxy": PEERS[1], "upstream": PEERS[0],
+}  # fmt: skip
+
+
+def parts_of_a_request(report: Mapping[str, Any], _: list[Row]) -> str | None:
+    """The parts of a median request as one bar, and what is not the model server's as another."""
+    found = report["breakdown"]
+    if found is None:
+        return None
+    figure, axes = plt.subplots(2, 1, figsize=(8.5, 3.0))
+    own = [name for name in PARTS if name != "upstream"]
+    for axis, names, title in (
+        (axes[0], list(PARTS), "until the first token"),
+        (axes[1], own, "of it proxy and pruning"),
+    ):
+        left = 0.0
+        for name in names:
+            width = found["shown"][name]
+            axis.barh([title], [width], left=left, color=_PART_COLOURS[name], label=name, height=0.6)
+            if width > 0.06 * sum(found["shown"][n] for n in names):
+                axis.text(
+                    left + width / 2, 0, f"{width:.1f}", ha="center", va="center", color="white", fontsize=8
+                )
+            left += width
+        axis.set(xlim=(0, left * 1.01 or 1), xlabel="ms")
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, frameon=False, ncols=len(labels), loc="lower center", fontsize=8)
+    figure.tight_layout(rect=(0, 0.07, 1, 1))
     return svg(figure)
 
 

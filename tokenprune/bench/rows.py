@@ -34,6 +34,9 @@ class Row:
         cached_tokens: ``usage.prompt_tokens_details.cached_tokens``.
         decision: ``x-tokenprune-decision``.
         prune_ms: ``x-tokenprune-ms``: reading, deciding and pruning.
+        steps_ms: of that the steps of pruning (``count``, ``segment``, ...), from ``server-timing``; empty
+            where nothing was pruned anew.
+        upstream_ms: from the proxy's handing on to the first token of the answer, from the receipt.
         tokens_before: ``x-tokenprune-tokens-before``: of the documents, as the proxy counts.
         tokens_after: ``x-tokenprune-tokens-after``.
         receipt: ``x-tokenprune-receipt``.
@@ -60,6 +63,8 @@ class Row:
     cached_tokens: int | None = None
     decision: str | None = None
     prune_ms: float | None = None
+    steps_ms: dict[str, float] = field(default_factory=dict)
+    upstream_ms: float | None = None
     tokens_before: int | None = None
     tokens_after: int | None = None
     receipt: str | None = None

@@ -79,6 +79,7 @@ class Session:
         }
         self._same = self._servers["direct"].root == self._servers["pruned"].root
         self._pending: list[tuple[int, Case]] = []
+        self._lost = 0  # requests of which a receipt was gone
         self._begin = time.perf_counter()
         self.found = Measured()
 
@@ -100,6 +101,11 @@ class Session:
                     raise
                 task.uncancel()
                 self.found.interrupted = True
+        if self._lost:
+            self.found.notes.append(
+                f"receipts of {self._lost} pruned requests could not be had from the proxy: evidence and NLL "
+                "leave these requests out"
+            )
         return self.found
 
     async def _check(self) -> None:
@@ -167,7 +173,8 @@ class Session:
         row = await self._send(send)
         self.found.rows.append(row)
         number = len(self.found.rows) - 1
-        if row.measured and (send.case.evidence or (self._settings.nll and send.case.answers)):
+        wanted = row.steps_ms or send.case.evidence or (self._settings.nll and send.case.answers)
+        if row.measured and wanted:
             self._pending.append((number, send.case))
         if not self._settings.loaded:
             self.found.durations_s[send.side] += time.perf_counter() - begin
@@ -214,16 +221,37 @@ class Session:
             row.evidence_recall = evidence_in(texts_of(case.messages), case.evidence)
             self.found.prompts[number] = case.messages
             return
-        try:
-            status, receipt = await get_json(self._http, self._servers[row.side], f"/receipts/{row.receipt}")
-        except (aiohttp.ClientError, OSError, TimeoutError):
-            status, receipt = 0, None
-        if status != 200 or not isinstance(receipt, dict):
-            note = "some receipts could not be had from the proxy: evidence and NLL are unknown there"
-            if note not in self.found.notes:
-                self.found.notes.append(note)
+        receipt = await self._receipt(self._servers[row.side], row.receipt)
+        if receipt is None:
+            self._lost += 1
             return
+        upstream = receipt.get("timing", {}).get("upstream")
+        if row.steps_ms and upstream is not None:
+            row.upstream_ms = 1e3 * upstream
         row.evidence_recall = evidence_left(case, receipt)
         pruned = pruned_messages(case.messages, receipt)
         if pruned is not None:
             self.found.prompts[number] = pruned
+
+    async def _receipt(self, server: Server, wanted: str) -> dict[str, Any] | None:
+        """Return a receipt with the results of the earlier turns that it names; None if one is gone."""
+        own: dict[str, Any] | None = None
+        known: set[str] = set()
+        waiting = [wanted]
+        while waiting:
+            name = waiting.pop(0)
+            if name in known:
+                continue
+            known.add(name)
+            try:
+                status, found = await get_json(self._http, server, f"/receipts/{name}")
+            except (aiohttp.ClientError, OSError, TimeoutError):
+                return None
+            if status != 200 or not isinstance(found, dict):
+                return None
+            waiting += found.get("earlier", [])
+            if own is None:
+                own = found
+            else:
+                own["results"] = [*found["results"], *own["results"]]
+        return own

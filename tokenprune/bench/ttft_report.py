@@ -31,6 +31,12 @@ _FIGURES = (
         "way through the proxy and the prefill of what is left.",
         "where_time_goes",
     ),
+    (
+        "One request in parts",
+        "The pruned request whose time to first token is the median one. The steps of pruning as the proxy "
+        "times them; upstream from handing the request on to the first token; proxy: the rest.",
+        "parts_of_a_request",
+    ),
     ("Tokens kept", "Both counted by the server (usage.prompt_tokens).", "tokens_kept"),
     (
         "Quality against tokens kept",
@@ -75,6 +81,8 @@ def _page(report: Mapping[str, Any], rows: list[Row]) -> str:
             parts.append(f"<h2>{title}</h2><p>{read}</p>{drawn}")
             if name == "ttft_by_length":
                 parts.append(table(words.SLICE_HEAD, words.slice_rows(report["by_length"])))
+            if name == "parts_of_a_request":
+                parts.append(table(words.PART_HEAD, words.part_rows(report)))
     for title, key in (("By round", "by_round"), ("By position in the group", "by_position")):
         if len(report[key]) > 1:
             parts += [f"<h2>{title}</h2>", table(words.SLICE_HEAD, words.slice_rows(report[key]))]
@@ -133,6 +141,8 @@ def show(report: Mapping[str, Any], console: Console) -> None:
         put("Answers", ("", "direct", "pruned", ""), quality)
     if len(report["by_length"]) > 1:
         put("By prompt length", words.SLICE_HEAD, words.slice_rows(report["by_length"]))
+    if in_parts := words.part_rows(report):
+        put("One request in parts", words.PART_HEAD, in_parts)
     if report["by_position"]:
         put("By position in the group", words.SLICE_HEAD, words.slice_rows(report["by_position"]))
     for line in words.findings(report):

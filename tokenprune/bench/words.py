@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tokenprune.bench.breakdown import PARTS
 from tokenprune.bench.decisions import NO_HEADER
 
 Report = Mapping[str, Any]
@@ -118,6 +119,24 @@ def slice_rows(slices: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
             _text(part["evidence_recall"], ".0%"),
         )
         for part in slices
+    ]
+
+
+PART_HEAD = ("part", "of the request shown, ms", "median, ms", "p90, ms")
+
+
+def part_rows(report: Report) -> list[tuple[str, ...]]:
+    """Return the parts of a request; none where they are not known."""
+    found = report["breakdown"]
+    if found is None:
+        return []
+    names = dict(PARTS)
+    if not found["upstream_known"]:
+        del names["proxy"]
+        names["upstream"] = "proxy and upstream"
+    return [
+        (label, *(_text(found[column][name], ".2f") for column in ("shown", "median", "p90")))
+        for name, label in names.items()
     ]
 
 
