@@ -169,7 +169,6 @@ def test_steps_hold_the_time_of_all_stages(samples):
         assert sum(steps.values()) == pytest.approx(sum(result.stages.values()))
         assert sum(steps.values()) <= result.seconds
     assert all(seconds > 0 for seconds in steps_of(results[:1]).values())
-    assert sum(results[0].stages.values()) > 0.5 * results[0].seconds  # most of it is known
     assert steps_of(results)["score"] == pytest.approx(sum(steps_of([r])["score"] for r in results))
 
 

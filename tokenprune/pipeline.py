@@ -140,8 +140,8 @@ class Pipeline:
             raise BudgetError(f"budget must be a Budget, not {type(budget).__name__}: Budget(max_tokens=...)")
         if not isinstance(query, str):
             raise QueryError(f"the query must be str, not {type(query).__name__}")
-        counter = self.counter
         with clock.time("count"):
+            counter = self.counter
             jobs = make_jobs(documents, counter)
         before = sum(j.tokens_before for j in jobs)
         limit = budget.limit(before)

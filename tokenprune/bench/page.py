@@ -13,7 +13,7 @@ h1{font-size:1.6rem}h2{margin-top:2.4rem;border-bottom:1px solid #ddd}h3{font-si
 table{border-collapse:collapse;font-size:13px;margin:.5rem 0 1rem}
 th,td{padding:.2rem .6rem;text-align:right;border-bottom:1px solid #eee}
 th:first-child,td:first-child{text-align:left}tr.ours td:first-child{color:#d1495b;font-weight:600}
-table.prose td{text-align:left;vertical-align:top}
+table.prose td,table.prose th{text-align:left;vertical-align:top}
 svg{max-width:100%;height:auto}.meta,.note{color:#666;font-size:13px}
 """
 

@@ -112,7 +112,7 @@ def parts_of_a_request(report: Mapping[str, Any], _: list[Row]) -> str | None:
         for name in names:
             width = found["shown"][name]
             axis.barh([title], [width], left=left, color=_PART_COLOURS[name], label=name, height=0.6)
-            if width > 0.06 * sum(found["shown"][n] for n in names):
+            if width > 0.05 * sum(found["shown"][n] for n in names):
                 axis.text(
                     left + width / 2, 0, f"{width:.1f}", ha="center", va="center", color="white", fontsize=8
                 )

@@ -112,8 +112,8 @@ def _ours(one: Published, report: Mapping[str, Any]) -> str | None:
     found = f"{report[key]:.2f}x"
     parts = [part for part in report["by_length"] if part[key] is not None]
     if len(parts) > 1:
-        listed = ", ".join(f"{part[key]:.2f}x at {part['tokens']:,.0f}" for part in parts)
-        return f"{found} ({listed} tokens)"
+        low, high = (f"{part[key]:.2f}x at {part['tokens']:,.0f}" for part in (parts[0], parts[-1]))
+        return f"{found} ({low} to {high} tokens)"
     return f"{found} at {parts[0]['tokens']:,.0f} tokens" if parts else found
 
 

@@ -88,7 +88,7 @@ def _page(report: Mapping[str, Any], rows: list[Row]) -> str:
             parts += [f"<h2>{title}</h2>", table(words.SLICE_HEAD, words.slice_rows(report[key]))]
     parts += [
         "<h2>Beside what others publish</h2><p>Figures of the sources, none measured here; at which "
-        "prompt lengths is not known, so that ours stand for every length of this run.</p>",
+        "prompt lengths is not known, so that ours stand with the shortest and longest of this run.</p>",
         table(words.PUBLISHED_HEAD, words.published_rows(report), prose=True),
     ]
     parts.append(f'<p class="note">How it was measured: {escape(_how(settings))}</p></html>\n')

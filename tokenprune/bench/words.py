@@ -19,8 +19,8 @@ _FIGURES = (
     ("TTFT mean, ms", "mean_ttft_ms", ".1f"),
     ("TTFT p90, ms", "p90_ttft_ms", ".1f"),
     ("TTFT p99, ms", "p99_ttft_ms", ".1f"),
-    ("of it the proxy's own work, median, ms", "median_prune_ms", ".1f"),
-    ("p99, ms", "p99_prune_ms", ".1f"),
+    ("proxy's own work, median, ms", "median_prune_ms", ".1f"),
+    ("proxy's own work, p99, ms", "p99_prune_ms", ".1f"),
     ("E2EL median, ms", "median_e2el_ms", ".1f"),
     ("E2EL p99, ms", "p99_e2el_ms", ".1f"),
     ("TPOT median, ms", "median_tpot_ms", ".2f"),
@@ -53,7 +53,7 @@ SLICE_HEAD = (
     "prune, ms",
     "ratio",
     "95%",
-    "evidence kept",
+    "evidence",
 )
 
 
@@ -64,7 +64,7 @@ def published_rows(report: Report) -> list[tuple[str, ...]]:
     """Return the figures of the field beside ours."""
     return [
         (
-            f"{one['work']} ({one['source']}{', second-hand' if one['second_hand'] else ''})",
+            f"{one['work']} ({_source(one)})",
             one["figure"],
             one["what"],
             one["setting"],
@@ -73,6 +73,11 @@ def published_rows(report: Report) -> list[tuple[str, ...]]:
         )
         for one in report["published"]
     ]
+
+
+def _source(one: Mapping[str, Any]) -> str:
+    year = "" if one["year"] is None else f", {one['year']}"
+    return f"{one['source']}{year}{', second-hand' if one['second_hand'] else ''}"
 
 
 def figure_rows(report: Report) -> list[tuple[str, str, str, str]]:
