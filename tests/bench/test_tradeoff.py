@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tokenprune.bench.case import Case
 from tokenprune.bench.source import question_turn
 from tokenprune.bench.tradeoff import FULL, NEAR, Item, Row, conclude, measure, parse_budget
-from tokenprune.bench.tradeoff_report import cells, used_columns, write
+from tokenprune.bench.tradeoff_report import cells, page, used_columns, write
 from tokenprune.budget import Budget
 from tokenprune.document import Document
 from tokenprune.errors import ConfigError
@@ -152,6 +152,14 @@ def test_no_budgets(text):
         parse_budget(text)
 
 
+def test_many_methods_far_from_the_full_context_can_be_told_apart():
+    rows = [row(FULL, 9000, 1.0), *(row(f"m{n}", 200 + 10 * n, n / 20) for n in range(20))]
+    html = page(conclude(rows), {})
+    assert "tokens kept, mean (log)" in html and all(f">m{n}</text>" in html for n in range(20))
+    assert "(log)" not in page(conclude([*rows, row("empty", 0, 0.0)]), {})
+    assert "(log)" not in page(conclude(rows[:1]), {})
+
+
 def test_the_report_stands_alone(tmp_path):
     items = [item(0, HAY * 20 + FACT), item(1, FACT + " " + HAY * 20)]
     methods = {n: Pipeline([n]) for n in ("none", "bm25-sentences")}
@@ -161,10 +169,10 @@ def test_the_report_stands_alone(tmp_path):
     report = json.loads(json_path.read_text("utf-8"))
     assert report["value"] is None and report["recommended"] == result.recommended
     assert [r["method"] for r in report["rows"]] == ["full"] + ["none"] * 2 + ["bm25-sentences"] * 2
-    page = html_path.read_text("utf-8")
-    assert "&lt;mine&gt;" in page and "<svg" in page and page.count("<tr") == 1 + 5
-    assert not re.search(r"(?:src|href)=[\"']?(?:https?:)?//", page)
-    assert f"Recommended: {result.recommended}." in page
+    html = html_path.read_text("utf-8")
+    assert "&lt;mine&gt;" in html and "<svg" in html and html.count("<tr") == 1 + 5
+    assert not re.search(r"(?:src|href)=[\"']?(?:https?:)?//", html)
+    assert f"Recommended: {result.recommended}." in html
     columns = used_columns(result.rows)
     assert [cells(result.rows[0])[n] for n in columns][:4] == ["full", *cells(result.rows[0])[1:4]]
     assert 5 not in columns and 8 not in columns  # neither NLL nor prefill was measured

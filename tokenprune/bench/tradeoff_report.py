@@ -14,6 +14,9 @@ from tokenprune.bench.tradeoff import FULL, NEAR, Row, Tradeoff
 from tokenprune.errors import ConfigError, MissingExtraError
 
 HEAD = ("method @ budget", "tokens", "kept", "evidence", "95 %", "NLL", "95 %", "prune ms", "prefill s")
+_FAR = 3  # times the tokens of all others
+_TICKS = [digit * 10**power for power in range(1, 6) for digit in (1, 2, 5)]
+_LEGEND = 5  # methods in a line of the legend
 _TITLE = "What each method keeps"
 _READ = (
     "Every point is a method under a budget, the mean over the cases. Evidence: share of the passages that "
@@ -129,14 +132,20 @@ def _plots(rows: Sequence[Row]) -> str:
 
 def _figure(rows: Sequence[Row], shown: Sequence[tuple[str, str, tuple[float, float] | None]]) -> str:
     import matplotlib.pyplot as plt
+    from matplotlib.ticker import NullFormatter, StrMethodFormatter
 
     from tokenprune.bench.figures import OURS, PEERS, svg
 
-    figure, axes = plt.subplots(1, len(shown), figsize=(6.4 * len(shown), 4.2), squeeze=False)
-    colours = (OURS + PEERS) * 3
+    figure, axes = plt.subplots(1, len(shown), figsize=(max(8.5, 6.4 * len(shown)), 4.6), squeeze=False)
     methods = list(dict.fromkeys(row.method for row in rows))
+    colours = [c for pair in zip(OURS, PEERS, strict=False) for c in pair] + PEERS[len(OURS) :]
+    looks = [(colour, marker) for marker in "osD^v" for colour in colours]
+    most = max(row.tokens for row in rows)
+    # The full context would press all others to the edge of a linear axis.
+    others = [row.tokens for row in rows if row.method != FULL]
+    far = bool(others) and min(others) > 0 and most > _FAR * max(others)
     for axis, (field, label, limits) in zip(axes[0], shown, strict=True):
-        for colour, method in zip(colours, methods, strict=False):
+        for (colour, marker), method in zip(looks, methods, strict=False):
             points = sorted(
                 (row.tokens, getattr(row, field), getattr(row, f"{field}_interval"))
                 for row in rows
@@ -147,19 +156,26 @@ def _figure(rows: Sequence[Row], shown: Sequence[tuple[str, str, tuple[float, fl
             xs, ys = [p[0] for p in points], [p[1] for p in points]
             bars = [[y - p[2][0] for y, p in zip(ys, points, strict=True)]]
             bars.append([p[2][1] - y for y, p in zip(ys, points, strict=True)])
-            style: dict[str, Any] = {"color": colour, "marker": "*" if method == FULL else "o"}
-            axis.errorbar(xs, ys, yerr=bars, ls="-", lw=0.8, ms=5, elinewidth=0.5, label=method, **style)
+            style: dict[str, Any] = {"color": colour, "marker": "*" if method == FULL else marker}
+            axis.errorbar(xs, ys, yerr=bars, ls="-", lw=0.9, ms=5, elinewidth=0.4, label=method, **style)
         front = sorted((r.tokens, getattr(r, field)) for r in rows if r.pareto)
         if field == shown[0][0] and front:
             axis.plot(
                 *zip(*front, strict=True), ls="--", lw=2.2, color="#222", alpha=0.5, zorder=0, label="best"
             )
-        axis.set(xlabel="tokens kept, mean", ylabel=label)
+        axis.set(xlabel="tokens kept, mean" + (" (log)" if far else ""), ylabel=label)
+        if far:
+            axis.set_xscale("log")
+            axis.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+            axis.xaxis.set_minor_formatter(NullFormatter())
+            axis.set_xticks([t for t in _TICKS if min(r.tokens for r in rows) / 2 <= t <= 2 * most])
         if limits is not None:
             axis.set_ylim(*limits)
             full = next((getattr(r, field) for r in rows if r.method == FULL), None)
             if full is not None:
                 axis.axhline(full - NEAR, ls=":", lw=0.8, color="#888")
-    axes[0][0].legend(frameon=False, fontsize=8)
-    figure.tight_layout()
+    handles, labels = axes[0][0].get_legend_handles_labels()
+    lines = -(-len(labels) // _LEGEND)
+    figure.legend(handles, labels, frameon=False, fontsize=8, ncols=_LEGEND, loc="lower center")
+    figure.tight_layout(rect=(0, 0.05 * lines + 0.01, 1, 1))
     return svg(figure)
