@@ -113,13 +113,15 @@ def main(argv: list[str] | None = None) -> None:
     options = made.parse_args(argv)
     given = argv if argv is not None else sys.argv[1:]
     command = f"python benchmarks/rag_peers/run.py {shlex.join(given)}".strip()
-    try:
-        found = [run(workload, options, command) for workload in options.workloads]
-    except TokenPruneError as error:
-        made.error(str(error))
-    head = f"{found[0][1]['machine']}; {found[0][1]['date']}; `{command}`"
-    text = "\n".join([head, "", *(section(*each) for each in found)])
-    (options.out / "peers.md").write_text(text, encoding="utf-8")
+    text = ""
+    for workload in options.workloads:
+        try:
+            result, about = run(workload, options, command)
+        except TokenPruneError as error:
+            made.error(str(error))
+        text = text or f"{about['machine']}; {about['date']}; `{command}`\n"
+        text += "\n" + section(result, about)
+        (options.out / "peers.md").write_text(text, encoding="utf-8")  # a run that is stopped keeps this much
     print(text)
 
 
