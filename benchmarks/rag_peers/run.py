@@ -57,7 +57,7 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("--workloads", type=words, default=list(OURS), help="names, or NAME:TOKENS")
     made.add_argument("--methods", type=words, help="ours, by name; default: a choice for each workload")
-    made.add_argument("--peers", type=words, help="packages, by name; default: all that fit the workload")
+    made.add_argument("--peers", type=words, help="packages for pages, by name; default: all")
     made.add_argument("--budgets", type=words, default=["256", "512", "1024"])
     made.add_argument("--nll", default="smollm2-135m", help="model that scores the gold answers, '' for none")
     made.add_argument("--limit", type=int, help="requests of each workload")
@@ -77,7 +77,8 @@ def run(workload: str, options: argparse.Namespace, command: str) -> tuple[Trade
     own = options.methods
     if own is None:
         own = [*OURS["rag-html" if of_pages else "rag-nq20"], *PLAIN]
-    asked = options.peers if options.peers is not None else list(PAGES if of_pages else ())
+    asked = list(PAGES) if options.peers is None else options.peers
+    asked = asked if of_pages else []  # all of them read HTML
     notes: list[str] = []
     chosen = methods(own, asked, DEFAULT_TOKENIZER, notes.append)
     budgets = [parse_budget(text) for text in options.budgets]
