@@ -16,12 +16,11 @@ _HEAD = 64 * 1024  # bytes in which the first token must show; after them anythi
 # Quotes inside a JSON string are escaped: text of the answer cannot look like this.
 _USAGE = re.compile(rb'"usage"\s*:\s*(?=\{)')
 
-_TOKEN = re.compile(rb'"(?:content|text|reasoning_content|reasoning|refusal|arguments)"\s*:\s*"[^"]')
-
 
 def holds_token(chunk: bytes) -> bool:
-    """Whether a piece of an answer holds what the model wrote: the first event may only name the role."""
-    return _TOKEN.search(chunk) is not None
+    """Whether a piece of a stream holds a token, of the events that are whole in it."""
+    events = (_json(data) for data in EventDecoder().feed(chunk) if data.strip() != "[DONE]")
+    return any(_speaks(event) for event in events)
 
 
 @dataclass(frozen=True, slots=True)
