@@ -88,6 +88,8 @@ def test_port_in_use():
 @pytest.fixture
 def start():
     processes, readers = [], []
+    # A worker of xdist ignores interrupts, and a process begins with what its parent ignores.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def launch(*arguments) -> tuple[subprocess.Popen, str]:
         command = [sys.executable, "-m", "tokenprune", "serve", "--port", "0", *arguments]
@@ -103,6 +105,7 @@ def start():
         raise AssertionError("the server ended before it was ready")
 
     yield launch
+    signal.signal(signal.SIGINT, before)
     for process in processes:
         process.send_signal(signal.SIGINT)
         process.wait(15)

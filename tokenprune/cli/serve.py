@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
+import sys
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -98,9 +101,25 @@ def _run(app: Any, sock: socket.socket, host: str, log_level: str) -> None:
     from tokenprune_server.app import uvicorn_config
 
     server = _server(uvicorn_config(app, log_level=log_level), sock, host)
-    server.run(sockets=[sock])
-    if not server.started:
-        raise typer.Exit(1)
+    status = 130
+    try:
+        server.run(sockets=[sock])
+        status = 0 if server.started else 1
+    except KeyboardInterrupt:
+        _leave(status)
+        raise
+    if status:
+        raise typer.Exit(status)
+    _leave(status)
+
+
+def _leave(status: int) -> None:
+    """End at once where threads still load a model or prune: Python would wait for what nobody waits for."""
+    if any(t.is_alive() and t.name.startswith("tokenprune") for t in threading.enumerate()):
+        logging.shutdown()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
 
 
 def _server(config: uvicorn.Config, sock: socket.socket, host: str) -> uvicorn.Server:
