@@ -158,5 +158,75 @@ def test_words_raise_the_logit_by_their_share_of_the_best(labeler):
         np.testing.assert_allclose(logit(after), logit(before) + 1.5 * own / best, atol=1e-5)
     nothing = Labeling(replace(labeler, lexical=1.5)).score("zzz", units)
     np.testing.assert_array_equal(nothing[0], Labeling(labeler).score("zzz", units)[0])
-    edge = Labeling(replace(labeler, lexical=9.0)).with_words(QUERY, units, [np.zeros(len(u)) for u in units])
-    assert all((e == 0).all() for e in edge)
+    alike = np.zeros(len(units))
+    for sure in (0.0, 1.0):
+        edge = Labeling(replace(labeler, lexical=9.0)).among(
+            QUERY, units, [np.full(len(u), sure) for u in units], alike
+        )
+        assert all((e == sure).all() for e in edge)
+
+
+def judged(labeler, documents, keep, rank, **more):
+    """What `Labeling.among` makes of probabilities and ranks, with nothing but rank having a say."""
+    asks = replace(labeler, **({"rank_weight": 0.25, "rank_slack": 2.0} | more))
+    keep = [np.asarray(k, dtype=np.float64) for k in keep]
+    return Labeling(asks).among(QUERY, documents, keep, np.asarray(rank, dtype=np.float64))
+
+
+KEEP = ([0.9, 0.2], [0.5, 0.0, 1.0], [], [0.4])
+SHAPED = ["One. Two.", "Three. Four. Five.", "", "Six."]
+
+
+def test_a_rank_far_below_the_best_lowers_the_logit(labeler):
+    units = units_of(*map(Document, SHAPED))
+    found = judged(labeler, units, KEEP, [1.0, -5.0, np.nan, 6.0])
+    for p, q, behind in zip(KEEP, found, (5, 11, 0, 0), strict=True):
+        odds = [x / (1 - x) * np.exp(-0.25 * max(0, behind - 2)) if x < 1 else np.inf for x in p]
+        assert q.tolist() == pytest.approx([o / (1 + o) if o < np.inf else 1.0 for o in odds])
+    assert found[1][0] < 0.1 < KEEP[1][0]  # some drop below the default threshold
+    assert found[3].tolist() == [0.4]
+    far = judged(labeler, units, KEEP, [1e9, -1e9, np.nan, 0.0])
+    assert far[1].tolist() == pytest.approx([0, 0, 1], abs=1e-12)
+
+
+def test_near_the_best_rank_nothing_changes(labeler):
+    units = units_of(*map(Document, SHAPED))
+    for rank in ([0.0, -1.9, np.nan, -2.0], [np.nan] * 4):
+        for p, q in zip(KEEP, judged(labeler, units, KEEP, rank), strict=True):
+            assert q.tolist() == list(p)
+    for weight, slack in ((0.0, 0.0), (0.0, 2.0)):
+        found = judged(labeler, units, KEEP, [9, -9, np.nan, 0], rank_weight=weight, rank_slack=slack)
+        assert [q.tolist() for q in found] == [list(p) for p in KEEP]
+
+
+def test_one_document_is_judged_by_itself(labeler):
+    asks = replace(labeler, rank_weight=2.0, rank_slack=0.0)
+    for documents in ([Document(TEXT)], [Document(TEXT), Document(""), Document(TEXT)]):
+        units = units_of(*documents)
+        plain, with_rank = (Labeling(one).score(QUERY, units) for one in (labeler, asks))
+        for before, after in zip(plain, with_rank, strict=True):
+            np.testing.assert_allclose(after, before, atol=1e-6)
+
+
+def test_order_and_copies_make_no_difference(labeler):
+    asks = Labeling(replace(labeler, rank_weight=2.0, rank_slack=0.1), cache_bytes=0)
+    texts = [TEXT, "Paris has a tower. Nobody knows.", "def read(path): return None", "Cats sleep."]
+    scores, rank = asks.score_and_rank(QUERY, units_of(*map(Document, texts)))
+    plain = Labeling(labeler).score(QUERY, units_of(*map(Document, texts)))
+    assert any(np.abs(a - b).max() > 0.01 for a, b in zip(scores, plain, strict=True)), "it must count here"
+    other = [3, 1, 1, 0, 2, 0]
+    again, rank_again = asks.score_and_rank(QUERY, units_of(*(Document(texts[i]) for i in other)))
+    for place, i in enumerate(other):
+        np.testing.assert_allclose(again[place], scores[i], atol=1e-5)
+        assert rank_again[place] == pytest.approx(rank[i], abs=1e-4)
+
+
+def test_what_is_remembered_does_not_depend_on_the_company(labeler):
+    """The cache holds what the model says of a passage; company counts anew in every call."""
+    asks = Labeling(replace(labeler, rank_weight=2.0, rank_slack=0.0))
+    first, second = units_of(Document(TEXT), Document("Cats sleep."))
+    alone = asks.score(QUERY, [first])[0], asks.score(QUERY, [second])[0]
+    among = asks.score(QUERY, [first, second])
+    changed = [not np.allclose(a, b, atol=1e-4) for a, b in zip(alone, among, strict=True)]
+    assert sorted(changed) == [False, True]
+    np.testing.assert_array_equal(asks.score(QUERY, [first])[0], alone[0])

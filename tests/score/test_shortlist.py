@@ -31,7 +31,7 @@ class Words:
             found.append(Labels(float(keep.sum()), keep, at, at + 1))
         return found
 
-    def with_words(self, query, documents, keep):
+    def among(self, query, documents, keep, rank):
         return keep
 
     def score_and_rank(self, query, documents):

@@ -321,7 +321,7 @@ def test_a_written_model_is_what_was_trained(tmp_path):
         for parameter in net.parameters():
             parameter.normal_(0, 0.2)
     tokenizer().save(str(tmp_path / "t.json"))
-    mini.write(net, tmp_path / "t.json", tmp_path / "m", 40, 0.3)
+    mini.write(net, tmp_path / "t.json", tmp_path / "m", 40, {"default_threshold": 0.3})
     loaded = Labeler.load(str(tmp_path / "m"), device="cpu", dtype="float32")
     assert (loaded.default_threshold, loaded.max_length) == (0.3, 40)
     assert json.loads((tmp_path / "m/config.json").read_text())["model_type"] == "tokenprune_mini"

@@ -102,15 +102,17 @@ def test_it_says_what_is_missing():
 
 def test_a_packed_model_is_read_again(tmp_path):
     net = network()
+    said = {"default_threshold": 0.3, "lexical": 1.25, "rank_weight": 0.5, "rank_slack": 3.0}
     tokenizer().save(str(tmp_path / "t.json"))
-    mini.write(net, tmp_path / "t.json", tmp_path / "m", 40, 0.3, 1.25)
+    mini.write(net, tmp_path / "t.json", tmp_path / "m", 40, said)
     config, loaded = mini.load_packed(tmp_path / "m")
-    assert (config["lexical"], config["max_length"], config["default_threshold"]) == (1.25, 40, 0.3)
-    mini.write(loaded, tmp_path / "m/tokenizer.json", tmp_path / "m", 40, 0.3, 1.25)  # in its own place
+    assert config["max_length"] == 40 and {k: config[k] for k in said} == said
+    mini.write(loaded, tmp_path / "m/tokenizer.json", tmp_path / "m", 40, said)  # in its own place
     kept = mini.load_packed(tmp_path / "m")[1].state_dict()
     for name, value in loaded.state_dict().items():
         torch.testing.assert_close(value, kept[name])
-    assert Labeler.load(str(tmp_path / "m"), device="cpu", dtype="float32").lexical == 1.25
+    labeler = Labeler.load(str(tmp_path / "m"), device="cpu", dtype="float32")
+    assert {k: getattr(labeler, k) for k in said} == said
     (tmp_path / "m/config.json").write_text("{}", encoding="utf-8")
     with pytest.raises(ConfigError, match="not a packed model"):
         mini.load_packed(tmp_path / "m")

@@ -13,6 +13,8 @@ from tokenprune.models.labeler.cache import DEFAULT_CACHE_BYTES, cache_of
 from tokenprune.score.bm25 import BM25
 from tokenprune.units import Units
 
+_LARGEST_SHIFT = 50.0  # of a logit; what is further off is 0 or 1 anyway
+
 
 @dataclass(frozen=True)
 class Labeling:
@@ -21,6 +23,12 @@ class Labeling:
     Where the labeler asks for it (``lexical``), the logit of a unit's probability is raised by so much times
     its BM25 score as a share of the best one of the call: names and numbers that stand in question and text
     count as much in domains that the model has not seen.
+
+    Where it asks for that (``rank_weight``, ``rank_slack``), the logit is lowered by ``rank_weight`` for each
+    unit that the document's rank lies more than ``rank_slack`` below the best one of the call: a sentence
+    that looks right in a passage about something else is seldom the one that answers. A document alone, or
+    one that ranks about as well as the best, is judged by itself; copies and the order of documents make no
+    difference to it.
 
     The units of a document are read together, as one passage: a sentence is judged in its context. Text that
     is longer than the model's window is read in windows that overlap, cut between units; blocks of HTML are
@@ -56,27 +64,44 @@ class Labeling:
         for n, (_, bounds), found in zip(filled, texts, self.labels(query, passages), strict=True):
             scores[n] = found.means(bounds)
             rank[n] = found.rank
-        return self.with_words(query, documents, scores), rank
+        return self.among(query, documents, scores, rank), rank
 
-    def with_words(
-        self, query: str, documents: Sequence[Units], keep: Sequence[FloatArray]
+    def among(
+        self, query: str, documents: Sequence[Units], keep: Sequence[FloatArray], rank: FloatArray
     ) -> list[FloatArray]:
-        """Raise probabilities of units that share words with the question, as described above."""
-        weight = Labeler.of(self.model).lexical
-        if not weight:
-            return list(keep)
-        words = BM25().score(query, documents)
-        best = max((float(w.max()) for w in words if len(w)), default=0.0)
-        if best <= 0:
-            return list(keep)
-        # sigmoid(logit(p) + a) without the logit, which 0 and 1 have none of
-        odds = [np.exp(weight * w / best) for w in words]
-        return [p * o / (1 - p + p * o) for p, o in zip(keep, odds, strict=True)]
+        """Judge units among those of all documents: by words and by rank, as described above.
+
+        Args:
+            query: the question.
+            documents: all of the call.
+            keep: float64 [n] per document, what the model says of its units.
+            rank: float64 [documents], NaN for one that was not read.
+
+        Returns:
+            Probabilities like ``keep``.
+        """
+        labeler = Labeler.of(self.model)
+        shift = [np.zeros(len(p)) for p in keep]
+        if labeler.lexical:
+            words = BM25().score(query, documents)
+            best = max((float(w.max()) for w in words if len(w)), default=0.0)
+            if best > 0:
+                shift = [labeler.lexical * w / best for w in words]
+        if labeler.rank_weight and np.isfinite(rank).any():
+            behind = np.nan_to_num(np.nanmax(rank) - rank) - labeler.rank_slack
+            shift = [s - labeler.rank_weight * max(0.0, b) for s, b in zip(shift, behind.tolist(), strict=True)]
+        return [_shifted(p, s) for p, s in zip(keep, shift, strict=True)]
 
     def labels(self, query: str, passages: Sequence[Passage]) -> list[Labels]:
         """Read passages, or remember what was read of them."""
         labeler = Labeler.of(self.model)
         return cache_of(labeler, self.cache_bytes).label(labeler, query, passages)
+
+
+def _shifted(p: FloatArray, shift: FloatArray) -> FloatArray:
+    """sigmoid(logit(p) + shift) without the logit, which 0 and 1 have none of."""
+    odds = np.exp(np.clip(shift, -_LARGEST_SHIFT, _LARGEST_SHIFT))
+    return np.asarray(np.where(shift == 0, p, p * odds / (1 - p + p * odds)), dtype=np.float64)
 
 
 def joined(units: Units, start: int = 0, end: int | None = None) -> tuple[str, IntArray]:

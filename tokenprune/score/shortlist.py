@@ -64,7 +64,7 @@ class Shortlist:
         share = [s / best for s in cheap]
         stretches = [s for n, u in enumerate(documents) for s in self._stretches(n, u)]
         keep, read, rank = self._read(query, documents, self._best(stretches, share))
-        kept = self.labeling.with_words(query, documents, np.split(keep, bounds))
+        kept = self.labeling.among(query, documents, np.split(keep, bounds), rank)
         scores = [
             np.where(r, k, (c - 1.0) / 2 - 1.0)  # unread: within [-2, -1]
             for k, r, c in zip(kept, np.split(read, bounds), share, strict=True)

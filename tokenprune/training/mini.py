@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -166,6 +166,12 @@ def pack(
     out: Annotated[Path, typer.Option(help="Folder of the model, made when absent.")],
     threshold: Annotated[float, typer.Option(help="Default keep threshold of the model.")] = 0.1,
     lexical: Annotated[float, typer.Option(help="Weight of exact words beside the model, in logits.")] = 0.0,
+    rank_weight: Annotated[
+        float, typer.Option(help="What a sentence loses for its passage's rank, in logits per unit.")
+    ] = 0.0,
+    rank_slack: Annotated[
+        float, typer.Option(help="How far below the best rank a passage may be before it does.")
+    ] = 0.0,
     max_length: Annotated[int, typer.Option(help="Tokens of a window.")] = MAX_LENGTH,
     merge: Annotated[
         float, typer.Option(help="Share of the trained encoder; the rest is the encoder it started from.")
@@ -185,7 +191,13 @@ def pack(
         network.load_state_dict(torch.load(run / "best.pt", map_location="cpu", weights_only=True)["network"])
         if merge != 1.0:
             blend(network, source, merge)
-        write(network, source / "tokenizer.json", out, max_length, threshold, lexical)
+        judgement = {
+            "default_threshold": threshold,
+            "lexical": lexical,
+            "rank_weight": rank_weight,
+            "rank_slack": rank_slack,
+        }
+        write(network, source / "tokenizer.json", out, max_length, judgement)
     except TokenPruneError as error:
         typer.echo(f"tokenprune: {error}", err=True)
         raise typer.Exit(1) from error
@@ -231,14 +243,7 @@ def rank(
                 logging.info("%d lists read", number)
         fit_rank(network, lists, [one for own in held_of.values() for one in own], RankRecipe(seed=seed))
         after = {name: ndcg(network, lists) for name, lists in held_of.items() if lists}
-        write(
-            network,
-            folder / "tokenizer.json",
-            folder,
-            config["max_length"],
-            config["default_threshold"],
-            config["lexical"],
-        )
+        write(network, folder / "tokenizer.json", folder, config["max_length"], config)
     except TokenPruneError as error:
         typer.echo(f"tokenprune: {error}", err=True)
         raise typer.Exit(1) from error
@@ -290,21 +295,27 @@ def write(
     tokenizer: Path,
     out: Path,
     max_length: int,
-    threshold: float,
-    lexical: float = 0.0,
+    judgement: Mapping[str, Any],
 ) -> None:
-    """Write the folder that `models.labeler.mini` describes."""
+    """Write the folder that `models.labeler.mini` describes.
+
+    Args:
+        network: what is packed.
+        tokenizer: a tokenizer.json.
+        out: the folder, made when absent.
+        max_length: tokens of a window.
+        judgement: fields of `models.labeler.mini.JUDGEMENT`; others are not looked at.
+    """
     from safetensors.torch import save_file
 
-    from tokenprune.models.labeler.mini import MODEL_TYPE
+    from tokenprune.models.labeler.mini import JUDGEMENT, MODEL_TYPE
     from tokenprune.models.labeler.mini import pack as packed
 
     out.mkdir(parents=True, exist_ok=True)
     config = {
         "model_type": MODEL_TYPE,
         "max_length": max_length,
-        "default_threshold": threshold,
-        "lexical": lexical,
+        **{name: judgement.get(name, value) for name, value in JUDGEMENT.items()},
         **network.config.to_dict(),
     }
     (out / "config.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")

@@ -49,6 +49,8 @@ class Labeler:
         plain_query: whether the question is lower-cased and freed of punctuation, as the model was trained.
         batch_tokens: most padded tokens of a batch.
         lexical: how much exact words count beside the model, as it was calibrated; see `Labeling`.
+        rank_weight: how much a passage's rank counts for its sentences, in logits per unit; see `Labeling`.
+        rank_slack: how far below the best rank of a call it begins to count.
     """
 
     name: str
@@ -61,6 +63,8 @@ class Labeler:
     plain_query: bool = False
     batch_tokens: int = PADDED_TOKENS_CPU
     lexical: float = 0.0
+    rank_weight: float = 0.0
+    rank_slack: float = 0.0
 
     def __post_init__(self) -> None:
         if self.max_length < len(self.frame) + _LEAST_WINDOW:

@@ -1,7 +1,7 @@
 """The family of our own small labelers: `mini_network` behind a `Labeler`, weights packed in 8 bits.
 
-A folder holds ``config.json`` (``model_type`` ``tokenprune_mini``, the sizes of `MiniConfig`, ``max_length``,
-``default_threshold``, ``lexical``), ``tokenizer.json`` and ``model.safetensors``. A matrix is stored as int8
+A folder holds ``config.json`` (``model_type`` ``tokenprune_mini``, the sizes of `MiniConfig`, ``max_length``
+and those of `JUDGEMENT`), ``tokenizer.json`` and ``model.safetensors``. A matrix is stored as int8
 rows with one float32 scale each (``NAME`` and ``NAME.scale``), a quarter of its size and within 1/254 of a
 row's largest weight; it is unpacked when it is loaded, so it runs in whatever format the machine is fast in.
 """
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from tokenprune.models.labeler.mini_network import MiniNetwork, Window
 
 MODEL_TYPE = "tokenprune_mini"
+# Fields of a config.json that say how a `Labeler` judges by what the network says, and their values where
+# it has none of its own.
+JUDGEMENT = {"default_threshold": DEFAULT_THRESHOLD, "lexical": 0.0, "rank_weight": 0.0, "rank_slack": 0.0}
 _SCALE = ".scale"
 
 
@@ -53,8 +56,7 @@ def load(checkpoint: Checkpoint, device: str | None, dtype: str | torch.dtype | 
         with torch.random.fork_rng(devices=[]):  # the weights it begins with are not kept
             network = MiniNetwork(config)
         max_length = int(checkpoint.config["max_length"])
-        threshold = float(checkpoint.config.get("default_threshold", DEFAULT_THRESHOLD))
-        lexical = float(checkpoint.config.get("lexical", 0.0))
+        judgement = {k: float(checkpoint.config.get(k, value)) for k, value in JUDGEMENT.items()}
         if max_length > config.positions:
             raise ValueError(f"max_length {max_length} is more than its {config.positions} positions")
     except (AssertionError, KeyError, TypeError, ValueError, RuntimeError) as error:
@@ -70,9 +72,8 @@ def load(checkpoint: Checkpoint, device: str | None, dtype: str | torch.dtype | 
         frame_of(cls, sep),
         MiniRunner(network, place),
         max_length,
-        threshold,
         batch_tokens=padded_tokens(place.device),
-        lexical=lexical,
+        **judgement,
     )
 
 
