@@ -1,5 +1,6 @@
 """The rank head alone: what it reads, what it changes, whether it learns."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from tests.training.tiny import item, maker, network, tokenizer  # noqa: E402
-from tokenprune.errors import ConfigError  # noqa: E402
+from tokenprune.errors import ConfigError, ModelError  # noqa: E402
 from tokenprune.models.labeler import Labeler  # noqa: E402
 from tokenprune.training import mini  # noqa: E402
 from tokenprune.training.mixture import MIXTURE, RANKED, Part, check, ranked  # noqa: E402
@@ -115,4 +116,15 @@ def test_a_packed_model_is_read_again(tmp_path):
     assert {k: getattr(labeler, k) for k in said} == said
     (tmp_path / "m/config.json").write_text("{}", encoding="utf-8")
     with pytest.raises(ConfigError, match="not a packed model"):
+        mini.load_packed(tmp_path / "m")
+    with pytest.raises(ConfigError, match="no folder"):
+        mini.load_packed(tmp_path / "lost")
+
+
+def test_weights_that_do_not_fit_are_one_clear_error(tmp_path):
+    tokenizer().save(str(tmp_path / "t.json"))
+    mini.write(network(), tmp_path / "t.json", tmp_path / "m", 40, {})
+    config = json.loads((tmp_path / "m/config.json").read_text(encoding="utf-8"))
+    (tmp_path / "m/config.json").write_text(json.dumps(config | {"sentence_width": 8}), encoding="utf-8")
+    with pytest.raises(ModelError, match="do not fit its config"):
         mini.load_packed(tmp_path / "m")

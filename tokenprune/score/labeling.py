@@ -89,7 +89,9 @@ class Labeling:
                 shift = [labeler.lexical * w / best for w in words]
         if labeler.rank_weight and np.isfinite(rank).any():
             behind = np.nan_to_num(np.nanmax(rank) - rank) - labeler.rank_slack
-            shift = [s - labeler.rank_weight * max(0.0, b) for s, b in zip(shift, behind.tolist(), strict=True)]
+            shift = [
+                s - labeler.rank_weight * max(0.0, b) for s, b in zip(shift, behind.tolist(), strict=True)
+            ]
         return [_shifted(p, s) for p, s in zip(keep, shift, strict=True)]
 
     def labels(self, query: str, passages: Sequence[Passage]) -> list[Labels]:

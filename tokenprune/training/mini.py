@@ -254,22 +254,21 @@ def rank(
 
 
 def load_packed(folder: Path) -> tuple[dict[str, Any], MiniNetwork]:
-    """Return the config and the network of a folder that `write` wrote."""
-    from safetensors.torch import load_file
+    """Return the config and the network of a folder that `write` wrote.
 
-    from tokenprune.models.labeler.mini import MODEL_TYPE, unpack
-    from tokenprune.models.labeler.mini_network import MiniConfig, MiniNetwork
+    Raises:
+        ConfigError: it is no such folder, or its ``max_length`` is lost.
+        ModelError: its weights cannot be read or do not fit.
+    """
+    from tokenprune.models.labeler.checkpoint import open_checkpoint
+    from tokenprune.models.labeler.mini import matches, network_of
 
-    try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        if config.get("model_type") != MODEL_TYPE:
-            raise ValueError(f"its model_type is {config.get('model_type')!r}")
-        known = {k: v for k, v in config.items() if k in MiniConfig.__dataclass_fields__}
-        network = MiniNetwork(MiniConfig(**known))
-        network.load_state_dict(unpack(load_file(folder / "model.safetensors")))
-    except (OSError, ValueError, RuntimeError) as error:
-        raise ConfigError(f"{folder} is not a packed model: {error}") from error
-    return config, network
+    if not folder.is_dir():  # a name would be looked for on the hub
+        raise ConfigError(f"there is no folder {folder}")
+    checkpoint = open_checkpoint(str(folder))
+    if not matches(checkpoint.config) or "max_length" not in checkpoint.config:
+        raise ConfigError(f"{folder} is not a packed model: it was not written by `pack`")
+    return checkpoint.config, network_of(checkpoint)
 
 
 def blend(network: MiniNetwork, start_folder: Path, share: float) -> None:

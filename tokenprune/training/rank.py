@@ -58,7 +58,7 @@ class RankedList:
     Attributes:
         found: float32 [windows, f], see `Labelled`.
         relevant: bool [windows].
-        passage: int64 [windows], which passage a window is of.
+        passage: int64 [windows], which passage a window is of, ascending.
     """
 
     found: Tensor
@@ -99,12 +99,13 @@ def ndcg(network: MiniNetwork, lists: Sequence[RankedList], k: int = 5) -> float
     with torch.inference_mode():
         for one in lists:
             ranks = network.rank_of(one.found.to(device)).cpu().numpy()
-            best = np.array([ranks[one.passage == p].max() for p in np.unique(one.passage)])
-            relevant = [bool(one.relevant[one.passage == p].any()) for p in np.unique(one.passage)]
+            first = np.flatnonzero(np.diff(one.passage, prepend=-1))  # windows stand passage by passage
+            best = np.maximum.reduceat(ranks, first)
+            relevant = np.logical_or.reduceat(one.relevant.numpy(), first)
             order = np.argsort(-best, kind="stable")[:k]
             discount = 1 / np.log2(np.arange(2, k + 2))
-            gain = float((np.asarray(relevant)[order] * discount[: len(order)]).sum())
-            figures.append(gain / float(discount[: min(k, sum(relevant))].sum()))
+            gain = float((relevant[order] * discount[: len(order)]).sum())
+            figures.append(gain / float(discount[: min(k, relevant.sum())].sum()))
     return float(np.mean(figures))
 
 

@@ -44,26 +44,16 @@ def load(checkpoint: Checkpoint, device: str | None, dtype: str | torch.dtype | 
         MissingExtraError: torch is not installed.
     """
     place = Place.pick(device, dtype)
+    network = network_of(checkpoint)
     try:
-        import torch
-
-        from tokenprune.models.labeler.mini_network import MiniConfig, MiniNetwork
-    except ImportError as error:
-        raise MissingExtraError("sentence labeling", "models", error.name or "torch") from error
-    known = {f.name for f in fields(MiniConfig)}
-    try:
-        config = MiniConfig(**{k: v for k, v in checkpoint.config.items() if k in known})
-        with torch.random.fork_rng(devices=[]):  # the weights it begins with are not kept
-            network = MiniNetwork(config)
         max_length = int(checkpoint.config["max_length"])
-        judgement = {k: float(checkpoint.config.get(k, value)) for k, value in JUDGEMENT.items()}
-        if max_length > config.positions:
-            raise ValueError(f"max_length {max_length} is more than its {config.positions} positions")
-    except (AssertionError, KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise ModelError(
-            f"the config.json of {checkpoint.name!r} does not describe a model: {error}"
-        ) from error
-    fill(network, unpack(checkpoint.weights()), checkpoint.name)
+        judgement: dict[str, Any] = {
+            k: float(checkpoint.config.get(k, value)) for k, value in JUDGEMENT.items()
+        }
+        if max_length > network.config.positions:
+            raise ValueError(f"max_length {max_length} is more than its {network.config.positions} positions")
+    except (KeyError, TypeError, ValueError) as error:
+        raise _wrong(checkpoint, error) from error
     reader, roles = checkpoint.reader()
     cls, sep = checkpoint.special(roles, "cls_token"), checkpoint.special(roles, "sep_token")
     return Labeler(
@@ -75,6 +65,33 @@ def load(checkpoint: Checkpoint, device: str | None, dtype: str | torch.dtype | 
         batch_tokens=padded_tokens(place.device),
         **judgement,
     )
+
+
+def network_of(checkpoint: Checkpoint) -> MiniNetwork:
+    """Return the network of a checkpoint, in float32.
+
+    Raises:
+        ModelError: config or weights are not what the module describes.
+        MissingExtraError: torch is not installed.
+    """
+    try:
+        import torch
+
+        from tokenprune.models.labeler.mini_network import MiniConfig, MiniNetwork
+    except ImportError as error:
+        raise MissingExtraError("sentence labeling", "models", error.name or "torch") from error
+    known = {f.name for f in fields(MiniConfig)}
+    try:
+        with torch.random.fork_rng(devices=[]):  # the weights it begins with are not kept
+            network = MiniNetwork(MiniConfig(**{k: v for k, v in checkpoint.config.items() if k in known}))
+    except (AssertionError, TypeError, ValueError, RuntimeError) as error:
+        raise _wrong(checkpoint, error) from error
+    fill(network, unpack(checkpoint.weights()), checkpoint.name)
+    return network
+
+
+def _wrong(checkpoint: Checkpoint, error: Exception) -> ModelError:
+    return ModelError(f"the config.json of {checkpoint.name!r} does not describe a model: {error}")
 
 
 def frame_of(cls: int, sep: int) -> Frame:
