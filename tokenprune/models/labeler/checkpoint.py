@@ -203,8 +203,16 @@ def _json(path: Path, name: str) -> dict[str, Any]:
     return content
 
 
-def fill(module: torch.nn.Module, weights: Mapping[str, torch.Tensor], name: str) -> None:
-    """Copy weights into a module; every weight must find its place and every place its weight.
+def fill(
+    module: torch.nn.Module, weights: Mapping[str, torch.Tensor], name: str, assign: bool = False
+) -> None:
+    """Give a module its weights; every weight must find its place and every place its weight.
+
+    Args:
+        module: what is filled.
+        weights: by name.
+        name: of the checkpoint, for messages.
+        assign: whether the weights become the module's own, in their format; otherwise they are copied.
 
     Raises:
         ModelError: names or shapes do not fit; the message lists them.
@@ -225,7 +233,7 @@ def fill(module: torch.nn.Module, weights: Mapping[str, torch.Tensor], name: str
     faults += [f"of another shape: {_some(shapes)}"] if shapes else []
     if faults:
         raise ModelError(f"the weights of {name!r} do not fit its config.json: {'; '.join(faults)}")
-    module.load_state_dict(given, strict=False)
+    module.load_state_dict(given, strict=False, assign=assign)
 
 
 def ready(module: torch.nn.Module, place: Place, full: Iterable[torch.nn.Module] = ()) -> None:

@@ -82,11 +82,11 @@ def network_of(checkpoint: Checkpoint) -> MiniNetwork:
         raise MissingExtraError("sentence labeling", "models", error.name or "torch") from error
     known = {f.name for f in fields(MiniConfig)}
     try:
-        with torch.random.fork_rng(devices=[]):  # the weights it begins with are not kept
+        with torch.device("meta"):  # no weights to begin with: each of them is taken from the file
             network = MiniNetwork(MiniConfig(**{k: v for k, v in checkpoint.config.items() if k in known}))
     except (AssertionError, TypeError, ValueError, RuntimeError) as error:
         raise _wrong(checkpoint, error) from error
-    fill(network, unpack(checkpoint.weights()), checkpoint.name)
+    fill(network, unpack(checkpoint.weights()), checkpoint.name, assign=True)
     return network
 
 
@@ -149,7 +149,7 @@ def pack(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 def unpack(stored: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Undo `pack`, in float32."""
+    """Undo `pack`, in float32; nothing of the result lies in the memory of what was stored."""
     import torch
 
     out: dict[str, torch.Tensor] = {}
@@ -159,6 +159,7 @@ def unpack(stored: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         if weight.dtype == torch.int8:
             if name + _SCALE not in stored:
                 raise ModelError(f"{name} is stored in 8 bits without its scale")
-            weight = weight.float() * stored[name + _SCALE][:, None]
-        out[name] = weight
+            out[name] = weight.float().mul_(stored[name + _SCALE][:, None])
+        else:
+            out[name] = weight.clone()
     return out

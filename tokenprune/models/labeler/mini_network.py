@@ -135,7 +135,7 @@ class MiniNetwork(nn.Module):  # type: ignore[misc]
     idf: Tensor
 
     def __init__(self, config: MiniConfig) -> None:
-        """Build the network with random weights.
+        """Build the network with random weights, but embeddings of 0: those come from an encoder.
 
         Raises:
             ValueError: the sizes do not go together.
@@ -144,8 +144,8 @@ class MiniNetwork(nn.Module):  # type: ignore[misc]
             raise ValueError("hidden must be a multiple of heads, and cross_from at most layers")
         super().__init__()
         self.config = c = config
-        self.words = nn.Embedding(c.vocab_size, c.hidden)
-        self.places = nn.Embedding(c.positions, c.hidden)
+        self.words = nn.Embedding.from_pretrained(torch.zeros(c.vocab_size, c.hidden), freeze=False)
+        self.places = nn.Embedding.from_pretrained(torch.zeros(c.positions, c.hidden), freeze=False)
         self.norm = nn.LayerNorm(c.hidden, eps=c.eps)
         self.layers = nn.ModuleList(_Layer(c) for _ in range(c.layers))
         crossing = c.layers - c.cross_from
