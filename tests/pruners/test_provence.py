@@ -238,6 +238,63 @@ def test_the_shipped_model_finds_the_sentence(question, answer):
     assert answer in next(d.text for d in result.documents if d.id == best.document_id)
 
 
+def titled(order=(0, 1, 2)):
+    titles = ("The iron tower", "A chapel", "Bread")
+    return [tp.Document(TOPICS[n], id=f"t{n}", title=titles[n], kind="text") for n in order]
+
+
+def shipped(docs, budget=None, question=ANSWERS[0][0], **options):
+    return tp.Pipeline([tp.pruner("provence", **options)]).prune(question, docs, budget)
+
+
+@pytest.fixture
+def without_rank(monkeypatch):
+    """The shipped model as it would judge if rank had no say."""
+    from dataclasses import replace
+
+    plain = replace(Labeler.load("provence-mini"), rank_weight=0.0)
+    return lambda: monkeypatch.setattr(Labeler, "of", classmethod(lambda cls, model: plain))
+
+
+def test_rank_has_a_say_and_leaves_titles_order_and_top_k_alone(check, without_rank):
+    docs = titled()
+    plain = shipped(docs)
+    check(plain, docs)
+    texts = {d.id: d.text for d in plain.documents}
+    assert "1889" in texts["t0"]
+    assert [d.title for d in plain.documents if d.text] == [d.title for d in docs if texts[d.id]]
+    ordered = shipped(titled((2, 1, 0)), reorder=True)
+    assert ordered.documents[0].id == "t0"
+    assert {d.id: d.text for d in ordered.documents} == texts
+    best = shipped(docs, top_k=1)
+    assert [d.text for d in best.documents] == [texts["t0"], "", ""]
+    beaten = [u for r in best.receipts[1:] for u in r.units]
+    assert {u.reason for u in beaten} == {"low-rank"}
+    check(shipped(docs, tp.Budget(40), top_k=2), docs, 40)
+    untitled = shipped([tp.Document(t, kind="text") for t in TOPICS])
+    assert [r.rank for r in plain.receipts] != [r.rank for r in untitled.receipts]  # titles are read
+
+    scores = scores_of(plain)
+    alone = [scores_of(shipped([d])) for d in docs]
+    without_rank()
+    ignored = scores_of(shipped(docs))
+    first = len(plain.receipts[0].units)
+    np.testing.assert_allclose(ignored[:first], scores[:first], atol=1e-6)
+    assert (ignored[first:] > scores[first:]).all()
+    for d, own in zip(docs, alone, strict=True):  # a document alone is judged by itself
+        np.testing.assert_allclose(scores_of(shipped([d])), own, atol=1e-6)
+
+
+def test_rank_does_not_keep_the_first_sentence_from_being_a_title():
+    docs = [tp.Document(f"Notes of a visit. {t}", kind="text") for t in TOPICS]
+    plain, led = (shipped(docs, always_select_title=t, threshold=0.3) for t in (False, True))
+    assert "1889" in plain.documents[0].text and "Notes" not in plain.documents[0].text
+    assert led.documents[0].text == "Notes of a visit. " + plain.documents[0].text
+    assert [d.text for d in led.documents[1:]] == [
+        f"Notes of a visit. {d.text}" if d.text else "" for d in plain.documents[1:]
+    ]
+
+
 def test_read_tokens_bounds_what_is_read():
     texts = [f"Of item {n} nothing is known. It is stored in box {n}. " * 5 for n in range(60)] + [TOPICS[0]]
     docs = [tp.Document(t, kind="text", id=str(n)) for n, t in enumerate(texts)]
