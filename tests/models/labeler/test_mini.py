@@ -259,6 +259,19 @@ def test_loading_leaves_the_random_numbers_of_others_alone(tmp_path):
     assert torch.equal(torch.rand(2), expected)
 
 
+def test_loading_imports_little_beside_torch():
+    """What takes seconds to import is needed by other families, or by torch when it draws numbers on "meta"."""
+    import subprocess
+    import sys
+
+    code = (
+        "import sys, torch\nfrom tokenprune.models.labeler import Labeler\nLabeler.load('provence-mini')\n"
+        "print(sorted({'transformers', 'sympy', 'huggingface_hub'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
 def test_a_pickled_labeler_reads_special_tokens_as_text(labeler):
     import pickle
 

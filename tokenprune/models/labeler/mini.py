@@ -130,7 +130,8 @@ def window(batch: Batch, device: str) -> Window:
     passage = (column >= second) & filled
     position = torch.where(passage, column - second, column) * filled
     sentence = torch.from_numpy(batch.sentence).to(device)
-    return Window(ids, passage, position, sentence, filled, int(batch.sentence.max(initial=-1)) + 1)
+    sentences = int(batch.sentence.max(initial=-1)) + 1
+    return Window(ids, passage, position, sentence, filled, sentences, int(batch.query[:, 1].max()))
 
 
 def pack(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -72,6 +72,7 @@ class Window:
         sentence: int64 [b, t], the sentence a passage token belongs to; -1 for all others.
         filled: bool [b, t], False for padding.
         sentences: number of sentences of the largest window.
+        head: behind the column of the last question token of any row.
     """
 
     ids: Tensor
@@ -80,6 +81,7 @@ class Window:
     sentence: Tensor
     filled: Tensor
     sentences: int
+    head: int
 
 
 @dataclass
@@ -101,6 +103,32 @@ class Labelled:
     present: Tensor
 
 
+def _embedding(count: int, size: int) -> nn.Embedding:
+    # Not torch's own start: `normal_` on the meta device, where nothing is drawn, imports for seconds.
+    drawn = torch.empty(count, size).uniform_(-(3**0.5), 3**0.5)  # variance 1
+    return nn.Embedding.from_pretrained(drawn, freeze=False)
+
+
+class _Rows:
+    """Where the tokens of a padded batch stand: only attention needs the padding, the rest goes without."""
+
+    def __init__(self, filled: Tensor) -> None:
+        self.shape = filled.shape
+        self._at = filled.flatten().nonzero().squeeze(1)
+        self._full = len(self._at) == filled.numel()
+
+    def packed(self, x: Tensor) -> Tensor:
+        """[b, t, ...] -> [n, ...], without padding."""
+        flat = x.flatten(0, 1)
+        return flat if self._full else flat.index_select(0, self._at)
+
+    def padded(self, x: Tensor) -> Tensor:
+        """[n, d] -> [b, t, d], 0 in padding."""
+        if not self._full:
+            x = x.new_zeros(self.shape.numel(), x.shape[-1]).index_copy(0, self._at, x)
+        return x.view(*self.shape, -1)
+
+
 class _Layer(nn.Module):  # type: ignore[misc]
     """A BERT layer (post-norm) whose attention takes a bias."""
 
@@ -114,18 +142,21 @@ class _Layer(nn.Module):  # type: ignore[misc]
         self.down = nn.Linear(config.ffn, config.hidden)
         self.norm2 = nn.LayerNorm(config.hidden, eps=config.eps)
 
-    def forward(self, x: Tensor, mask: Tensor, meet: tuple[Tensor, Tensor] | None) -> Tensor:
-        """Attend where ``mask`` is 0; ``meet``: further columns of queries and keys, [b, heads, t, 2]."""
-        b, t, d = x.shape
-        size = d // self.heads
-        q, k, v = self.qkv(x).view(b, t, 3, self.heads, size).permute(2, 0, 3, 1, 4)
+    def forward(self, x: Tensor, rows: _Rows, mask: Tensor, meet: tuple[Tensor, Tensor] | None) -> Tensor:
+        """Attend where ``mask`` is 0; ``meet``: further columns of queries and keys, [b, heads, t, 2].
+
+        ``x`` holds the tokens of all rows one behind the other, [n, d].
+        """
+        b, t = rows.shape
+        size = x.shape[-1] // self.heads
+        q, k, v = rows.padded(self.qkv(x)).view(b, t, 3, self.heads, size).permute(2, 0, 3, 1, 4)
         if meet is not None:
             more_q, more_k = meet
             q = torch.cat((q, more_q.to(q.dtype) * size**0.5), -1)
             k = torch.cat((k, more_k.to(q.dtype)), -1)
             v = F.pad(v, (0, 2))  # the fused kernels want one width
         mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=size**-0.5)
-        x = self.norm1(x + self.out(mixed[..., :size].transpose(1, 2).reshape(b, t, d)))
+        x = self.norm1(x + self.out(rows.packed(mixed[..., :size].transpose(1, 2).flatten(2))))
         return self.norm2(x + self.down(F.gelu(self.up(x))))
 
 
@@ -135,7 +166,7 @@ class MiniNetwork(nn.Module):  # type: ignore[misc]
     idf: Tensor
 
     def __init__(self, config: MiniConfig) -> None:
-        """Build the network with random weights, but embeddings of 0: those come from an encoder.
+        """Build the network with random weights.
 
         Raises:
             ValueError: the sizes do not go together.
@@ -144,8 +175,8 @@ class MiniNetwork(nn.Module):  # type: ignore[misc]
             raise ValueError("hidden must be a multiple of heads, and cross_from at most layers")
         super().__init__()
         self.config = c = config
-        self.words = nn.Embedding.from_pretrained(torch.zeros(c.vocab_size, c.hidden), freeze=False)
-        self.places = nn.Embedding.from_pretrained(torch.zeros(c.positions, c.hidden), freeze=False)
+        self.words = _embedding(c.vocab_size, c.hidden)
+        self.places = _embedding(c.positions, c.hidden)
         self.norm = nn.LayerNorm(c.hidden, eps=c.eps)
         self.layers = nn.ModuleList(_Layer(c) for _ in range(c.layers))
         crossing = c.layers - c.cross_from
@@ -182,11 +213,12 @@ class MiniNetwork(nn.Module):  # type: ignore[misc]
 
     def encode(self, w: Window) -> tuple[Tensor, Tensor]:
         """Return token states of the last layer and those from before question and passage meet."""
-        x = self.norm(self.words(w.ids) + self.places(w.position))
+        rows = _Rows(w.filled)
+        x = self.norm(self.words(rows.packed(w.ids)) + self.places(rows.packed(w.position)))
         padding = torch.zeros(w.ids.shape, device=x.device).masked_fill(~w.filled, -1e4)[:, None, None, :]
         apart = w.passage[:, :, None] != w.passage[:, None, :]
         alone = padding.masked_fill(apart[:, None], -1e4)
-        padding = padding.expand(-1, 1, x.shape[1], -1)
+        padding = padding.expand(-1, 1, w.ids.shape[1], -1)
         # A bias between two kinds of tokens is a product of two more columns of queries and keys, so that no
         # mask for each head has to be made and learned through.
         kinds = torch.stack((~w.passage, w.passage), -1)[:, None].float()
@@ -195,12 +227,12 @@ class MiniNetwork(nn.Module):  # type: ignore[misc]
         middle = x
         for i, layer in enumerate(self.layers):
             if i < self.config.cross_from:
-                x = layer(x, alone, None)
+                x = layer(x, rows, alone, None)
                 middle = x
             else:
                 bias = self.cross[i - self.config.cross_from].T[:, None]
-                x = layer(x, padding, (kinds * bias, heads.flip(-1)))
-        return x, middle
+                x = layer(x, rows, padding, (kinds * bias, heads.flip(-1)))
+        return rows.padded(x), rows.padded(middle)
 
     def judge_states(self, w: Window, states: Tensor, middle: Tensor) -> Labelled:
         """Judge sentences by their token states, float32 [b, t, d]."""
@@ -266,19 +298,22 @@ class MiniNetwork(nn.Module):  # type: ignore[misc]
         Of a window those of its sentences together, and of the same with the title.
         """
         s = size.shape[1]
-        idf = self.idf[w.ids] * asked
+        query = F.normalize(self._mean_query(states, asked), dim=-1)
+        # Question tokens stand in the first columns; nothing else is compared with the passage.
+        asked, words = asked[:, : w.head], w.ids[:, : w.head]
+        idf = self.idf[words] * asked
         plain = asked.float() / asked.sum(1, keepdim=True).clamp(min=1)
         rare = idf / idf.sum(1, keepdim=True).clamp(min=1e-6)
-        weight = F.softplus(self.weigh(states).squeeze(-1) + self.weigh_idf * self.idf[w.ids] / 4) * asked
+        own = self.weigh(states[:, : w.head]).squeeze(-1)
+        weight = F.softplus(own + self.weigh_idf * self.idf[words] / 4) * asked
         weight = weight / weight.sum(1, keepdim=True).clamp(min=1e-6)
         # The title is compared as one more sentence.
         read, place = inside | title, torch.where(title, s, slot)
         last = self._interaction(states, place, read, asked, s + 1)
         early = self._interaction(middle, place, read, asked, s + 1)
-        same = (w.ids[:, :, None] == w.ids[:, None, :]) & asked[:, :, None] & read[:, None, :]
+        same = (words[:, :, None] == w.ids[:, None, :]) & asked[:, :, None] & read[:, None, :]
         found = torch.zeros(*asked.shape, s + 1, device=states.device)
         found = found.scatter_reduce(2, place[:, None].expand(-1, asked.shape[1], -1), same.float(), "amax")
-        query = F.normalize(self._mean_query(states, asked), dim=-1)
 
         def cosine(mask: Tensor) -> Tensor:
             mean = F.normalize((states * mask[:, :, None]).sum(1), dim=-1)
@@ -322,9 +357,9 @@ class MiniNetwork(nn.Module):  # type: ignore[misc]
 
     @staticmethod
     def _interaction(x: Tensor, slot: Tensor, inside: Tensor, asked: Tensor, s: int) -> Tensor:
-        """Best cosine of each question token in each sentence, [b, t, s]."""
+        """Best cosine of each question token in each sentence, [b, q, s]; ``asked``: bool [b, q]."""
         unit = F.normalize(x, dim=-1)
-        cos = (unit @ unit.transpose(1, 2)).masked_fill(~inside[:, None, :], -1.0)
+        cos = (unit[:, : asked.shape[1]] @ unit.transpose(1, 2)).masked_fill(~inside[:, None, :], -1.0)
         best = torch.full((*cos.shape[:2], s), -1.0, device=x.device)
         best = best.scatter_reduce(2, slot[:, None].expand(-1, cos.shape[1], -1), cos, "amax")
         return best * asked[:, :, None]
