@@ -136,6 +136,31 @@ def _cost(section: dict[str, Any]) -> list[str]:
     return [table(head, cells, [False, *(r["ours"] for r in section["rows"])])]
 
 
+def _draw_formats(section: dict[str, Any]) -> str:
+    names = list(section["seconds"])[::-1]
+    figure, axis = plt.subplots(figsize=(7, 1.4))
+    bars = axis.barh(names, [section["seconds"][n] for n in names], color=[PEERS[0], OURS[0]])
+    axis.bar_label(bars, fmt="%.2f s", padding=3, fontsize=8)
+    axis.set(xlabel=f"seconds for {section['tokens']:.0f} tokens, median")
+    return svg(figure)
+
+
+def _formats(section: dict[str, Any]) -> list[str]:
+    names = list(section["seconds"])
+    head = ("lists", "rounds", "threads", *names, "times faster", "95%", "keep differs by", "rank by")
+    cells = (
+        str(section["n"]),
+        str(section["rounds"]),
+        str(section["threads"]),
+        *(f"{section['seconds'][name]:.3f} s" for name in names),
+        f"{section['faster']:.2f}",
+        spread(section["faster_ci"]),
+        f"{section['keep_difference']:.1e}",
+        f"{section['rank_difference']:.1e}",
+    )
+    return [table(head, [cells], [True])]
+
+
 SHOWN = {
     "answers": Shown(
         "Gold answer under a small model",
@@ -159,6 +184,12 @@ SHOWN = {
         "counted in times faster.",
         _draw_cost,
         _cost,
+    ),
+    "formats": Shown(
+        "Torch and ONNX Runtime",
+        "provence-mini reads the 20 passages of nq20 test lists, both on the same batches and in turn.",
+        _draw_formats,
+        _formats,
     ),
 }
 
