@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tokenprune as tp
-from tokenprune.errors import ConfigError, ModelError
+from tokenprune.errors import ConfigError, ModelError, QueryError
 from tokenprune.models.labeler import Labeler, Passage
 from tokenprune.tokens import get_counter
 
@@ -169,6 +169,62 @@ def test_odd_sizes(model, check):
     assert ranks == sorted(ranks, reverse=True)
 
 
+ODD = {
+    "arabic": "يقع برج إيفل في باريس. اكتمل في عام 1889. القطط تنام كثيرا.",
+    "thai": "หอไอเฟลตั้งอยู่ในกรุงปารีส สร้างเสร็จในปี 1889 แมวนอนหลับมาก",
+    "emoji and marks": "👩\u200d👩\u200d👧 e\u0301 tower 🇩🇪 was finished in 1889 👍🏽. Cafe\u0301s close.",
+    "NUL": "The tower\x00 was finished in 1889.\x00 Cats sleep.",
+    "lone surrogates": "The tower \ud800 was finished in 1889. \udfff Cats sleep.",
+    "CRLF": "The tower was finished in 1889.\r\nCats sleep.\r\n\r\nIt rains.\r",
+    "no spaces": "x" * 10_000,
+    "marks alone": "... !? — ’’",
+    "the question": QUERY,
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_odd_texts(name, check):
+    """The shipped model, whose vocabulary is English, on what it has no words for; source text stays exact."""
+    for docs in ([tp.Document(ODD[name], kind="text")], documents([ODD[name], *PASSAGES])):
+        for budget in (None, tp.Budget(12), tp.Budget(0), tp.Budget(keep_ratio=0.5)):
+            result = shipped(docs, budget)
+            limit = None if budget is None else budget.limit(result.tokens_before)
+            check(result, docs, limit)
+    alone = [tp.Document(ODD[name], kind="text")]
+    assert shipped(alone, threshold=1.0).tokens_after == 0
+    everything = shipped(alone, threshold=0.0)
+    if name == "no spaces":  # one unknown word, which lies where it ends: the parts before it have no score
+        assert everything.documents[0].text == "x" * 1000
+    else:
+        assert everything.tokens_after == everything.tokens_before
+
+
+@pytest.mark.parametrize("question", ["\x00", "\ud800", "?!", "a" * 20_000, "塔はいつ完成した?", "👍🏽"])
+def test_odd_questions(question, check):
+    docs = documents()
+    check(shipped(docs, question=question), docs)
+    check(shipped(docs, tp.Budget(20), question=question), docs, 20)
+
+
+def test_options_out_of_their_range_are_one_clear_error():
+    for threshold in (-0.1, 1.5):
+        with pytest.raises(ConfigError, match="0 to 1, not"):
+            tp.pruner("provence", threshold=threshold)
+    with pytest.raises(ConfigError, match="cache_bytes must be 0"):
+        tp.pruner("provence", cache_bytes=-1)
+    with pytest.raises(QueryError, match="the query is empty"):
+        shipped(documents(), question=" \n")
+    assert shipped(documents([""]), question="").tokens_after == 0  # nothing to ask of
+
+
+def test_a_megabyte_is_read_where_bm25_points():
+    filler = "Visitors can climb the stairs and look around. Cats sleep a lot, nobody knows why. " * 6000
+    text = f"{filler}The tower was finished in March 1889. {filler}"
+    assert len(text) > 950_000
+    result = shipped([tp.Document(text, kind="text")], tp.Budget(100), read_tokens=1024)
+    assert "1889" in result.documents[0].text and result.tokens_after <= 100
+
+
 @given(data=st.data())
 @settings(max_examples=12)
 def test_invariants(data, model, strategies, check):
@@ -243,7 +299,7 @@ def titled(order=(0, 1, 2)):
     return [tp.Document(TOPICS[n], id=f"t{n}", title=titles[n], kind="text") for n in order]
 
 
-def shipped(docs, budget=None, question=ANSWERS[0][0], **options):
+def shipped(docs, budget=None, question=QUERY, **options):
     return tp.Pipeline([tp.pruner("provence", **options)]).prune(question, docs, budget)
 
 

@@ -207,3 +207,29 @@ def test_language_of_the_metadata_is_used():
     text = "Das ist z. B. gut. Ja."
     document = Document(text, kind="text", metadata={"language": "de"})
     assert Sentences().segment(document, get_counter()).texts == ["Das ist z. B. gut. ", "Ja."]
+
+
+@pytest.mark.parametrize(
+    "sentence", ["埃菲尔铁塔位于巴黎。", "它完工了!？", "他说：「是。」然后走了。 ", "塔は完成した。\u3000"]
+)
+def test_a_book_without_spaces_or_lines_is_read_in_parts(sentence, monkeypatch):
+    """sentencex takes time with the square of such a paragraph."""
+    from tokenprune.segment import sentences
+
+    given, real = [], sentences.get_sentence_boundaries
+
+    def noted(language, text):
+        given.append(len(text))
+        return real(language, text)
+
+    monkeypatch.setattr(sentences, "get_sentence_boundaries", noted)
+    text = sentence * 3000
+    starts = sentence_starts(text)
+    assert max(given) < 5100 and sum(given) == len(text)
+    own = sentence_starts(sentence)
+    assert starts == [n * len(sentence) + at for n in range(3000) for at in own]
+
+
+def test_english_is_read_in_one_part():
+    text = "The tower was finished in 1889. Cats sleep. " * 500
+    assert len(sentence_starts(text)) == 1000
