@@ -10,6 +10,7 @@ import tokenprune as tp
 import tokenprune.segment
 from tokenprune.segment.html_blocks import HtmlBlocks
 from tokenprune.segment.html_clean import clean
+from tokenprune.segment.html_repair import marked
 from tokenprune.segment.html_source import scan
 from tokenprune.tokens import get_counter
 
@@ -90,7 +91,7 @@ def test_lines_executed_grow_with_the_page(name):
 @pytest.mark.parametrize("name", REPEATED)
 def test_marked_source_grows_with_the_page(name):
     part = REPEATED[name]
-    few, many = (len(scan(part * n).marked) for n in (250, 1000))
+    few, many = (len(marked(scan(part * n))) for n in (250, 1000))
     assert many <= 4.8 * few + 400  # numbers get longer
 
 

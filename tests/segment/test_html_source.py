@@ -1,35 +1,25 @@
-"""The scanner before libxml2: numbers, places and what is dropped."""
+"""Tags and texts of a page as it is written: places, what is dropped, and what libxml2 gets to repair."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tokenprune.segment.html_source import NUMBER, parse, scan
+from tokenprune.segment.html_repair import NUMBER, marked, repaired
+from tokenprune.segment.html_source import CLOSES, OPENS, scan
 from tokenprune.segment.html_tags import attributes
+from tokenprune.tokens import sanitize
 
 
-class Record:
-    """A target that keeps what libxml2 reports."""
-
-    def __init__(self):
-        self.events = []
-
-    def start(self, tag, attrs):
-        self.events.append(("start", tag, dict(attrs)))
-
-    def end(self, tag):
-        self.events.append(("end", tag))
-
-    def data(self, text):
-        if self.events and self.events[-1][0] == "data":
-            text = self.events.pop()[1] + text
-        self.events.append(("data", text))
-
-    def comment(self, text):
-        self.events.append(("comment", text))
-
-    def close(self):
-        self.events.append(("close",))
+def read(source):
+    """What libxml2 reports of a page: (tag, number) of start tags, and texts."""
+    page = scan(sanitize(source))
+    events = repaired(page)
+    starts = [
+        (page.names[code >> 2], mark)
+        for code, mark in zip(events.code, events.mark, strict=True)
+        if code & 3 == OPENS
+    ]
+    return starts, [text for text in events.text if text]
 
 
 @pytest.mark.parametrize(
@@ -50,19 +40,38 @@ def test_attributes(source, expected):
 def test_places():
     source = "<p class=a>one<b>two</b>three</p> <!-- c --><i>four"
     found = scan(source)
-    places = [(source[b:t], source[t:e]) for b, t, e in zip(found.begin, found.text, found.end, strict=True)]
-    assert places == [("<p class=a>", "one"), ("<b>", "two"), ("", "three"), ("<i>", "four")]
-    assert found.attrs == {0: " class=a"}
+    ends = [*found.begin[1:], len(source)]
+    places = [(source[b:t], source[t:e]) for b, t, e in zip(found.begin, found.after, ends, strict=True)]
+    assert places == [
+        ("", ""), ("<p class=a>", "one"), ("<b>", "two"), ("</b>", "three"), ("</p>", " "), ("<!-- c -->", ""),
+        ("<i>", "four"),
+    ]  # fmt: skip
+    assert [found.attributes(k) for k in range(len(found.code))] == ["", " class=a", *[""] * 5]
+    assert [found.names[code >> 2] for code in found.code if code & 3 == OPENS] == ["p", "b", "i"]
+    assert [found.names[code >> 2] for code in found.code if code & 3 == CLOSES] == ["b", "p"]
     assert [(source[a:b], why) for a, b, why in found.dropped] == [("<!-- c -->", "comment")]
 
 
 def test_page_cannot_forge_a_number():
-    record = Record()
-    parse(f"<p {NUMBER}=7 a=b>x</p><!--3-->y", record)
-    numbers = [e[2].get(NUMBER) for e in record.events if e[0] == "start" and e[1] == "p"]
-    assert numbers == ["0"]
-    assert [e[1] for e in record.events if e[0] == "comment"] == ["1"]
-    assert all(set(e[2]) <= {NUMBER} for e in record.events if e[0] == "start")
+    page = scan(f"<p {NUMBER}=7 a=b>x</p><!--3-->y")
+    assert marked(page) == f"<p {NUMBER}=1 >x</p><!--3-->y"  # 3 is the comment's own number
+    assert ("p", 1) in read(page.source)[0]
+
+
+@pytest.mark.parametrize(
+    ("source", "texts"),
+    [
+        ("<a title='x > y' b=c>one</a>", ["", "one", ""]),
+        ('<a title="<b>">one</a>', ["", "one", ""]),
+        ("<a b=c'd e='f>' g>one", ["", "one"]),
+        ("1 < 2 <3 <> </a>two", ["1 < 2 <3 <> ", "two"]),
+        ('<a ="x>y">z', ["", 'y">z']),
+        ('<a b="c"="d>e">f', ["", 'e">f']),
+        ("<p>a<x <y>b", ["", "a", "b"]),
+    ],
+)
+def test_tags_end_where_the_standard_ends_them(source, texts):
+    assert scan(source).text == texts
 
 
 @pytest.mark.parametrize(
@@ -90,10 +99,9 @@ def test_dropped(source, dropped):
 
 
 def test_raw_text_is_not_read_as_markup():
-    record = Record()
-    parse("<title>a <b>b</b></title><textarea><i>c</i></textarea><xmp><u>d</u></xmp>", record)
-    assert [e[1] for e in record.events if e[0] == "data"] == ["a <b>b</b>", "<i>c</i>", "<u>d</u>"]
-    assert not {"b", "i", "u"} & {e[1] for e in record.events if e[0] == "start"}
+    starts, texts = read("<title>a <b>b</b></title><textarea><i>c</i></textarea><xmp><u>d</u></xmp>")
+    assert texts == ["a <b>b</b>", "<i>c</i>", "<u>d</u>"]
+    assert not {"b", "i", "u"} & {tag for tag, _ in starts}
 
 
 def test_a_tag_cut_by_the_end_is_dropped_but_text_that_resembles_one_stays():
@@ -101,17 +109,13 @@ def test_a_tag_cut_by_the_end_is_dropped_but_text_that_resembles_one_stays():
         ("<p>a</p><a href='b c", "a", [(8, 20, "unclosed-tag")]),
         ("<p>a</p>x <y and z", "ax <y and z", []),
     ]:
-        record = Record()
-        parse(source, record)
-        assert "".join(e[1] for e in record.events if e[0] == "data") == shown
-        assert record.scan.dropped == gone
+        assert "".join(read(source)[1]) == shown
+        assert scan(source).dropped == gone
 
 
 @pytest.mark.parametrize("source", ["", "  \n", "<", "<!", "</", "<a", "<!--", "\x00", "\ud800", "&", "<>"])
 def test_tiny_sources(source):
-    record = Record()
-    parse(source, record)
-    shown = "".join(e[1] for e in record.events if e[0] == "data")
+    shown = "".join(read(source)[1])
     assert shown.strip() == (
         "\ufffd"
         if source in ("\x00", "\ud800")
@@ -125,16 +129,15 @@ def test_tiny_sources(source):
 def test_places_are_ordered_and_inside(data, strategies):
     source = data.draw(strategies.html)
     found = scan(source)
-    at = 0
-    for begin, text, end in zip(found.begin, found.text, found.end, strict=True):
-        assert at <= begin <= text <= end <= len(source)
-        at = text
+    ends = [*found.begin[1:], len(source)]
+    assert found.begin[0] == found.after[0] == 0
+    assert all(a <= b <= c <= len(source) for a, b, c in zip(found.begin, found.after, ends, strict=True))
     edges = [edge for start, end, _ in found.dropped for edge in (start, end)]
     assert edges == sorted(edges)
     assert all(0 <= e <= len(source) for e in edges)
     for start, end, why in found.dropped:  # nothing shown lies in what is dropped, single characters aside
         assert why.startswith("hidden:") or not any(
-            t < end and start < e for t, e in zip(found.text, found.end, strict=True) if t < e
+            t < end and start < e for t, e in zip(found.after, found.ends, strict=True) if t < e
         )
 
 

@@ -8,10 +8,10 @@ paragraph or ``<pre>`` longer than that is cut between sentences or lines. Outpu
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 from html import unescape
-from itertools import pairwise
+from itertools import compress, pairwise
 
 import numpy as np
 
@@ -67,7 +67,7 @@ class HtmlBlocks:
         units = cutter.units(counter)
         if marked is not None:
             event = np.asarray(cutter.event, dtype=np.int64)
-            units.markup = markup(marked, event, units.pieces.owner, cutter.text)
+            units.markup = markup(marked, event, units.pieces.owner, units.pieces.text)
             units.lead = scoped(units.lead, units.markup)
         return units
 
@@ -91,14 +91,12 @@ class _Cutter:
                 outer = page.parent[node]
                 if outer >= 0 and (self.holds_block[node] or not is_inline(page.tag[node])):
                     self.holds_block[outer] = True
-        # Columns of the pieces.
-        self.text: list[str] = []
-        self.brief: list[str] = []  # as it is written out
-        self.owner: list[int] = []
-        self.begin: list[int] = []
-        self.after: list[int] = []
-        self.tag: list[bool] = []
+        alive = page.alive
+        self.shown = [k in (TEXT, BREAK) or alive[n] for k, n in zip(page.kind, page.node, strict=True)]
+        # Columns of the pieces, and those that are a part of a text: place -> part, where it begins and ends.
         self.event: list[int] = []
+        self.owner: list[int] = []
+        self.parts: dict[int, tuple[str, int, int]] = {}
         # Columns of the units and wrappers.
         self.unit_begin: list[int] = []
         self.unit_text: list[str] = []
@@ -257,9 +255,7 @@ class _Cutter:
             if page.kind[k] == TEXT and at < cut < end:
                 unit, cut = self._split_text(k, at, cut, cuts, unit)
             else:
-                for m in range(k, stop):
-                    if page.kind[m] not in (OPEN, CLOSE) or page.alive[page.node[m]]:
-                        self._piece(m, unit)
+                self._pieces(k, stop, unit)
             at = end
 
     def _reads(self, event: int) -> str:
@@ -280,7 +276,8 @@ class _Cutter:
             if n:
                 unit = self._unit("", sources[n])
             end = sources[n + 1] if n + 1 < len(sources) else page.after[k]
-            self._add(text[a:b], text[a:b], unit, sources[n], end, k, tag=False)
+            self.parts[len(self.event)] = text[a:b], sources[n], end
+            self._piece(k, unit)
         return unit, cut
 
     def _chunks(self, text: str, node: int) -> list[int]:
@@ -307,10 +304,7 @@ class _Cutter:
     def _block(self, events: range, tag: str) -> None:
         """Make one unit of a range of events."""
         page = self.page
-        unit = self._unit(tag, page.begin[events[0]])
-        for i in events:
-            if page.kind[i] not in (OPEN, CLOSE) or page.alive[page.node[i]]:
-                self._piece(i, unit)
+        self._pieces(events.start, events.stop, self._unit(tag, page.begin[events.start]))
 
     def _unit(self, tag: str, begin: int) -> int:
         """Add a unit inside the open wrappers; settle what leads it and whether it leads others."""
@@ -354,7 +348,7 @@ class _Cutter:
             while first and not 0 <= self.owner[first - 1] < unit:
                 first -= 1
             mine = [p for p in range(first, len(self.owner)) if self.owner[p] == unit]
-            self.unit_text[unit] = _visible(self.text, self.tag, mine)
+            self.unit_text[unit] = _visible(map(self._says, mine))
         return self.unit_text[unit]
 
     def _flush_loose(self, owner: int | None) -> None:
@@ -364,21 +358,21 @@ class _Cutter:
         self.loose.clear()
 
     def _piece(self, i: int, owner: int) -> None:
-        page = self.page
-        self._add(
-            page.text[i], self.written[i], owner, page.begin[i], page.after[i], i, tag=page.kind[i] != TEXT
-        )
-
-    def _add(
-        self, text: str, brief: str, owner: int, begin: int, after: int, event: int, *, tag: bool
-    ) -> None:
-        self.text.append(text)
-        self.brief.append(brief)
+        self.event.append(i)
         self.owner.append(owner)
-        self.begin.append(begin)
-        self.after.append(after)
-        self.tag.append(tag)
-        self.event.append(event)
+
+    def _pieces(self, start: int, stop: int, owner: int) -> None:
+        """Make pieces of the events of a range that are in the output."""
+        self.event += compress(range(start, stop), self.shown[start:stop])
+        self.owner += [owner] * (len(self.event) - len(self.owner))
+
+    def _says(self, piece: int) -> str:
+        """What a piece says: a text itself, a tag a space if it sets words apart."""
+        if piece in self.parts:
+            return self.parts[piece][0]
+        i = self.event[piece]
+        text = self.page.text[i]
+        return text if self.page.kind[i] == TEXT else " " if sets_apart(text) else ""
 
     # -- the result -----------------------------------------------------------------------------------
 
@@ -386,13 +380,21 @@ class _Cutter:
         """Walk the page and return the columns."""
         self.walk()
         n, wrappers = len(self.wrapper), len(self.wrapper_parent)
+        page, parts = self.page, self.parts
         texts = self._texts(n)
-        owner = np.asarray(self.owner, dtype=np.int64)
-        begin = np.maximum.accumulate(np.asarray(self.begin, dtype=np.int64)) if self.begin else owner
-        after = np.maximum(np.asarray(self.after, dtype=np.int64), begin)
-        lengths = np.fromiter(map(len, self.brief), dtype=np.int64, count=len(self.brief))
+        event, owner = np.asarray(self.event, dtype=np.int64), np.asarray(self.owner, dtype=np.int64)
+        text = list(map(page.text.__getitem__, self.event))
+        brief = list(map(self.written.__getitem__, self.event))
+        begin = np.asarray(page.begin, dtype=np.int64)[event]
+        after = np.asarray(page.after, dtype=np.int64)[event]
+        for p, (part, start, end) in parts.items():
+            text[p] = brief[p] = part
+            begin[p], after[p] = start, end
+        begin = np.maximum.accumulate(begin) if len(begin) else begin
+        after = np.maximum(after, begin)
+        lengths = np.fromiter(map(len, brief), dtype=np.int64, count=len(brief))
         bounds = np.concatenate(([0], np.cumsum(lengths)))
-        tokens = counts_between(counter.starts("".join(self.brief)), bounds)
+        tokens = counts_between(counter.starts("".join(brief)), bounds)
         cost = np.zeros(n, dtype=np.int64)
         wrapper_cost = np.zeros(wrappers, dtype=np.int64)
         own = owner >= 0
@@ -409,13 +411,13 @@ class _Cutter:
             wrapper_cost=wrapper_cost,
             lead=np.asarray(self.lead, dtype=np.int64),
             pieces=Pieces(
-                self.text,
+                text,
                 owner,
                 begin,
                 after,
-                np.asarray(self.tag, dtype=bool),
+                np.asarray(page.kind, dtype=np.int64)[event] != TEXT,
                 self.document.text,
-                self.brief,
+                brief,
             ),
             range_start=starts,
             range_owner=owners,
@@ -423,11 +425,13 @@ class _Cutter:
         )
 
     def _texts(self, n: int) -> list[str]:
-        mine: list[list[int]] = [[] for _ in range(n)]
-        for p, owner in enumerate(self.owner):
-            if owner >= 0:
-                mine[owner].append(p)
-        return [_visible(self.text, self.tag, pieces) for pieces in mine]
+        """The words of each unit; its pieces stand together, but for tags of wrappers between them."""
+        says = list(map(self._says, range(len(self.owner))))
+        mine: list[list[str]] = [[] for _ in range(n)]
+        for unit, said in zip(self.owner, says, strict=True):
+            if unit >= 0:
+                mine[unit].append(said)
+        return [_visible(parts) for parts in mine]
 
 
 def _outside(text: str, cuts: list[int], whole: list[tuple[int, int]]) -> list[int]:
@@ -447,7 +451,6 @@ def _outside(text: str, cuts: list[int], whole: list[tuple[int, int]]) -> list[i
     return out
 
 
-def _visible(text: list[str], tag: list[bool], pieces: list[int]) -> str:
-    """Words of some pieces: block tags set words apart, inline ones do not."""
-    parts = [(" " if sets_apart(text[p]) else "") if tag[p] else text[p] for p in pieces]
-    return unescape(" ".join("".join(parts).split()))
+def _visible(said: Iterable[str]) -> str:
+    """The words of what some pieces say."""
+    return unescape(" ".join("".join(said).split()))

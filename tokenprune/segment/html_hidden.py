@@ -40,15 +40,15 @@ CLIP, COLOUR = "hidden:clip", "hidden:same-colour"
 CLOSED, FALLBACK, NOT_RENDERED = "hidden:closed", "hidden:fallback", "hidden:not-rendered"
 
 _FAR = -900.0  # px; layouts move things by less, hiding tricks use -999 or -9999
-_FONT = 16.0  # px, where none is known
-_TINY = 1.0  # px; a font of this size is a line of dots
+FONT = 16.0  # px, where none is known
+TINY = 1.0  # px; a font of this size is a line of dots
 
 _TELLING = re.compile(
     r"display|visib|opacity|font|width|height|color|background|clip|indent|position|trans|scale|margin"
     r"|\\|&",
     re.I,
 )
-_SAYS = re.compile("style|hidden|color|text|background|popover|data")
+_TELL = ("style", "hidden", "color", "text", "background", "popover", "data")
 _COMMENT = re.compile(r"/\*.*?(?:\*/|\Z)", re.S)
 _ESCAPE = re.compile(r"\\(?:([0-9a-f]{1,6})\s?|(.))", re.I | re.S)
 _DECLARATION = re.compile(
@@ -61,7 +61,7 @@ _LENGTH = re.compile(
 )
 _PX = {
     "": 1.0, "px": 1.0, "pt": 4 / 3, "pc": 16.0, "in": 96.0, "cm": 37.8, "mm": 3.78, "q": 0.945,
-    "rem": _FONT, "em": _FONT, "ex": 8.0, "ch": 8.0, "vw": 10.0, "vh": 10.0, "vmin": 10.0, "vmax": 10.0,
+    "rem": FONT, "em": FONT, "ex": 8.0, "ch": 8.0, "vw": 10.0, "vh": 10.0, "vmin": 10.0, "vmax": 10.0,
 }  # fmt: skip
 _RELATIVE = {"em": 1.0, "ex": 0.5, "ch": 0.5, "%": 0.01}
 _SCALE = re.compile(r"scale(?:x|y|3d)?\(\s*+([^,()]*+)(?:,\s*+([^,()]*+))?")
@@ -104,7 +104,7 @@ class State(NamedTuple):
     """What is known of a place in the page: the looks of all elements around it put together."""
 
     visible: bool = True
-    font: float = _FONT
+    font: float = FONT
     flat: bool = False
     ink: Colour | None = None
     ground: Colour | None = None
@@ -125,7 +125,7 @@ class State(NamedTuple):
         """Why text here is not seen; "" when it is."""
         if not self.visible:
             return VISIBILITY
-        if self.font <= _TINY or self.flat:
+        if self.font <= TINY or self.flat:
             return SIZE
         if self.ink is None:
             return ""
@@ -157,8 +157,12 @@ def look(tag: str, source: str) -> Look | None:
         source: its attributes as they are written.
     """
     low = source.lower()
-    if tag not in SILENT and not _SAYS.search(low):
-        return None
+    if tag not in SILENT:
+        for attribute in _TELL:  # several times as fast as one regular expression
+            if attribute in low:
+                break
+        else:
+            return None
     return _cached(tag, source) if len(source) < 300 else _look(tag, source)
 
 
@@ -375,7 +379,7 @@ def _font(found: dict[str, str]) -> tuple[tuple[float, float] | None, bool | Non
         if value in ("smaller", "larger"):
             size = (0.83 if value == "smaller" else 1.2, 0.0)
         elif len(lengths) != 1:
-            size = (0.0, _FONT)
+            size = (0.0, FONT)
         elif lengths[0][0] >= 0 and (lengths[0][1] or not lengths[0][0]):
             number, unit = lengths[0]
             size = (number * _RELATIVE[unit], 0.0) if unit in _RELATIVE else (0.0, number * _PX[unit])

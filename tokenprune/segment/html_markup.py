@@ -6,23 +6,28 @@ Recorded in the same single pass as the cleaned page, and only when asked for.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 
 import numpy as np
 
 from tokenprune.arrays import BoolArray, IntArray
 from tokenprune.markup import Markup
-from tokenprune.segment.html_clean import NOT_WRITTEN, Cleaner
+from tokenprune.segment.html_clean import NOT_WRITTEN, Cleaner, read
 from tokenprune.segment.html_page import BREAK, CLOSE, OPEN, TEXT, CleanPage
-from tokenprune.segment.html_source import NUMBER, read
+from tokenprune.segment.html_reach import Reach
+from tokenprune.segment.html_source import Source
 from tokenprune.segment.html_tags import is_inline
 
 
 class MarkedCleaner(Cleaner):
     """Cleans a page and records its markup on the way."""
 
-    def __init__(self, keep_attributes: Collection[str], drop_hidden: bool = True) -> None:
-        super().__init__(keep_attributes, drop_hidden)
+    _records = True
+
+    def __init__(
+        self, page: Source, reach: Reach, keep_attributes: Collection[str], drop_hidden: bool
+    ) -> None:
+        super().__init__(page, reach, keep_attributes, drop_hidden)
         self.attributes: list[str] = []
         self.inline_tag: list[str] = []
         self.inline_parent: list[int] = []
@@ -30,11 +35,11 @@ class MarkedCleaner(Cleaner):
         self.inline_of: dict[int, int] = {}  # event -> innermost inline element
         self._within = -1  # innermost open inline element
 
-    def start(self, tag: str, attrs: Mapping[str, str]) -> None:
+    def _start(self, tag: str, mark: int) -> None:
         """Clean a start tag, then record it if its element can hold text."""
         elements, depth = len(self.page.tag), len(self._stack)
-        super().start(tag, attrs)
-        source = self.scan.attrs.get(int(attrs.get(NUMBER, -1)), "")
+        super()._start(tag, mark)
+        source = self.source.attributes(mark) if mark >= 0 else ""
         if len(self.page.tag) > elements:
             self.attributes.append(source)
         elif len(self._stack) > depth and self._stack[-1] == NOT_WRITTEN:
@@ -43,11 +48,11 @@ class MarkedCleaner(Cleaner):
             self.inline_attributes.append(source)
             self._within = len(self.inline_tag) - 1
 
-    def end(self, tag: str) -> None:
+    def _end(self, tag: str) -> None:
         """Clean an end tag."""
         depth = len(self._stack)
         inline = depth > 0 and self._stack[-1] == NOT_WRITTEN
-        super().end(tag)
+        super()._end(tag)
         if inline and len(self._stack) < depth and self._within >= 0:
             self._within = self.inline_parent[self._within]
 
@@ -66,9 +71,7 @@ def clean_marked(
     source: str, keep_attributes: Collection[str] = (), *, drop_hidden: bool = True
 ) -> MarkedCleaner:
     """Clean a page and return the cleaner, with its ``page`` and what it recorded."""
-    cleaner = read(source, lambda: MarkedCleaner(keep_attributes, drop_hidden), drop_hidden=drop_hidden)
-    cleaner.settle()
-    return cleaner
+    return read(source, keep_attributes, drop_hidden, MarkedCleaner)
 
 
 def markup(cleaner: MarkedCleaner, event: IntArray, owner: IntArray, text: list[str]) -> Markup:

@@ -10,11 +10,13 @@ Only what lies around each tag and text is kept, no tree. Linear in the number o
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 from tokenprune.segment.html_hidden import NOT_RENDERED, Look, State, look_of_svg, painted
+from tokenprune.segment.html_repair import owns_text
 from tokenprune.segment.html_sheets import Rule
+from tokenprune.segment.html_source import Source
 from tokenprune.segment.html_tags import CELLS, HEADINGS, VOID
 
 _FORMATTING = frozenset("a b big code em font i nobr s small strike strong tt u".split())
@@ -29,18 +31,18 @@ _BLOCKS = frozenset(
     "address article aside blockquote center details dialog dir div dl fieldset figcaption figure footer"
     " header hgroup listing main menu nav ol pre search section summary ul".split()
 )
-_ENDS_P = _BLOCKS | HEADINGS | frozenset("p form li dd dt hr plaintext xmp".split())
+ENDS_P = _BLOCKS | HEADINGS | frozenset("p form li dd dt hr plaintext xmp".split())
 _SCOPED_ENDS = _BLOCKS | frozenset("button select applet marquee object dd dt form".split())
 # Formatting outside of these does not go on inside.
 _MARKERS = frozenset("applet marquee object td th caption".split())
 _NO_WALLS = frozenset("address div p li dd dt".split())  # an <li> ends one around these
 _SCOPES = _MARKERS | {"table", "select", "template"}
-_SECTIONS = frozenset(("tbody", "thead", "tfoot"))
-_TABLE_PARTS = CELLS | _SECTIONS | {"tr", "caption", "colgroup", "col"}
-_IN_TABLE = _SECTIONS | {"table", "tr"}  # what stands right in these is put in front of the table
-_RUBY = frozenset(("rb", "rt", "rp", "rtc"))
+SECTIONS = frozenset(("tbody", "thead", "tfoot"))
+TABLE_PARTS = CELLS | SECTIONS | {"tr", "caption", "colgroup", "col"}
+IN_TABLE = SECTIONS | {"table", "tr"}  # what stands right in these is put in front of the table
+RUBY = frozenset(("rb", "rt", "rp", "rtc"))
 _MAKE_ROOM = (
-    _ENDS_P | _RUBY | frozenset("table option optgroup button select input keygen textarea a nobr".split())
+    ENDS_P | RUBY | frozenset("table option optgroup button select input keygen textarea a nobr".split())
 )
 _PAGE = frozenset(("html", "head", "body", "frameset"))
 # Start tags before which formatting does not go on.
@@ -48,7 +50,7 @@ _PLAIN_STARTS = _SPECIAL - frozenset(
     "applet area br button embed img input keygen marquee object select wbr".split()
 )
 # HTML in an svg or math element: these end it.
-_BREAK_OUT = frozenset(
+BREAK_OUT = frozenset(
     "b big blockquote body br center code dd div dl dt em embed h1 h2 h3 h4 h5 h6 head hr i img li listing"
     " menu meta nobr ol p pre ruby s small span strong strike sub sup table tt u ul var".split()
 )
@@ -126,7 +128,12 @@ class _Page(_Open):
 
 class _Tree:
     def __init__(
-        self, looks: Mapping[int, Look], rules: Mapping[int, Rule], attrs: Mapping[int, str], *, quirks: bool
+        self,
+        looks: Mapping[int, Look],
+        rules: Mapping[int, Rule],
+        attrs: Callable[[int], str],
+        *,
+        quirks: bool,
     ) -> None:
         self.looks, self.rules, self.attrs, self.quirks = looks, rules, attrs, quirks
         self.root: _Open = _Page()
@@ -150,7 +157,7 @@ class _Tree:
     def around(self) -> _Open:
         """The element that what comes next is put into."""
         top = self.top()
-        if top.name in _IN_TABLE and not top.foreign:
+        if top.name in IN_TABLE and not top.foreign:
             at = self.last("table")
             return self.stack[at - 1] if at > 0 else self.root
         return top
@@ -160,7 +167,7 @@ class _Tree:
         top = self.stack[-1] if at else self.root
         look = self.looks.get(mark)
         e = _Open(name, mark, foreign, look)
-        parent = self.around() if top.name in _IN_TABLE and (name not in _TABLE_PARTS or not plain) else top
+        parent = self.around() if top.name in IN_TABLE and (name not in TABLE_PARTS or not plain) else top
         e.state, e.unseen = parent.state, parent.unseen
         if look is not None or not plain or parent.state is not _NOTHING:
             self._see(e, parent)
@@ -191,13 +198,13 @@ class _Tree:
             if e.name in _UNRENDERED[e.foreign]:
                 e.unseen = Unseen(NOT_RENDERED, True)
                 return
-            if e.foreign == "svg" and (said := look_of_svg(e.name, self.attrs.get(e.mark, ""))) is not None:
+            if e.foreign == "svg" and (said := look_of_svg(e.name, self.attrs(e.mark))) is not None:
                 look = said if rule is None else said._replace(reason=said.reason or (look or said).reason)
         if look is not None and look.reason:
             e.unseen = Unseen(look.reason, True, rule)
             return
         if e.state is not _NOTHING or look is not None:
-            look = painted(e.name, look, self.attrs.get(e.mark, ""))
+            look = painted(e.name, look, self.attrs(e.mark))
         if look is not None:
             e.state = parent.state.inside(look)
             reason = e.state.reason
@@ -273,14 +280,14 @@ class _Tree:
     def start(self, name: str, mark: int) -> None:
         top = self.top()
         if top.foreign and name not in ("svg", "math") and self._in_foreign():
-            if name not in _BREAK_OUT and not (name == "font" and self.attrs.get(mark)):
-                if not self.attrs.get(mark, "").endswith("/"):
+            if name not in BREAK_OUT and not (name == "font" and self.attrs(mark)):
+                if not self.attrs(mark).endswith("/"):
                     self.push(name, mark, top.foreign)
                 return
             self.pop_to(top.within + 1)
         if name in ("svg", "math"):
             self.go_on()
-            if not self.attrs.get(mark, "").endswith("/"):
+            if not self.attrs(mark).endswith("/"):
                 self.push(name, mark, name)
             return
         if name in _PAGE:
@@ -288,7 +295,7 @@ class _Tree:
                 self.root.state = state = self.root.state.inside(look)
                 self.root.unseen = Unseen(state.reason, False) if state.reason else None
             return
-        if name in _TABLE_PARTS:
+        if name in TABLE_PARTS:
             self._start_table_part(name, mark)
             return
         if name in _MAKE_ROOM:
@@ -307,7 +314,7 @@ class _Tree:
         top = self.top()
         if top.within != len(self.stack) - 1:
             return True
-        return top.name == "annotation-xml" and "html" not in self.attrs.get(top.mark, "").lower()
+        return top.name == "annotation-xml" and "html" not in self.attrs(top.mark).lower()
 
     def _make_room(self, name: str) -> None:
         """Close what a start tag ends."""
@@ -323,8 +330,8 @@ class _Tree:
                 self.pop_to(len(self.stack) - 1)
             if name == "optgroup" and self.top().name == "optgroup":
                 self.pop_to(len(self.stack) - 1)
-        elif name in _RUBY:
-            if top.name in _RUBY:
+        elif name in RUBY:
+            if top.name in RUBY:
                 self.pop_to(len(self.stack) - 1)
         elif name == "button":
             if (at := self.last("button")) > top.scope:
@@ -334,7 +341,7 @@ class _Tree:
                 self.pop_to(at)
         elif name in ("a", "nobr") and any(f.name == name for f in self.formats[-1]):
             self.end_format(name)
-        if name in _ENDS_P or (name == "table" and not self.quirks):
+        if name in ENDS_P or (name == "table" and not self.quirks):
             self.close_p()
             if name in HEADINGS and self.top().name in HEADINGS:
                 self.pop_to(len(self.stack) - 1)
@@ -348,9 +355,9 @@ class _Tree:
                 self.push(name, mark)
             return
         if name in CELLS:
-            to = max(self.last("tr"), self.last(*_SECTIONS), table)
+            to = max(self.last("tr"), self.last(*SECTIONS), table)
         elif name == "tr":
-            to = max(self.last(*_SECTIONS), table)
+            to = max(self.last(*SECTIONS), table)
         else:
             to = table
         self.pop_to(to + 1)
@@ -386,7 +393,7 @@ class _Tree:
         elif name in _SCOPED_ENDS:
             if at >= 0 and at >= top.scope:
                 self.pop_to(at)
-        elif name in _TABLE_PARTS or name == "table":
+        elif name in TABLE_PARTS or name == "table":
             if at >= 0 and at >= self.last("table"):
                 self.pop_to(at)
         else:
@@ -409,8 +416,7 @@ def reach(
     tags: Iterable[tuple[int, str]],
     looks: Mapping[int, Look],
     rules: Mapping[int, Rule],
-    attrs: Mapping[int, str],
-    followed: Iterable[bool],
+    page: Source,
     *,
     quirks: bool,
 ) -> Reach:
@@ -421,11 +427,10 @@ def reach(
             not follow a start tag.
         looks: what start tags say about being seen, by number.
         rules: of style sheets that these come from.
-        attrs: attribute source of start tags.
-        followed: by number, whether words follow right behind.
+        page: what the numbers stand for.
         quirks: whether the page has no doctype; then a table can stand in a paragraph.
     """
-    tree, found, words = _Tree(looks, rules, attrs, quirks=quirks), Reach({}, {}), list(followed)
+    tree, found, words = _Tree(looks, rules, page.attributes, quirks=quirks), Reach({}, {}), page.words
     start, end, top = tree.start, tree.end, tree.top
     for mark, name in tags:
         if mark < 0:
@@ -440,9 +445,11 @@ def reach(
             elif name == "img" and look is not None and look.reason:
                 found.tags[mark] = Unseen(look.reason, True, rules.get(mark))
         inside = top()
-        if words[mark] or not name:
+        if not name or (words[mark] and owns_text(page, mark)):
             tree.go_on()
             inside = tree.around()
         if (unseen := inside.unseen) is not None:
             found.texts[mark] = unseen
+        elif not name:  # it does not stand in the element of its tag
+            found.texts.pop(mark, None)
     return found

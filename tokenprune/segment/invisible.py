@@ -22,6 +22,8 @@ from functools import lru_cache
 from html import escape
 from html.entities import html5
 
+import numpy as np
+
 from tokenprune.segment.entities import unescape
 
 ZERO_WIDTH, BIDI, TAGS = "hidden:zero-width", "hidden:bidi", "hidden:tag-characters"
@@ -44,6 +46,7 @@ _NAMES = "|".join(
 _ENTITY = rf"&(?:#\d++|#x[0-9a-f]++|{_NAMES});?+"
 _PART = re.compile(rf"{_CLASS}++|{_ENTITY}", re.I)
 _REFERENCE = re.compile(_ENTITY, re.I)
+_ANY_REFERENCE = re.compile(r"&[#a-zA-Z0-9]++;?+")
 _REASON = re.compile(f"(?P<bidi>[{_BIDI}]+)|(?P<tag>[{_TAG}]+)|[^{_BIDI}{_TAG}]+")
 _FLAG = re.compile("[\U000e0030-\U000e0039\U000e0061-\U000e007a]{3,6}\U000e007f")
 _BEFORE = re.compile(r"&(?:#x?[0-9a-f]{1,9}|[a-z][a-z0-9]{1,30});\Z", re.I)
@@ -67,9 +70,14 @@ _BLACK_FLAG, _EMOJI_STYLE = "\U0001f3f4", "\ufe0f"
 
 def may_hold_invisible(source: str) -> bool:
     """Whether a text holds one of these characters or an entity that stands for one."""
-    if not source.isascii() and _ONE.search(source):
-        return True
-    return "&" in source and any(map(only_invisible, set(_REFERENCE.findall(source))))
+    if not source.isascii():
+        points = np.frombuffer(source.encode("utf-32-le", "surrogatepass"), dtype="<u4")
+        if _ONE.search("".join(map(chr, set(points[points > 0x7F].tolist())))):
+            return True
+    if "&" not in source:
+        return False
+    found = (_REFERENCE.match(entity) for entity in set(_ANY_REFERENCE.findall(source)))
+    return any(m is not None and only_invisible(m[0]) for m in found)
 
 
 def only_invisible(word: str) -> bool:

@@ -1,0 +1,131 @@
+"""Pages whose tags do not nest, as libxml2 repairs them.
+
+libxml2 forgets offsets. So each start tag is replaced by one that carries only its number, and text that does
+not follow a start tag gets a comment with its number. libxml2 then reports repaired events in source order,
+and every event can be traced back. Comments, attributes and raw-text elements of the page never reach
+libxml2, so a page cannot forge a number.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from html import escape
+from typing import Any, NamedTuple, cast
+
+from lxml import etree
+
+from tokenprune.segment.html_source import CLOSES, ENDED, NO_TAG, OPENS, WHITE, Source
+from tokenprune.segment.html_tags import VOID
+
+NUMBER = "tp-n"
+_WRITTEN = re.compile(r"/?([^\s/>]++)")
+_MISPLACED = frozenset(("html", "head", "body", "frameset"))
+_AS_PRE = frozenset(("xmp", "plaintext"))
+
+
+class Events(NamedTuple):
+    """Tags in the order of the page, nested; behind each one its text, with entities decoded.
+
+    Attributes:
+        code: as in `Source`.
+        mark: the tag of the source that each one is, -1 for an implied one and for libxml2's end tags.
+        text: what stands behind each.
+        implied: how many tags stand between tags 0 and 1 of a page whose other tags are as in the source.
+    """
+
+    code: list[int]
+    mark: list[int]
+    text: list[str]
+    implied: int = 0
+
+
+def owns_text(page: Source, k: int) -> bool:
+    """Whether the text behind a tag stands in its element, or right behind a void one.
+
+    libxml2 ignores a misplaced ``<body>`` or the like, and ends what has a slash at once (which browsers do
+    not): then the text behind it needs its own number.
+    """
+    kind, name = page.code[k] & 3, page.names[page.code[k] >> 2]
+    if kind == OPENS:
+        return name not in _MISPLACED
+    return kind == ENDED and name in VOID
+
+
+def marked(page: Source) -> str:
+    """Write a page as libxml2 reads it."""
+    parts: list[str] = []
+    add, names = parts.append, page.names
+    for k, (code, tag, text) in enumerate(zip(page.code, page.tag, page.text, strict=True)):
+        kind, name = code & 3, names[code >> 2]
+        if kind != NO_TAG:
+            written = cast("re.Match[str]", _WRITTEN.match(tag))[1]
+            if kind != CLOSES:
+                # libxml2 takes some void elements (wbr, source) for others: a slash ends those as well.
+                slash = "/" if kind == ENDED else ""
+                add(f"<{'pre' if name in _AS_PRE else written} {NUMBER}={k} {slash}>")
+            else:
+                raw = name in _AS_PRE and page.code[k - 1] == code - CLOSES
+                add(f"</{'pre' if raw else written}>")
+        if page.words[k] and not owns_text(page, k):
+            add(f"<!--{k}-->")
+        if k in page.verbatim:
+            text = escape(text, quote=False)
+        add(text.replace("<", "&lt;") if k == page.cut else text)
+    return "".join(parts)
+
+
+class _Recorder:
+    """Target of lxml's parser that keeps what it is told."""
+
+    def __init__(self, page: Source) -> None:
+        self.events = Events([NO_TAG], [-1], [])
+        self._page, self._ended = page, False
+        self._names, self._places = page.names, {name: place for place, name in enumerate(page.names)}
+        self._text: list[str] = []
+
+    def _add(self, code: int, mark: int) -> None:
+        self.events.text.append("".join(self._text))
+        self._text.clear()
+        self.events.code.append(code)
+        self.events.mark.append(mark)
+
+    def _code(self, tag: str) -> int:
+        place = self._places.get(tag)
+        if place is None:
+            place = self._places[tag] = len(self._names)
+            self._names.append(tag)
+        return 4 * place
+
+    def start(self, tag: str, attrs: Mapping[str, str]) -> None:
+        mark = int(attrs.get(NUMBER, -1))
+        self._ended = tag in VOID or (mark >= 0 and self._page.code[mark] & 3 == ENDED)
+        self._add(self._code(tag) + (ENDED if self._ended else OPENS), mark)
+
+    def end(self, tag: str) -> None:
+        if not self._ended:  # else it comes at once, and its start has said so
+            self._add(self._code(tag) + CLOSES, -1)
+        self._ended = False
+
+    def data(self, text: str) -> None:
+        self._text.append(text)
+
+    def comment(self, text: str) -> None:
+        self._add(NO_TAG, int(text))
+
+    def close(self) -> None:
+        self.events.text.append("".join(self._text))
+
+
+def repaired(page: Source) -> Events:
+    """Let libxml2 repair a page."""
+    source = marked(page)
+    recorder = _Recorder(page)
+    if source.strip(WHITE):
+        # The stubs ask for methods that also take bytes; lxml sends str to a parser fed with markup.
+        parser = etree.HTMLParser(target=cast(Any, recorder), huge_tree=True, encoding="utf-8")
+        parser.feed(source.encode())
+        parser.close()
+    else:
+        recorder.close()
+    return recorder.events

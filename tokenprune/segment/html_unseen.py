@@ -1,0 +1,105 @@
+"""What a page says about being seen, put together: attributes, style sheets and how far elements reach."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
+
+import numpy as np
+
+from tokenprune.arrays import IntArray
+from tokenprune.segment.html_hidden import FONT, TINY, Look
+from tokenprune.segment.html_nesting import Nesting
+from tokenprune.segment.html_reach import Reach, reach
+from tokenprune.segment.html_repair import owns_text
+from tokenprune.segment.html_scopes import nests
+from tokenprune.segment.html_sheets import Rule, Sheet
+from tokenprune.segment.html_source import CLOSES, ENDED, KNOWN, NO_TAG, OPENS, Source
+from tokenprune.segment.html_tags import VOID
+
+Ranges = list[tuple[int, int]]
+
+NOTHING = Reach({}, {})
+_PAGE = frozenset(4 * KNOWN.index(name) + OPENS for name in ("html", "head", "body"))
+_FOREIGN = frozenset(4 * KNOWN.index(name) + kind for name in ("svg", "math") for kind in (OPENS, ENDED))
+
+
+def unseen(page: Source, sheet: Sheet | None, nesting: Nesting | None) -> tuple[Reach, Ranges | None]:
+    """Find out what of a page is not seen, by tag.
+
+    Args:
+        page: scanned for what is hidden.
+        sheet: the only style sheet whose rules count.
+        nesting: of its tags, if they nest.
+
+    Returns:
+        What is not seen, and the ranges of tags, first and last, outside of which all is; None: not known.
+    """
+    looks: dict[int, Look] = {}
+    rules: dict[int, Rule] = {}
+    if page.looks:
+        looks = {k: page.looks[tag] for k, tag in enumerate(page.tag) if tag in page.looks}
+    if sheet:
+        known: dict[str, Rule | None] = {}
+        for k, tag in enumerate(page.tag):
+            if page.code[k] & 3 not in (OPENS, ENDED):
+                continue
+            if tag not in known:
+                attrs = page.attributes(k)
+                concerned = sheet.concerns(attrs)
+                known[tag] = sheet.match(page.names[page.code[k] >> 2], attrs) if concerned else None
+            if (rule := known[tag]) is not None:
+                looks[k] = sheet.look(rule, looks.get(k))
+                rules[k] = rule
+    if not any(look.may_hide for look in looks.values()) and _FOREIGN.isdisjoint(page.code):
+        return NOTHING, []
+    ranges = None
+    if nesting is not None and _PAGE.isdisjoint(map(page.code.__getitem__, looks)) and nests(page, nesting):
+        ranges = _outermost(page, looks, nesting.close)
+    tags = chain.from_iterable(_tags(page, *r) for r in ranges) if ranges is not None else _tags(page)
+    return reach(tags, looks, rules, page, quirks=page.quirks), ranges
+
+
+def _outermost(page: Source, looks: Mapping[int, Look], close: IntArray) -> Ranges:
+    """The elements that say something about being seen, or are SVG or MathML, without those inside others."""
+    foreign = set(np.flatnonzero(np.isin(page.codes, [*_FOREIGN])).tolist())
+    ranges: Ranges = []
+    said: list[Look | None] = []  # in the last of them
+    for k in sorted({*looks, *foreign}):
+        if not ranges or k > ranges[-1][1]:
+            if ranges and not _may_hide(said):
+                ranges.pop()
+            ranges.append((k, int(close[k])))
+            said = []
+        said.append(None if k in foreign else looks[k])
+    if ranges and not _may_hide(said):
+        ranges.pop()
+    return ranges
+
+
+def _may_hide(looks: Sequence[Look | None]) -> bool:
+    """Whether what an element and those in it say may hide something, None standing for SVG or MathML."""
+    smallest = FONT
+    for look in looks:
+        if look is None or look.reason or look.visible is False or look.flat or isinstance(look.ink, tuple):
+            return True
+        if look.font is not None:
+            factor, px = look.font
+            smallest = min(smallest, px) if not factor else smallest * min(1.0, factor)
+    return smallest <= TINY
+
+
+def _tags(page: Source, first: int = 0, last: int | None = None) -> Iterator[tuple[int, str]]:
+    """Tags and texts from ``first`` to the end tag ``last`` as `reach` asks for them."""
+    for k in range(first, len(page.code) if last is None else last + 1):
+        code = page.code[k]
+        kind, name = code & 3, page.names[code >> 2]
+        if kind == CLOSES:
+            if name != "plaintext" or page.code[k - 1] != code - CLOSES:
+                yield -1, name
+        elif kind != NO_TAG:
+            yield k, name
+            if kind == ENDED and name not in VOID and page.xml:
+                yield -1, name
+        if (k != last or kind == ENDED) and page.words[k] and not owns_text(page, k):
+            yield k, ""
