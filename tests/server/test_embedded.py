@@ -61,7 +61,7 @@ def gauges(http: httpx.Client) -> tuple[float, float]:
     return values["vllm:num_requests_running"], values["vllm:num_requests_waiting"]
 
 
-def wait_for(http: httpx.Client, expected: tuple[float, float], seconds: float = 1.5) -> None:
+def wait_for(http: httpx.Client, expected: tuple[float, float], seconds: float = 8) -> None:
     deadline = time.monotonic() + seconds
     while (now := gauges(http)) != expected:
         assert time.monotonic() < deadline, f"(running, waiting) is {now}, expected {expected}"
