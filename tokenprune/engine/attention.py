@@ -1,0 +1,115 @@
+"""Attention of new rows over one layer's keys and values, without a mask wherever none is needed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tokenprune.engine.kv import LayerKV
+
+if TYPE_CHECKING:
+    import torch
+
+_BLOCK = 256  # query rows that share one mask
+
+
+def attend(
+    query: torch.Tensor,
+    kv: LayerKV,
+    positions: torch.Tensor,
+    *,
+    scale: float,
+    window: int | None = None,
+    visible: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Let each row attend to the entries at its own position and before.
+
+    Args:
+        query: [H, m, d], rotated, H a multiple of the key heads.
+        kv: the entries, those of the rows included. Unless ``visible`` is given, positions ascend and the
+            rows are the last entries.
+        positions: int64 [m], of the rows.
+        scale: of the logits.
+        window: positions that a row sees, itself included; None: all before it.
+        visible: bool [m, len(kv)], what each row sees; takes the place of positions and window.
+
+    Returns:
+        [m, H d].
+    """
+    rows, entries = query.shape[1], len(kv)
+    if visible is not None:
+        return _masked(query, kv.keys, kv.values, scale, visible)
+    if window is not None and int(positions[-1]) - int(kv.positions[0]) < window:
+        window = None
+    if rows == 1:
+        first = 0 if window is None else _first_seen(kv.positions, positions[:1], window)
+        return _one(query, kv.keys[:, first:], kv.values[:, first:], scale)
+    if window is None and rows == entries:
+        return _causal(query, kv.keys, kv.values, scale)
+    return _in_blocks(query, kv, positions, scale, window)
+
+
+def _causal(query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, scale: float) -> torch.Tensor:
+    from torch.nn.functional import scaled_dot_product_attention
+
+    shared = query.shape[0] != keys.shape[0]
+    out = scaled_dot_product_attention(
+        query[None], keys[None], values[None], is_causal=True, scale=scale, enable_gqa=shared
+    )
+    return _rows(out)
+
+
+def _masked(
+    query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, scale: float, visible: torch.Tensor
+) -> torch.Tensor:
+    from torch.nn.functional import scaled_dot_product_attention
+
+    shared = query.shape[0] != keys.shape[0]
+    out = scaled_dot_product_attention(
+        query[None], keys[None], values[None], attn_mask=visible, scale=scale, enable_gqa=shared
+    )
+    return _rows(out)
+
+
+def _one(query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, scale: float) -> torch.Tensor:
+    """One row that sees everything: query heads of a group become rows of one head, nothing is repeated."""
+    from torch.nn.functional import scaled_dot_product_attention
+
+    heads, _, head_dim = query.shape
+    grouped = query.reshape(1, keys.shape[0], -1, head_dim)
+    out = scaled_dot_product_attention(grouped, keys[None], values[None], scale=scale)
+    return out.reshape(1, heads * head_dim)
+
+
+def _in_blocks(
+    query: torch.Tensor, kv: LayerKV, positions: torch.Tensor, scale: float, window: int | None
+) -> torch.Tensor:
+    """Rows behind earlier entries, or under a window: one mask over the entries in reach, block by block."""
+    import torch
+
+    rows, before = query.shape[1], len(kv) - query.shape[1]
+    parts = []
+    for first in range(0, rows, _BLOCK):
+        last = min(first + _BLOCK, rows)
+        own = positions[first:last]
+        low = 0 if window is None else _first_seen(kv.positions, own[:1], window)
+        high = before + last
+        distance = own[:, None] - kv.positions[low:high]
+        visible = distance >= 0
+        if window is not None:
+            visible &= distance < window
+        parts.append(
+            _masked(query[:, first:last], kv.keys[:, low:high], kv.values[:, low:high], scale, visible)
+        )
+    return torch.cat(parts)
+
+
+def _first_seen(positions: torch.Tensor, position: torch.Tensor, window: int) -> int:
+    """Index of the first of ascending ``positions`` that ``position`` [1] still sees."""
+    import torch
+
+    return int(torch.searchsorted(positions, position - (window - 1)))
+
+
+def _rows(out: torch.Tensor) -> torch.Tensor:
+    """[1, H, m, d] to [m, H d]."""
+    return out[0].transpose(0, 1).reshape(out.shape[2], -1)
