@@ -4,10 +4,10 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from tokenprune.engine.decoder import Decoder  # noqa: E402
+from tokenprune.engine.decoder import Decoder, Near  # noqa: E402
 from tokenprune.engine.reading import SequenceKV, read, read_prompt, read_prompts, step_together  # noqa: E402
 from tokenprune.engine.weights import FAMILIES  # noqa: E402
-from tokenprune.errors import ModelError  # noqa: E402
+from tokenprune.errors import ConfigError, ModelError  # noqa: E402
 
 
 def prompt(count, seed=0):
@@ -107,6 +107,27 @@ def test_more_tokens_at_once_equal_one_by_one(tiny_lm, variant):
     sequence = SequenceKV.empty(decoder)
     parts = [read(decoder, [sequence], [ids[a:b]], last_only=False) for a, b in ((0, 20), (20, 21), (21, 45))]
     close(torch.cat(parts), expected)
+
+
+@torch.no_grad()
+def test_near_sees_a_window_and_the_first_tokens(build_lm, tiny_lm, monkeypatch):
+    """Against transformers with the same mask written out; wide windows change nothing."""
+    _, decoder = tiny_lm("llama")
+    ids = prompt(50)
+    place = torch.arange(50)
+    distance = place[:, None] - place
+    mask = (distance >= 0) & ((distance < 9) | (place < 3))
+    expected = build_lm("llama")(torch.tensor([ids]), attention_mask=mask[None, None]).logits[0]
+    for block in (256, 7):
+        monkeypatch.setattr("tokenprune.engine.attention._BLOCK", block)
+        for last_only in (False, True):
+            hidden = read(decoder, [SequenceKV.empty(decoder)], [ids], near=Near(9, 3), last_only=last_only)
+            with torch.inference_mode():
+                close(decoder.logits(hidden), expected[-1:] if last_only else expected)
+    whole = read(decoder, [SequenceKV.empty(decoder)], [ids])
+    assert torch.equal(read(decoder, [SequenceKV.empty(decoder)], [ids], near=Near(50)), whole)
+    with pytest.raises(ConfigError, match="window"):
+        Near(0)
 
 
 def test_blocks_of_rows_do_not_matter(tiny_lm, monkeypatch):

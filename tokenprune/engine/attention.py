@@ -19,6 +19,7 @@ def attend(
     *,
     scale: float,
     window: int | None = None,
+    sinks: int = 0,
     visible: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Let each row attend to the entries at its own position and before.
@@ -30,6 +31,7 @@ def attend(
         positions: int64 [m], of the rows.
         scale: of the logits.
         window: positions that a row sees, itself included; None: all before it.
+        sinks: first entries that a row sees beyond its window.
         visible: bool [m, len(kv)], what each row sees; takes the place of positions and window.
 
     Returns:
@@ -41,11 +43,11 @@ def attend(
     if window is not None and int(positions[-1]) - int(kv.positions[0]) < window:
         window = None
     if rows == 1:
-        first = 0 if window is None else _first_seen(kv.positions, positions[:1], window)
-        return _one(query, kv.keys[:, first:], kv.values[:, first:], scale)
+        reach = _Reach(kv, positions[:1], entries, window, sinks)
+        return _one(query, reach.keys, reach.values, scale)
     if window is None and rows == entries:
         return _causal(query, kv.keys, kv.values, scale)
-    return _in_blocks(query, kv, positions, scale, window)
+    return _in_blocks(query, kv, positions, scale, window, sinks)
 
 
 def _causal(query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, scale: float) -> torch.Tensor:
@@ -81,7 +83,12 @@ def _one(query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, scale: f
 
 
 def _in_blocks(
-    query: torch.Tensor, kv: LayerKV, positions: torch.Tensor, scale: float, window: int | None
+    query: torch.Tensor,
+    kv: LayerKV,
+    positions: torch.Tensor,
+    scale: float,
+    window: int | None,
+    sinks: int,
 ) -> torch.Tensor:
     """Rows behind earlier entries, or under a window: one mask over the entries in reach, block by block."""
     import torch
@@ -91,23 +98,36 @@ def _in_blocks(
     for first in range(0, rows, _BLOCK):
         last = min(first + _BLOCK, rows)
         own = positions[first:last]
-        low = 0 if window is None else _first_seen(kv.positions, own[:1], window)
-        high = before + last
-        distance = own[:, None] - kv.positions[low:high]
+        reach = _Reach(kv, own[:1], before + last, window, sinks)
+        distance = own[:, None] - reach.positions
         visible = distance >= 0
         if window is not None:
-            visible &= distance < window
-        parts.append(
-            _masked(query[:, first:last], kv.keys[:, low:high], kv.values[:, low:high], scale, visible)
-        )
+            near = distance < window
+            near[:, : reach.sinks] = True
+            visible &= near
+        parts.append(_masked(query[:, first:last], reach.keys, reach.values, scale, visible))
     return torch.cat(parts)
 
 
-def _first_seen(positions: torch.Tensor, position: torch.Tensor, window: int) -> int:
-    """Index of the first of ascending ``positions`` that ``position`` [1] still sees."""
-    import torch
+class _Reach:
+    """The entries that rows from ``position`` [1] on may see: first ones, and those from their window on."""
 
-    return int(torch.searchsorted(positions, position - (window - 1)))
+    def __init__(self, kv: LayerKV, position: torch.Tensor, end: int, window: int | None, sinks: int) -> None:
+        import torch
+
+        low = 0
+        if window is not None:
+            low = int(torch.searchsorted(kv.positions, position - (window - 1)))
+        self.sinks = min(sinks, end)
+        self.keys, self.values = kv.keys[:, low:end], kv.values[:, low:end]
+        self.positions = kv.positions[low:end]
+        if self.sinks and low > self.sinks:
+            self.keys = torch.cat([kv.keys[:, :sinks], self.keys], 1)
+            self.values = torch.cat([kv.values[:, :sinks], self.values], 1)
+            self.positions = torch.cat([kv.positions[:sinks], self.positions])
+        elif self.sinks:
+            self.keys, self.values = kv.keys[:, :end], kv.values[:, :end]
+            self.positions = kv.positions[:end]
 
 
 def _rows(out: torch.Tensor) -> torch.Tensor:

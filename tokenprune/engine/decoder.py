@@ -7,14 +7,14 @@ transformers computes; for float32 in another order of sums only.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tokenprune.engine.attention import attend
 from tokenprune.engine.kv import KVMeter, LayerKV
 from tokenprune.engine.weights import DecoderWeights, Projection, read_weights
-from tokenprune.errors import ModelError
+from tokenprune.errors import ConfigError, ModelError
 
 if TYPE_CHECKING:
     import torch
@@ -24,6 +24,13 @@ if TYPE_CHECKING:
 _CPU_VALUES = 2**20
 _ACCELERATOR_ROWS = 8192
 _LEAST_ROWS = 128
+
+
+Check = Callable[[], None]
+
+
+def no_check() -> None:
+    """Go on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +46,28 @@ class Rotary:
 
 
 @dataclass(frozen=True, slots=True)
+class Near:
+    """A token sees its neighbourhood and the first tokens only (as in StreamingLLM, arXiv 2309.17453).
+
+    Attributes:
+        window: Positions, its own included.
+        sinks: First tokens, which a model rests its attention on.
+    """
+
+    window: int
+    sinks: int = 4
+
+    def __post_init__(self) -> None:
+        """Check the ranges.
+
+        Raises:
+            ConfigError: The window is below 1, or sinks below 0.
+        """
+        if self.window < 1 or self.sinks < 0:
+            raise ConfigError(f"a window is 1 or more and sinks 0 or more, not {self.window}, {self.sinks}")
+
+
+@dataclass(frozen=True, slots=True)
 class Part:
     """The rows of one sequence in a packed pass.
 
@@ -47,6 +76,7 @@ class Part:
         end: Behind the last row.
         positions: int64 [end - start], ascending.
         kv: What the layer at hand holds of the sequence; the rows are added.
+        near: What the rows see, instead of all before them; an approximation.
         visible: bool [rows, entries after adding] to say what each row sees (of the last row only, where only
             its output is asked for); None: all at or before its position.
     """
@@ -55,6 +85,7 @@ class Part:
     end: int
     positions: torch.Tensor
     kv: LayerKV
+    near: Near | None = None
     visible: torch.Tensor | None = None
 
 
@@ -109,7 +140,14 @@ class Decoder:
         return Rotary(cos[0, :, None, :half], sin[0, :, None, :half])
 
     def layer(
-        self, number: int, x: torch.Tensor, rotary: Rotary, parts: Sequence[Part], *, last_only: bool = False
+        self,
+        number: int,
+        x: torch.Tensor,
+        rotary: Rotary,
+        parts: Sequence[Part],
+        *,
+        last_only: bool = False,
+        check: Check = no_check,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Run one layer.
 
@@ -119,6 +157,7 @@ class Decoder:
             rotary: of the rows.
             parts: cover the rows in order.
             last_only: compute the output of the last row of each part only; all keys and values are stored.
+            check: called between the pieces of the work; raises to stop. What was done is void then.
 
         Returns:
             Hidden states behind the layer, [n, hidden] or [parts, hidden], and the rotated queries, [H, n, d]
@@ -141,20 +180,23 @@ class Decoder:
             key_value = projected[:, own:]
         attended = []
         for index, part in enumerate(parts):
+            check()
             self._store(key_value[part.start : part.end], layer.k_norm, rotary, part)
             rows = slice(index, index + 1) if last_only else slice(part.start, part.end)
+            near = part.near if layer.window is None else None
             attended.append(
                 attend(
                     query[:, rows],
                     part.kv,
                     part.positions[-1:] if last_only else part.positions,
                     scale=weights.scale,
-                    window=layer.window,
+                    window=layer.window if near is None else near.window,
+                    sinks=0 if near is None else near.sinks,
                     visible=part.visible,
                 )
             )
         self._add(x, attended[0] if len(attended) == 1 else torch.cat(attended), layer.out)
-        self._feed_forward(x, number)
+        self._feed_forward(x, number, check)
         return x, query
 
     def query_and_keys(
@@ -227,11 +269,12 @@ class Decoder:
         self._rotate(key_value[:, :shared], norm, rotary.take(slice(part.start, part.end)), keys)
         values.copy_(key_value[:, shared:].view(len(key_value), -1, self.weights.head_dim).transpose(0, 1))
 
-    def _feed_forward(self, x: torch.Tensor, number: int) -> None:
+    def _feed_forward(self, x: torch.Tensor, number: int, check: Check) -> None:
         from torch.nn.functional import linear, silu
 
         layer = self.weights.layers[number]
         for first in range(0, len(x), self._rows):
+            check()
             rows = x[first : first + self._rows]
             both = linear(self._norm(rows, layer.middle_norm), layer.gate_up.weight, layer.gate_up.bias)
             gate, up = both.chunk(2, dim=-1)

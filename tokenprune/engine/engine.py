@@ -11,10 +11,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
 
-from tokenprune.engine.decoder import Decoder
+from tokenprune.engine.decoder import Check, Decoder
 from tokenprune.engine.detokenize import IncrementalDetokenizer, StopMatcher
 from tokenprune.engine.fair_lock import FairLock
-from tokenprune.engine.reading import Check, read_prompt
+from tokenprune.engine.reading import read_prompt
 from tokenprune.engine.sampling import Sampler, SamplingError, SamplingParams
 from tokenprune.engine.schedule import Marks
 from tokenprune.errors import TokenPruneError
@@ -63,7 +63,7 @@ class Strategy(Protocol):
     """Reads a prompt, perhaps not all of it."""
 
     def prefill(self, decoder: Decoder, ids: Sequence[int], marks: Marks, check: Check) -> Continuation:
-        """Read ``ids``; ``check`` is called between layers and raises to stop."""
+        """Read ``ids``; ``check`` is to be called often, and raises to stop."""
         ...
 
 
@@ -220,7 +220,7 @@ class Engine:
         self, prompt: list[int], strategy: Strategy | None, marks: Marks, cancel: threading.Event
     ) -> Continuation:
         def check() -> None:
-            # Before each layer: a long prefill takes many seconds.
+            # Asked several times per layer: a long prefill takes many seconds.
             if cancel.is_set():
                 raise CancelledError("cancelled while reading the prompt")
 

@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from tokenprune.engine.decoder import Decoder, Part, Rotary
+from tokenprune.engine.decoder import Check, Decoder, Near, Part, Rotary, no_check
 from tokenprune.engine.kv import KVMeter, LayerKV
 from tokenprune.engine.schedule import LayerView, Marks, Reducer
 
 if TYPE_CHECKING:
     import torch
-
-Check = Callable[[], None]
-
-
-def no_check() -> None:
-    """Go on."""
 
 
 @dataclass(slots=True)
@@ -77,6 +71,7 @@ def read(
     depth: int | None = None,
     last_only: bool = True,
     keep_kv: bool = True,
+    near: Near | None = None,
     check: Check = no_check,
 ) -> torch.Tensor:
     """Read more tokens of one or more sequences in one packed pass.
@@ -90,7 +85,8 @@ def read(
         depth: layers to run; None: all.
         last_only: compute only the last row of each sequence in the last layer that runs.
         keep_kv: False gives the memory of a layer's keys and values back behind it.
-        check: called before each layer; may raise to stop.
+        near: what tokens see, to save time; None: all before them. Layers with a window of their own keep it.
+        check: called between the pieces of the work, several times per layer; raises to stop.
 
     Returns:
         Hidden states behind the last layer that ran, before the final norm: [sequences, hidden], or of all
@@ -109,14 +105,14 @@ def read(
         x = decoder.embed(flat)
         rotary = _packed(decoder, every)
         for number in range(depth):
-            check()
             parts = [
-                Part(rows.start, rows.end, rows.positions, rows.sequence.layers[number]) for rows in every
+                Part(rows.start, rows.end, rows.positions, rows.sequence.layers[number], near)
+                for rows in every
             ]
             last = last_only and number == depth - 1
             for rows in every:
                 rows.sequence.computed += rows.end - rows.start
-            x, query = decoder.layer(number, x, rotary, parts, last_only=last)
+            x, query = decoder.layer(number, x, rotary, parts, last_only=last, check=check)
             if reducer is not None and number < depth - 1 and reducer.acts_after(number, decoder.depth):
                 x = _reduce(decoder, reducer, number, x, query, every)
                 rotary = _packed(decoder, every)

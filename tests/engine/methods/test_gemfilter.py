@@ -2,8 +2,9 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from tokenprune.engine.decoder import no_check  # noqa: E402
 from tokenprune.engine.methods.gemfilter import GemFilter, QuestionGemFilter, scores_at  # noqa: E402
-from tokenprune.engine.reading import no_check, read_prompt  # noqa: E402
+from tokenprune.engine.reading import read_prompt  # noqa: E402
 from tokenprune.engine.schedule import Marks  # noqa: E402
 from tokenprune.errors import ConfigError  # noqa: E402
 

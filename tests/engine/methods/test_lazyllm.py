@@ -6,8 +6,9 @@ from hypothesis import strategies as st
 
 torch = pytest.importorskip("torch")
 
+from tokenprune.engine.decoder import no_check  # noqa: E402
 from tokenprune.engine.methods.lazyllm import PUBLISHED, LazyLLM  # noqa: E402
-from tokenprune.engine.reading import no_check, read_prompt  # noqa: E402
+from tokenprune.engine.reading import read_prompt  # noqa: E402
 from tokenprune.engine.rules import AttentionProbability  # noqa: E402
 from tokenprune.engine.schedule import Drop, Marks, TokenDropSchedule  # noqa: E402
 from tokenprune.errors import ConfigError  # noqa: E402

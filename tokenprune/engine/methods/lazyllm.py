@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from tokenprune.engine.decoder import Decoder, Part
-from tokenprune.engine.reading import Check, SequenceKV, no_check
+from tokenprune.engine.decoder import Check, Decoder, Part, no_check
+from tokenprune.engine.reading import SequenceKV
 from tokenprune.engine.rules import AttentionProbability, Pooled, ScoreRule
 from tokenprune.engine.schedule import Drop, Marks, best
 from tokenprune.errors import ConfigError
@@ -142,15 +142,14 @@ class LazyReading:
         x = decoder.embed(torch.tensor(list(ids), device=decoder.device))
         rotary = decoder.rotary(rows)
         for number in range(decoder.depth):
-            check()
             last = number == decoder.depth - 1
             kv = self.sequence.layers[number]
             visible = self._visible(number, rows, selected)
             if last and visible is not None:
                 visible = visible[-1:]
-            part = Part(0, len(rows), rows, kv, visible)
+            part = Part(0, len(rows), rows, kv, visible=visible)
             self.sequence.computed += len(rows)
-            x, query = decoder.layer(number, x, rotary, [part], last_only=last)
+            x, query = decoder.layer(number, x, rotary, [part], last_only=last, check=check)
             self.frontier[rows] = number + 1
             if last or number not in self.plan:
                 continue
