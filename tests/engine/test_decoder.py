@@ -124,6 +124,13 @@ def test_near_sees_a_window_and_the_first_tokens(build_lm, tiny_lm, monkeypatch)
             hidden = read(decoder, [SequenceKV.empty(decoder)], [ids], near=Near(9, 3), last_only=last_only)
             with torch.inference_mode():
                 close(decoder.logits(hidden), expected[-1:] if last_only else expected)
+    mask |= (place[:, None] >= 31) & (distance >= 0)
+    expected = build_lm("llama")(torch.tensor([ids]), attention_mask=mask[None, None]).logits[0]
+    for last_only in (False, True):
+        near = Near(9, 3, free_from=31)
+        hidden = read(decoder, [SequenceKV.empty(decoder)], [ids], near=near, last_only=last_only)
+        with torch.inference_mode():
+            close(decoder.logits(hidden), expected[-1:] if last_only else expected)
     whole = read(decoder, [SequenceKV.empty(decoder)], [ids])
     assert torch.equal(read(decoder, [SequenceKV.empty(decoder)], [ids], near=Near(50)), whole)
     with pytest.raises(ConfigError, match="window"):

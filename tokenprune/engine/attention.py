@@ -20,6 +20,7 @@ def attend(
     scale: float,
     window: int | None = None,
     sinks: int = 0,
+    free_from: int | None = None,
     visible: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Let each row attend to the entries at its own position and before.
@@ -32,6 +33,7 @@ def attend(
         scale: of the logits.
         window: positions that a row sees, itself included; None: all before it.
         sinks: first entries that a row sees beyond its window.
+        free_from: rows from this position on see everything; None: none do.
         visible: bool [m, len(kv)], what each row sees; takes the place of positions and window.
 
     Returns:
@@ -42,12 +44,14 @@ def attend(
         return _masked(query, kv.keys, kv.values, scale, visible)
     if window is not None and int(positions[-1]) - int(kv.positions[0]) < window:
         window = None
+    if window is not None and free_from is not None and int(positions[0]) >= free_from:
+        window = None
     if rows == 1:
         reach = _Reach(kv, positions[:1], entries, window, sinks)
         return _one(query, reach.keys, reach.values, scale)
     if window is None and rows == entries:
         return _causal(query, kv.keys, kv.values, scale)
-    return _in_blocks(query, kv, positions, scale, window, sinks)
+    return _in_blocks(query, kv, positions, scale, window, sinks, free_from)
 
 
 def _causal(query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, scale: float) -> torch.Tensor:
@@ -89,14 +93,18 @@ def _in_blocks(
     scale: float,
     window: int | None,
     sinks: int,
+    free_from: int | None,
 ) -> torch.Tensor:
     """Rows behind earlier entries, or under a window: one mask over the entries in reach, block by block."""
     import torch
 
     rows, before = query.shape[1], len(kv) - query.shape[1]
+    free = rows if free_from is None else int(torch.searchsorted(positions, free_from))
     parts = []
-    for first in range(0, rows, _BLOCK):
-        last = min(first + _BLOCK, rows)
+    for first in (*range(0, free, _BLOCK), *range(free, rows, _BLOCK)):
+        if first >= free:
+            window = None
+        last = min(first + _BLOCK, rows if first >= free else free)
         own = positions[first:last]
         reach = _Reach(kv, own[:1], before + last, window, sinks)
         distance = own[:, None] - reach.positions

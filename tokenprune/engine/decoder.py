@@ -52,10 +52,12 @@ class Near:
     Attributes:
         window: Positions, its own included.
         sinks: First tokens, which a model rests its attention on.
+        free_from: Tokens from this position on (a question at the end) see everything; None: none do.
     """
 
     window: int
     sinks: int = 4
+    free_from: int | None = None
 
     def __post_init__(self) -> None:
         """Check the ranges.
@@ -192,6 +194,7 @@ class Decoder:
                     scale=weights.scale,
                     window=layer.window if near is None else near.window,
                     sinks=0 if near is None else near.sinks,
+                    free_from=None if near is None else near.free_from,
                     visible=part.visible,
                 )
             )

@@ -70,7 +70,7 @@ class EarlyLayer:
             layer = LAYERS.get(lm.name, max(1, round(LAYER_SHARE * decoder.depth)))
         rule = Pooled(AttentionProbability() if self.softmax else DotProduct(), self.kernel)
         window = (marks.window if self.question else ()) or (len(ids) - 1,)
-        near = None if self.near is None else Near(self.near)
+        near = None if self.near is None else Near(self.near, free_from=min(window))
         found = scores_at(decoder, ids, layer, rule, window, near=near).scores.double().cpu().numpy()
         return np.asarray(found * len(ids) if self.softmax else found, dtype=np.float64)
 

@@ -93,9 +93,9 @@ class QuestionGemFilter:
         mass: Keep fewer than ``keep`` tokens when these hold this share of all scores (probabilities) of
             tokens that are not pinned; None: always ``keep``.
         least: Tokens that stay whatever ``mass`` says.
-        near: While selecting, tokens see at most this many positions before them and the first four; the
-            scores still go from the question to all tokens. None: as in the model. Attention is about half
-            of the work at 4,096 tokens of a small model, and most of it is far away.
+        near: While selecting, tokens before the question see at most so many positions before them and the
+            first four; those from the question on see everything. None: as in the model. Attention is about
+            half of the work at 4,096 tokens of a small model, and most of it is far away.
     """
 
     layer: int
@@ -143,7 +143,7 @@ class QuestionGemFilter:
         if size <= self.keep:
             return Selected(tuple(range(size)))
         window = marks.window or (size - 1,)
-        near = None if self.near is None else Near(self.near)
+        near = None if self.near is None else Near(self.near, free_from=min(window))
         found = scores_at(decoder, ids, self.layer, self.rule(), window, check, near)
         _, fixed = marks.rows(0, size)
         fixed[: self.head] = True
