@@ -33,7 +33,7 @@ from tokenprune.engine.methods.lazyllm import LazyLLM
 from tokenprune.engine.schedule import Drop, Marks
 
 MODEL = "smollm2-135m"
-LAYER, KEEP, NEAR = 14, 256, 512
+LAYER, KEEP, NEAR = 14, 256, 1024
 QUARTERS = (Drop(0.3, 0.4), Drop(0.6, 0.4), Drop(0.9, 0.4))
 METHODS: dict[str, Strategy | None] = {
     "full": None,
