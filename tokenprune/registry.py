@@ -27,10 +27,12 @@ _BUILTIN = (
     "bm25_sentences",
     "clean_html",
     "embed_sentences",
+    "gemfilter",
     "htmlrag",
     "htmlrag_bm25",
     "htmlrag_embed",
     "hybrid",
+    "lazyllm",
     "passages",
     "provence",
 )

@@ -1,16 +1,22 @@
-"""Prefill and decode of a causal LM: greedy or sampled, streamed, stoppable at any moment."""
+"""Prefill and decode of a causal LM: greedy or sampled, streamed, stoppable at any moment.
+
+A strategy may leave tokens of the prompt out (:mod:`tokenprune.engine.methods`); without one the prompt is
+read whole, and greedy output equals that of transformers.
+"""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal, Protocol
 
+from tokenprune.engine.decoder import Check, Decoder
 from tokenprune.engine.detokenize import IncrementalDetokenizer, StopMatcher
 from tokenprune.engine.fair_lock import FairLock
+from tokenprune.engine.reading import read_prompt
 from tokenprune.engine.sampling import Sampler, SamplingError, SamplingParams
+from tokenprune.engine.schedule import Marks
 from tokenprune.errors import TokenPruneError
 from tokenprune.models.causal_lm import LoadedLM, load_causal_lm
 
@@ -27,6 +33,38 @@ class ContextLengthError(TokenPruneError):
 
 class CancelledError(TokenPruneError):
     """The caller's cancel event was set."""
+
+
+class Continuation(Protocol):
+    """A prompt that was read, ready to be continued.
+
+    Attributes:
+        logits: float32 [vocabulary], behind the last token read.
+        kept: Positions of the prompt that were kept, ascending; None: all.
+        kv_bytes: Bytes of keys and values in use.
+        peak_kv_bytes: Most bytes of keys and values that were allocated at a time.
+    """
+
+    logits: torch.Tensor
+    kept: tuple[int, ...] | None
+
+    @property
+    def kv_bytes(self) -> int: ...  # noqa: D102
+
+    @property
+    def peak_kv_bytes(self) -> int: ...  # noqa: D102
+
+    def step(self, token: int, check: Check = ...) -> torch.Tensor:
+        """Read one more token; return float32 logits [vocabulary] behind it."""
+        ...
+
+
+class Strategy(Protocol):
+    """Reads a prompt, perhaps not all of it."""
+
+    def prefill(self, decoder: Decoder, ids: Sequence[int], marks: Marks, check: Check) -> Continuation:
+        """Read ``ids``; ``check`` is to be called often, and raises to stop."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +108,7 @@ class Engine:
                 read.
 
         Raises:
-            ModelError: The model cannot be found or loaded.
+            ModelError: The model cannot be found or loaded, or is none that the engine runs.
             SamplingError: ``max_model_len`` is out of range.
         """
         self.lm: LoadedLM = load_causal_lm(model, device, dtype)
@@ -78,6 +116,7 @@ class Engine:
         if max_model_len is not None and not 1 < max_model_len <= limit:
             raise SamplingError("max_model_len", f"max_model_len must be in 2..{limit}, got {max_model_len}.")
         self.max_model_len = max_model_len or limit
+        self.decoder = Decoder(self.lm.model)
         self._turn = FairLock()
 
     def warm_up(self) -> None:
@@ -87,7 +126,13 @@ class Engine:
             list(self.generate([0] * size, SamplingParams(max_tokens=2, temperature=0, ignore_eos=True)))
 
     def generate(
-        self, prompt_ids: Sequence[int], params: SamplingParams, cancel: threading.Event | None = None
+        self,
+        prompt_ids: Sequence[int],
+        params: SamplingParams,
+        cancel: threading.Event | None = None,
+        *,
+        strategy: Strategy | None = None,
+        marks: Marks | None = None,
     ) -> Iterator[Step]:
         """Check the request, then return an iterator over its steps; closing the iterator frees the engine.
 
@@ -95,21 +140,51 @@ class Engine:
             prompt_ids: Tokens of the whole prompt, special tokens included.
             params: How to continue it.
             cancel: Set it from any thread to stop, also while waiting for the engine and within a prefill.
+            strategy: How the prompt is read; None: whole.
+            marks: For the strategy: where the question stands, and what must stay.
 
         Raises:
             ContextLengthError: It does not fit :attr:`max_model_len`.
+            ConfigError: ``marks`` names a position outside the prompt.
             SamplingError: The prompt is empty or has an id outside the vocabulary.
             CancelledError: (while iterating) ``cancel`` was set.
         """
         limit = self.output_limit(prompt_ids, params.max_tokens)
-        return self._generate(list(prompt_ids), params, limit, cancel or threading.Event())
+        marks = marks or Marks()
+        marks.check(len(prompt_ids))
+        return self._generate(list(prompt_ids), params, limit, cancel or threading.Event(), strategy, marks)
+
+    def prefill(
+        self,
+        prompt_ids: Sequence[int],
+        *,
+        strategy: Strategy | None = None,
+        marks: Marks | None = None,
+        cancel: threading.Event | None = None,
+    ) -> Continuation:
+        """Read a prompt and return what can be continued token by token; see :meth:`generate`.
+
+        Raises:
+            ContextLengthError: It does not fit :attr:`max_model_len`.
+            SamplingError: The prompt is empty or has an id outside the vocabulary.
+            ConfigError: ``marks`` names a position outside the prompt.
+            CancelledError: ``cancel`` was set.
+        """
+        self.output_limit(prompt_ids, 1)
+        marks = marks or Marks()
+        marks.check(len(prompt_ids))
+        cancel = cancel or threading.Event()
+        with self._turn.hold(cancel) as held:
+            if not held:
+                raise CancelledError("cancelled while waiting for the engine")
+            return self._prefill(list(prompt_ids), strategy, marks, cancel)
 
     def output_limit(self, prompt_ids: Sequence[int], max_tokens: int | None) -> int:
         """Return how many tokens may be generated; raises as :meth:`generate` does."""
         size = len(prompt_ids)
         if size == 0:
             raise SamplingError("prompt", "The prompt is empty; at least one token is needed.")
-        vocabulary = self.lm.model.get_input_embeddings().weight.shape[0]
+        vocabulary = self.decoder.vocabulary
         if min(prompt_ids) < 0 or max(prompt_ids) >= vocabulary:
             raise SamplingError("prompt", f"Token ids must be in 0..{vocabulary - 1}.")
         room = self.max_model_len - size
@@ -128,22 +203,39 @@ class Engine:
         return room if max_tokens is None else max_tokens
 
     def _generate(
-        self, prompt: list[int], params: SamplingParams, limit: int, cancel: threading.Event
+        self,
+        prompt: list[int],
+        params: SamplingParams,
+        limit: int,
+        cancel: threading.Event,
+        strategy: Strategy | None,
+        marks: Marks,
     ) -> Iterator[Step]:
         with self._turn.hold(cancel) as held:
             if not held:
                 raise CancelledError("cancelled while waiting for the engine")
-            yield from self._run(prompt, params, limit, cancel)
+            yield from self._run(self._prefill(prompt, strategy, marks, cancel), params, limit, cancel)
+
+    def _prefill(
+        self, prompt: list[int], strategy: Strategy | None, marks: Marks, cancel: threading.Event
+    ) -> Continuation:
+        def check() -> None:
+            # Asked several times per layer: a long prefill takes many seconds.
+            if cancel.is_set():
+                raise CancelledError("cancelled while reading the prompt")
+
+        if strategy is None:
+            return read_prompt(self.decoder, prompt, check=check)
+        return strategy.prefill(self.decoder, prompt, marks, check)
 
     def _run(
-        self, prompt: list[int], params: SamplingParams, limit: int, cancel: threading.Event
+        self, reading: Continuation, params: SamplingParams, limit: int, cancel: threading.Event
     ) -> Iterator[Step]:
         sampler = Sampler(params, self.lm.device)
         text = IncrementalDetokenizer(self.lm.tokenizer)
         matcher = StopMatcher(params.stop)
         ends = params.stop_token_ids if params.ignore_eos else params.stop_token_ids | self.lm.eos_ids
-        with _interruptible(self.lm.model, cancel):
-            logits, cache = self._prefill(prompt)
+        logits = reading.logits
         for count in range(1, limit + 1):
             token = sampler.choose(logits)
             logprob = float(logits.log_softmax(-1)[token]) if params.logprobs else None
@@ -163,44 +255,4 @@ class Engine:
                 return
             if cancel.is_set():
                 raise CancelledError("cancelled while generating")
-            logits = self._decode(token, cache)
-
-    def _prefill(self, prompt: list[int]) -> tuple[torch.Tensor, Any]:
-        """Read the prompt; return float32 logits [vocabulary] after its last token, and the filled cache."""
-        import torch
-        from transformers import DynamicCache
-
-        cache = DynamicCache(config=self.lm.model.config)
-        ids = torch.tensor([prompt], dtype=torch.long, device=self.lm.device)
-        return self._forward(ids, cache), cache
-
-    def _decode(self, token: int, cache: Any) -> torch.Tensor:
-        """Read one more token; return float32 logits [vocabulary] after it."""
-        import torch
-
-        return self._forward(torch.tensor([[token]], dtype=torch.long, device=self.lm.device), cache)
-
-    def _forward(self, ids: torch.Tensor, cache: Any) -> torch.Tensor:
-        import torch
-
-        with torch.inference_mode():
-            output = self.lm.model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
-            logits: torch.Tensor = output.logits[0, -1].float()
-            return logits
-
-
-@contextmanager
-def _interruptible(model: Any, cancel: threading.Event) -> Iterator[None]:
-    """Check ``cancel`` before each layer: a long prefill in one pass takes many seconds."""
-
-    def check(*_: Any) -> None:
-        if cancel.is_set():
-            raise CancelledError("cancelled while reading the prompt")
-
-    layers = getattr(model.get_decoder(), "layers", ())
-    handles = [layer.register_forward_pre_hook(check) for layer in layers]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
+            logits = reading.step(token)

@@ -1,0 +1,218 @@
+"""The engine by itself: prefill against transformers, and what selection of prompt tokens saves and keeps.
+
+    python benchmarks/engine/run.py [--sections prefill,methods] [--tokens 512,1024,2048,4096] [--rounds 5]
+        [--dtype float32] [--out build/engine.json]
+
+`prefill`: our full prefill against transformers' (sdpa, cache filled, logits of the last token), in turns;
+the figure is the median of the ratios of the rounds. `methods`: time to the first token of each method
+against our own full prefill of the same prompts, everything counted, and whether the answer of a generated
+haystack is among the kept tokens and in the greedy answer. Beside it stands the limit: what the layers that
+must run cost if nothing else did, in floating-point operations.
+
+On a busy machine use one thread (OMP_NUM_THREADS=1): then the clock is the CPU time of this process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from benchmarks.engine.haystack import Case, build
+from tokenprune.bench.machine import machine
+from tokenprune.engine.engine import Engine, Strategy
+from tokenprune.engine.methods.gemfilter import GemFilter, QuestionGemFilter
+from tokenprune.engine.methods.lazyllm import LazyLLM
+from tokenprune.engine.schedule import Drop, Marks
+
+MODEL = "smollm2-135m"
+LAYER, KEEP, NEAR = 14, 256, 1024
+QUARTERS = (Drop(0.3, 0.4), Drop(0.6, 0.4), Drop(0.9, 0.4))
+METHODS: dict[str, Strategy | None] = {
+    "full": None,
+    "gemfilter": GemFilter(LAYER, KEEP),
+    "gemfilter-q": QuestionGemFilter(LAYER, KEEP),
+    "gemfilter-q near": QuestionGemFilter(LAYER, KEEP, near=NEAR),
+    "lazyllm": LazyLLM(),
+    "lazyllm 40 %": LazyLLM(QUARTERS),
+    "lazyllm-q 40 %": LazyLLM(QUARTERS, question=True, kernel=13),
+}
+ANSWER_TOKENS = 24
+
+
+def clock() -> Callable[[], float]:
+    import torch
+
+    return time.process_time if torch.get_num_threads() == 1 else time.perf_counter
+
+
+def prefill(engine: Engine, sizes: list[int], rounds: int) -> list[dict[str, Any]]:
+    import torch
+
+    rows = []
+    now = clock()
+    for size in sizes:
+        ids = torch.randint(
+            0, engine.decoder.vocabulary, (size,), generator=torch.Generator().manual_seed(size)
+        )
+        plain = ids.tolist()
+
+        def theirs(ids: torch.Tensor = ids) -> torch.Tensor:
+            with torch.inference_mode():
+                return engine.lm.model(ids[None], use_cache=True, logits_to_keep=1).logits[0, -1].float()
+
+        def ours(plain: list[int] = plain) -> torch.Tensor:
+            return engine.prefill(plain).logits
+
+        difference = float((theirs() - ours()).abs().max())
+        seconds: dict[str, list[float]] = {"transformers": [], "engine": []}
+        for _ in range(rounds):
+            for name, run in (("transformers", theirs), ("engine", ours)):
+                began = now()
+                run()
+                seconds[name].append(now() - began)
+        ratios = [a / b for a, b in zip(*seconds.values(), strict=True)]
+        rows.append(
+            {
+                "tokens": size,
+                **{f"{name}_s": statistics.median(times) for name, times in seconds.items()},
+                "ratio": statistics.median(ratios),
+                "ratio_range": [min(ratios), max(ratios)],
+                "largest_logit_difference": difference,
+            }
+        )
+        print(
+            f"{size:6} tokens  transformers {rows[-1]['transformers_s']:7.2f} s  engine "
+            f"{rows[-1]['engine_s']:7.2f} s  {rows[-1]['ratio']:.2f}x "
+            f"({min(ratios):.2f} to {max(ratios):.2f})  logits differ by {difference:.1e}",
+            flush=True,
+        )
+    return rows
+
+
+def methods(engine: Engine, sizes: list[int], rounds: int, names: list[str]) -> list[dict[str, Any]]:
+    """One case per round: depths spread over the context, another needle each time."""
+    rows = []
+    now = clock()
+    for size in sizes:
+        cases = [build(engine.lm.tokenizer, size, (i + 0.5) / rounds, size + i) for i in range(rounds)]
+        seen: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
+        for case in cases:
+            for name in names:
+                seen[name].append(one(engine, METHODS[name], case, now))
+        for name in names:
+            row = summary(engine, name, seen[name], seen["full"], cases)
+            rows.append({"tokens": size, "method": name, **row})
+            print(
+                f"{size:6} {name:18} {row['seconds']:7.2f} s  {row['speedup']:5.2f}x (limit "
+                f"{row['limit']:5.2f}x)  kept {row['kept']:6.0f}  answer kept {row['answer_kept']}/{rounds}, "
+                f"given {row['answered']}/{rounds}  KV {row['peak_kv_mb']:.1f} MB",
+                flush=True,
+            )
+    return rows
+
+
+def one(engine: Engine, strategy: Strategy | None, case: Case, now: Callable[[], float]) -> dict[str, Any]:
+    marks = Marks(window=case.question)
+    began = now()
+    reading = engine.prefill(case.ids, strategy=strategy, marks=marks)
+    token = int(reading.logits.argmax())
+    seconds = now() - began
+    kept = set(range(len(case.ids)) if reading.kept is None else reading.kept)
+    work = [len(layer) for layer in reading.sequence.layers]  # type: ignore[attr-defined]
+    peak = reading.peak_kv_bytes
+    tokens = [token]
+    while len(tokens) < ANSWER_TOKENS and tokens[-1] not in engine.lm.eos_ids:
+        tokens.append(int(reading.step(tokens[-1]).argmax()))
+    return {
+        "seconds": seconds,
+        "kept": len(kept),
+        "answer_kept": set(case.answer) <= kept,
+        "answered": case.code in engine.lm.tokenizer.decode(tokens, skip_special_tokens=True),
+        "peak_kv_bytes": peak,
+        "work": work,
+    }
+
+
+def summary(
+    engine: Engine, name: str, mine: list[dict[str, Any]], full: list[dict[str, Any]], cases: list[Case]
+) -> dict[str, Any]:
+    speedups = [f["seconds"] / m["seconds"] for f, m in zip(full, mine, strict=True)]
+    limits = []
+    for case, result in zip(cases, mine, strict=True):
+        whole = [len(case.ids)] * engine.decoder.depth
+        strategy = METHODS[name]
+        if isinstance(strategy, GemFilter | QuestionGemFilter):
+            near = getattr(strategy, "near", None)
+            cost = operations(engine, whole[: strategy.layer], near) + operations(engine, result["work"])
+        else:
+            cost = operations(engine, result["work"])
+        limits.append(operations(engine, whole) / cost)
+    return {
+        "seconds": statistics.median(m["seconds"] for m in mine),
+        "speedup": statistics.median(speedups),
+        "speedup_range": [min(speedups), max(speedups)],
+        "limit": statistics.median(limits),
+        "kept": statistics.mean(m["kept"] for m in mine),
+        "answer_kept": sum(m["answer_kept"] for m in mine),
+        "answered": sum(m["answered"] for m in mine),
+        "peak_kv_mb": max(m["peak_kv_bytes"] for m in mine) / 1e6,
+    }
+
+
+def operations(engine: Engine, rows: list[int], near: int | None = None) -> float:
+    """Multiplications and additions of layers that see so many rows: linear maps and causal attention."""
+    weights = engine.decoder.weights
+    layer = weights.layers[0]
+    linear = sum(p.weight.numel() for p in (layer.qkv, layer.out, layer.gate_up, layer.down))
+    wide = weights.heads * weights.head_dim
+    seen = [n * (n / 2 if near is None or near > n else near - near * near / (2 * n)) for n in rows]
+    return sum(2.0 * linear * n + 4.0 * wide * s for n, s in zip(rows, seen, strict=True))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--sections", default="prefill,methods")
+    parser.add_argument("--tokens", default="512,1024,2048,4096")
+    parser.add_argument("--methods", default=",".join(METHODS))
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--out", type=Path, default=Path("build/engine.json"))
+    args = parser.parse_args()
+    import torch
+
+    engine = Engine(MODEL, dtype=args.dtype)
+    engine.warm_up()
+    sizes = [int(size) for size in args.tokens.split(",")]
+    result: dict[str, Any] = {
+        "machine": machine(),
+        "threads": torch.get_num_threads(),
+        "clock": "CPU time" if torch.get_num_threads() == 1 else "wall time",
+        "model": MODEL,
+        "dtype": args.dtype,
+        "rounds": args.rounds,
+    }
+    print(", ".join(f"{key} {value}" for key, value in result.items()), flush=True)
+    for section in args.sections.split(","):
+        if section == "prefill":
+            result[section] = prefill(engine, sizes, args.rounds)
+        elif section == "methods":
+            names = ["full", *(name for name in args.methods.split(",") if name != "full")]
+            result[section] = methods(engine, sizes, args.rounds, names)
+        else:
+            parser.error(f"unknown section {section!r}; there are prefill and methods")
+        args.out.parent.mkdir(parents=True, exist_ok=True)
+        args.out.write_text(json.dumps(result, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

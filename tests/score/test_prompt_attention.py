@@ -1,0 +1,137 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import tokenprune as tp
+from tokenprune.errors import ConfigError, ModelError
+from tokenprune.score import prompt_attention
+from tokenprune.score.prompt_attention import EarlyLayer, LayersReached, PromptAttention
+from tokenprune.segment.sentences import Sentences
+from tokenprune.segment.tokens import Tokens
+from tokenprune.tokens import get_counter
+
+pytestmark = pytest.mark.models
+
+QUERY = "What is the secret code of the bridge?"
+NEEDLE = "The secret code of the bridge is 58490."
+
+
+def hay(copies=1):
+    fillers = (
+        "People who live near the ferry say that mornings are quiet there.",
+        "The museum was painted last year and read about by few.",
+        "On most days the bakery closes early, and visitors come before noon.",
+        "Nobody knows who planned the theatre, although the papers were looked through.",
+    )
+    lines = [f"In year {1900 + n}: {text}" for n in range(copies) for text in fillers]
+    lines.insert(len(lines) * 2 // 3, NEEDLE)
+    return " ".join(lines)
+
+
+def units(text, segmenter=None):
+    return (segmenter or Sentences()).segment(tp.Document(text), get_counter())
+
+
+@given(st.text(max_size=60))
+def test_token_units_are_the_counters_tokens(text):
+    found = units(text, Tokens())
+    assert "".join(found.texts) == text
+    starts = np.unique(get_counter().starts(text))
+    assert len(found) == len(starts) + bool(len(text) and (not len(starts) or starts[0] > 0))
+    assert int(found.cost.sum()) == get_counter().count(text)
+
+
+@pytest.mark.parametrize(
+    "reader",
+    [EarlyLayer(), EarlyLayer(6, question=False, softmax=False, kernel=5), LayersReached(question=True)],
+)
+def test_a_unit_is_worth_its_best_token(reader):
+    """Against the reader's scores and offsets of a prompt written down here, token by token."""
+    texts = [hay(), "Another document. It has two sentences."]
+    documents = [units(text) for text in texts]
+    got = PromptAttention(reader).score(QUERY, documents)
+    lm, decoder = prompt_attention._load("smollm2-135m", None)
+    context = "".join(text + "\n\n" for text in texts)
+    prompt = lm.tokenizer.apply_chat_template(
+        [{"role": "user", "content": f"Context:\n{context}\n\nQuestion: {QUERY}"}],
+        add_generation_prompt=True,
+        tokenize=False,
+    )
+    encoded = lm.tokenizer(prompt, add_special_tokens=False, return_offsets_mapping=True)
+    asked = prompt.index(QUERY)
+    window = [i for i, (a, b) in enumerate(encoded["offset_mapping"]) if a < asked + len(QUERY) and b > asked]
+    assert lm.tokenizer.decode([encoded["input_ids"][i] for i in window]).strip() == QUERY
+    from tokenprune.engine.schedule import Marks
+
+    scores = reader.scores(lm, decoder, encoded["input_ids"], Marks(tuple(window)))
+    for document, text, found in zip(documents, texts, got, strict=True):
+        at = prompt.index(text)
+        assert len(found) == len(document)
+        for piece, score in zip(document.texts, found, strict=True):
+            end = at + len(piece) + (2 if piece is document.texts[-1] else 0)
+            inside = [i for i, (a, b) in enumerate(encoded["offset_mapping"]) if a < end and b > at]
+            assert score == pytest.approx(max(scores[i] for i in inside))
+            at += len(piece)
+
+
+def test_layers_reached_are_shares_of_the_depth():
+    scores = PromptAttention(LayersReached()).score(QUERY, [units(hay(2), Tokens())])[0]
+    # Dropped behind layer 8, 17 or 26 of 30, or never.
+    assert set(np.round(scores * 30).tolist()) <= {9, 18, 27, 30}
+    assert 0.2 < (scores == 1).mean() < 0.4
+
+
+@pytest.mark.parametrize("unit", ["token", "sentence"])
+def test_gemfilter_q_keeps_the_answer(unit, check):
+    document = tp.Document(hay(4))
+    for budget in (None, tp.Budget(100)):
+        result = tp.Pipeline([tp.pruner("gemfilter-q", unit=unit)]).prune(QUERY, [document], budget)
+        check(result, [document], None if budget is None else 100)
+        assert "code of the bridge is 58490" in result.documents[0].text
+        assert result.tokens_after < 0.5 * result.tokens_before
+        spans = [(u.start, u.end) for u in result.receipts[0].units if u.kept]
+        assert "".join(document.text[a:b] for a, b in spans) == result.documents[0].text
+
+
+@pytest.mark.parametrize("method", ["gemfilter", "lazyllm"])
+def test_the_published_ones_keep_what_they_say(method, check):
+    document = tp.Document(hay(2))
+    result = tp.Pipeline([method]).prune(QUERY, [document], tp.Budget(60))
+    check(result, [document], 60)
+    assert result.tokens_after > 30
+    free = tp.Pipeline([method]).prune(QUERY, [document])
+    assert 0.15 < free.tokens_after / free.tokens_before < 0.6
+
+
+def test_longer_than_the_model_is_read_in_parts(monkeypatch):
+    lm, decoder = prompt_attention._load("smollm2-135m", None)
+    monkeypatch.setattr(prompt_attention, "_load", lambda *_: (replace(lm, max_positions=120), decoder))
+    documents = [units(hay(4)), units(hay(1))]
+    scores = PromptAttention(EarlyLayer()).score(QUERY, documents)
+    assert [len(s) for s in scores] == [len(u) for u in documents]
+    # Prompts without the answer spread the same attention over other units: among the best is what holds.
+    for found, document in zip(scores, documents, strict=True):
+        needle = [text.strip() for text in document.texts].index(NEEDLE)
+        assert found[needle] >= np.sort(found)[-3]
+    one = PromptAttention(EarlyLayer()).score(QUERY, [units("word " * 180)])
+    assert len(one[0]) == 1 and one[0][0] > 0
+    with pytest.raises(ModelError, match="question alone"):
+        PromptAttention(EarlyLayer()).score("word " * 200, documents)
+
+
+def test_odd_input():
+    scorer = PromptAttention(EarlyLayer(2))
+    assert [s.tolist() for s in scorer.score(QUERY, [units(""), units("")])] == [[], []]
+    got = scorer.score("\ud800 ?", [units(""), units("One.\x00 \udfff Two. 🤖"), units("   ")])
+    assert [len(s) for s in got] == [0, len(units("One.\x00 \udfff Two. 🤖")), len(units("   "))]
+    assert all(np.isfinite(s).all() for s in got)
+    assert np.isfinite(scorer.score("", [units("One. Two.")])[0]).all()
+    with pytest.raises(ConfigError, match=r"1\.\.29"):
+        PromptAttention(EarlyLayer(30)).score(QUERY, [units("One.")])
+    with pytest.raises(ConfigError, match="keep_ratio"):
+        tp.pruner("gemfilter-q", keep_ratio=0.5, top_k=3)
+    with pytest.raises(ConfigError, match="unit"):
+        tp.pruner("gemfilter-q", unit="word")

@@ -1,0 +1,222 @@
+"""GemFilter (arXiv 2409.17422): an early layer chooses the tokens, then the model reads only those.
+
+Layers 0 to r - 1 run on the whole prompt and layer r gives queries and keys; nothing behind it is computed.
+The tokens with the best scores, in their order, are then a prompt of their own with fresh positions. The cost
+is about r / L of a full prefill for a model of L layers, whatever the length, and a short prefill.
+
+As published the last token is the query. Behind a chat template that token belongs to the template, and the
+question stands before it: :class:`QuestionGemFilter` takes the question's tokens as queries.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tokenprune.engine.choice import best_units, count_for_mass
+from tokenprune.engine.decoder import Check, Decoder, Near, no_check
+from tokenprune.engine.reading import Reading, SequenceKV, read, read_prompt
+from tokenprune.engine.rules import AttentionProbability, DotProduct, Pooled, ScoreRule
+from tokenprune.engine.schedule import Marks, best
+from tokenprune.errors import ConfigError
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True, slots=True)
+class Selected:
+    """Tokens of a prompt that stay.
+
+    Attributes:
+        positions: Ascending.
+        peak_kv_bytes: Most bytes of keys and values that the selection held at a time.
+    """
+
+    positions: tuple[int, ...]
+    peak_kv_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class GemFilter:
+    """The published method.
+
+    Attributes:
+        layer: r, whose queries and keys are looked at; 13 of 32 for Llama-3.1-8B, 19 of 40 for Mistral-Nemo.
+        keep: Tokens of the prompt that the model reads.
+        kernel: Scores are averaged over as many neighbours.
+    """
+
+    layer: int
+    keep: int = 1024
+    kernel: int = 5
+
+    def __post_init__(self) -> None:
+        """Check the ranges.
+
+        Raises:
+            ConfigError: The layer is below 1, nothing is kept, or the kernel is not odd.
+        """
+        _check_layer_and_keep(self.layer, self.keep)
+        self.rule()
+
+    def rule(self) -> ScoreRule:
+        """Return how tokens are scored."""
+        return Pooled(DotProduct(), self.kernel)
+
+    def select(self, decoder: Decoder, ids: Sequence[int], check: Check = no_check) -> Selected:
+        """Choose the positions that stay; all of a prompt that is not longer than ``keep``."""
+        if len(ids) <= self.keep:
+            return Selected(tuple(range(len(ids))))
+        found = scores_at(decoder, ids, self.layer, self.rule(), (len(ids) - 1,), check)
+        chosen = found.scores.topk(self.keep).indices.sort().values
+        return Selected(tuple(chosen.tolist()), found.peak_kv_bytes)
+
+    def prefill(self, decoder: Decoder, ids: Sequence[int], marks: Marks, check: Check) -> Reading:
+        """Select, then read what stays; ``marks`` are not looked at."""
+        return read_selected(decoder, ids, self.select(decoder, ids, check), check)
+
+
+@dataclass(frozen=True, slots=True)
+class QuestionGemFilter:
+    """GemFilter with the question as the query.
+
+    Attributes:
+        layer: r, whose queries and keys are looked at.
+        keep: Tokens of the prompt that the model reads, pinned ones included; pinned ones stay even beyond.
+        softmax: Score by attention probability; False: by the raw product.
+        kernel: Scores are averaged over as many neighbours.
+        head: First tokens that always stay (the template, an attention sink).
+        tail: Last tokens that always stay (the template).
+        snap: Keep whole units of ``Marks.units`` instead of single tokens.
+        mass: Keep fewer than ``keep`` tokens when these hold this share of all scores (probabilities) of
+            tokens that are not pinned; None: always ``keep``.
+        least: Tokens that stay whatever ``mass`` says.
+        near: While selecting, tokens before the question see at most so many positions before them and the
+            first four; those from the question on see everything. None: as in the model. Attention is about
+            half of the work at 4,096 tokens of a small model, and most of it is far away.
+    """
+
+    layer: int
+    keep: int = 256
+    softmax: bool = True
+    kernel: int = 13
+    head: int = 4
+    tail: int = 8
+    snap: bool = False
+    mass: float | None = None
+    least: int = 64
+    near: int | None = None
+
+    def __post_init__(self) -> None:
+        """Check the ranges.
+
+        Raises:
+            ConfigError: A value outside its range, or ``mass`` with raw products, which can be negative.
+        """
+        _check_layer_and_keep(self.layer, self.keep)
+        self.rule()
+        if min(self.head, self.tail) < 0:
+            raise ConfigError("head and tail must be 0 or more")
+        if self.near is not None:
+            Near(self.near)
+        if self.mass is not None and not (self.softmax and 0 < self.mass <= 1):
+            raise ConfigError("mass must lie in (0, 1], and needs softmax scores")
+
+    def rule(self) -> ScoreRule:
+        """Return how tokens are scored."""
+        return Pooled(AttentionProbability() if self.softmax else DotProduct(), self.kernel)
+
+    def select(self, decoder: Decoder, ids: Sequence[int], marks: Marks, check: Check = no_check) -> Selected:
+        """Choose the positions that stay; all of a prompt that is not longer than ``keep``.
+
+        The window of ``marks`` is the query and stays; without one the last token is.
+
+        Raises:
+            ConfigError: A marked position outside the prompt.
+        """
+        import torch
+
+        size = len(ids)
+        marks.check(size)
+        if size <= self.keep:
+            return Selected(tuple(range(size)))
+        window = marks.window or (size - 1,)
+        near = None if self.near is None else Near(self.near, free_from=min(window))
+        found = scores_at(decoder, ids, self.layer, self.rule(), window, check, near)
+        _, fixed = marks.rows(0, size)
+        fixed[: self.head] = True
+        fixed[size - self.tail :] = True
+        pinned = torch.from_numpy(fixed).to(found.scores.device)
+        count = self.keep
+        if self.mass is not None:
+            count = min(count, max(self.least, count_for_mass(found.scores, pinned, self.mass)))
+        if self.snap and marks.units:
+            chosen = best_units(found.scores, count, pinned, marks.units)
+        else:
+            chosen = best(found.scores, count, pinned)
+        return Selected(tuple(chosen.tolist()), found.peak_kv_bytes)
+
+    def prefill(self, decoder: Decoder, ids: Sequence[int], marks: Marks, check: Check) -> Reading:
+        """Select, then read what stays."""
+        return read_selected(decoder, ids, self.select(decoder, ids, marks, check), check)
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """What one layer says of a prompt.
+
+    Attributes:
+        scores: float32 [n].
+        peak_kv_bytes: Most bytes of keys and values on the way there.
+    """
+
+    scores: torch.Tensor
+    peak_kv_bytes: int
+
+
+def scores_at(
+    decoder: Decoder,
+    ids: Sequence[int],
+    layer: int,
+    rule: ScoreRule,
+    window: Sequence[int],
+    check: Check = no_check,
+    near: Near | None = None,
+) -> Scores:
+    """Run the layers before ``layer`` and score the tokens of a prompt there, from the queries of ``window``.
+
+    Raises:
+        ConfigError: The model has no such layer.
+    """
+    import torch
+
+    if not 0 < layer < decoder.depth:
+        raise ConfigError(f"the layer must lie in 1..{decoder.depth - 1} for this model, not {layer}")
+    sequence = SequenceKV.empty(decoder, layer)
+    hidden = read(
+        decoder, [sequence], [ids], depth=layer, last_only=False, keep_kv=False, near=near, check=check
+    )
+    check()
+    with torch.inference_mode():
+        rotary = decoder.rotary(torch.arange(len(ids), device=decoder.device))
+        rows = torch.tensor(list(window), device=decoder.device)
+        query, keys = decoder.query_and_keys(layer, hidden, rotary, rows)
+        return Scores(rule.score(query, keys, decoder.weights.scale), sequence.meter.peak)
+
+
+def _check_layer_and_keep(layer: int, keep: int) -> None:
+    if layer < 1:
+        raise ConfigError(f"the layer must be 1 or more, not {layer}")
+    if keep < 1:
+        raise ConfigError(f"keep must be 1 or more tokens, not {keep}")
+
+
+def read_selected(decoder: Decoder, ids: Sequence[int], selected: Selected, check: Check) -> Reading:
+    """Read the selected tokens of a prompt as a prompt of their own, with fresh positions."""
+    reading = read_prompt(decoder, [ids[position] for position in selected.positions], check=check)
+    reading.kept = selected.positions
+    meter = reading.sequence.meter
+    meter.peak = max(meter.peak, selected.peak_kv_bytes)
+    return reading

@@ -1,0 +1,265 @@
+"""Sequences being read: packed prefill with reductions between layers, early exit, and decoding."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from tokenprune.engine.decoder import Check, Decoder, Near, Part, Rotary, no_check
+from tokenprune.engine.kv import KVMeter, LayerKV
+from tokenprune.engine.schedule import LayerView, Marks, Reducer
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(slots=True)
+class SequenceKV:
+    """What is held of one sequence.
+
+    Attributes:
+        layers: Keys and values per layer.
+        meter: Bytes of them.
+        length: Tokens read; the position of the next one.
+        computed: Token rows that went through each layer, summed over layers.
+    """
+
+    layers: list[LayerKV]
+    meter: KVMeter
+    length: int = 0
+    computed: int = 0
+
+    @classmethod
+    def empty(cls, decoder: Decoder, depth: int | None = None) -> SequenceKV:
+        """Start a sequence; ``depth`` layers instead of all."""
+        meter = KVMeter()
+        layers = [decoder.new_kv(meter) for _ in range(decoder.depth if depth is None else depth)]
+        return cls(layers, meter)
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of keys and values in use."""
+        return sum(layer.bytes for layer in self.layers)
+
+
+@dataclass(slots=True)
+class _Rows:
+    """The rows of one sequence on their way through the layers."""
+
+    sequence: SequenceKV
+    positions: torch.Tensor
+    window: torch.Tensor
+    pinned: torch.Tensor
+    start: int = 0
+
+    @property
+    def end(self) -> int:
+        return self.start + len(self.positions)
+
+    def keep(self, rows: torch.Tensor) -> None:
+        self.positions, self.window, self.pinned = self.positions[rows], self.window[rows], self.pinned[rows]
+
+
+def read(
+    decoder: Decoder,
+    sequences: Sequence[SequenceKV],
+    ids: Sequence[Sequence[int]],
+    *,
+    reducer: Reducer | None = None,
+    marks: Sequence[Marks] | None = None,
+    depth: int | None = None,
+    last_only: bool = True,
+    keep_kv: bool = True,
+    near: Near | None = None,
+    check: Check = no_check,
+) -> torch.Tensor:
+    """Read more tokens of one or more sequences in one packed pass.
+
+    Args:
+        decoder: the model.
+        sequences: where keys and values go; each at its own length.
+        ids: tokens to read, at least one per sequence.
+        reducer: drops or merges rows between layers; None: nothing.
+        marks: query window and pinned positions per sequence, for the reducer.
+        depth: layers to run; None: all.
+        last_only: compute only the last row of each sequence in the last layer that runs.
+        keep_kv: False gives the memory of a layer's keys and values back behind it.
+        near: what tokens see, to save time; None: all before them. Layers with a window of their own keep it.
+        check: called between the pieces of the work, several times per layer; raises to stop.
+
+    Returns:
+        Hidden states behind the last layer that ran, before the final norm: [sequences, hidden], or of all
+        rows that are left, [rows, hidden].
+    """
+    import torch
+
+    depth = decoder.depth if depth is None else depth
+    chosen = marks or [Marks()] * len(sequences)
+    every = [
+        _start(decoder, sequence, len(tokens), mark)
+        for sequence, tokens, mark in zip(sequences, ids, chosen, strict=True)
+    ]
+    with torch.inference_mode():
+        flat = torch.tensor([token for tokens in ids for token in tokens], device=decoder.device)
+        x = decoder.embed(flat)
+        rotary = _packed(decoder, every)
+        for number in range(depth):
+            parts = [
+                Part(rows.start, rows.end, rows.positions, rows.sequence.layers[number], near)
+                for rows in every
+            ]
+            last = last_only and number == depth - 1
+            for rows in every:
+                rows.sequence.computed += rows.end - rows.start
+            x, query = decoder.layer(number, x, rotary, parts, last_only=last, check=check)
+            if reducer is not None and number < depth - 1 and reducer.acts_after(number, decoder.depth):
+                x = _reduce(decoder, reducer, number, x, query, every)
+                rotary = _packed(decoder, every)
+            if not keep_kv:
+                for part in parts:
+                    part.kv.release()
+    for sequence, tokens in zip(sequences, ids, strict=True):
+        sequence.length += len(tokens)
+    return x
+
+
+def _start(decoder: Decoder, sequence: SequenceKV, count: int, marks: Marks) -> _Rows:
+    import torch
+
+    first = sequence.length
+    positions = torch.arange(first, first + count, device=decoder.device)
+    window, pinned = marks.rows(first, count)
+    return _Rows(
+        sequence,
+        positions,
+        torch.from_numpy(window).to(decoder.device),
+        torch.from_numpy(pinned).to(decoder.device),
+    )
+
+
+def _packed(decoder: Decoder, every: Sequence[_Rows]) -> Rotary:
+    """Lay the rows out one behind the other and return their rotation."""
+    import torch
+
+    start = 0
+    for rows in every:
+        rows.start = start
+        start = rows.end
+    return decoder.rotary(
+        every[0].positions if len(every) == 1 else torch.cat([rows.positions for rows in every])
+    )
+
+
+def _reduce(
+    decoder: Decoder,
+    reducer: Reducer,
+    number: int,
+    x: torch.Tensor,
+    query: torch.Tensor,
+    every: Sequence[_Rows],
+) -> torch.Tensor:
+    import torch
+
+    parts = []
+    for rows in every:
+        own = slice(rows.start, rows.end)
+        view = LayerView(
+            layer=number,
+            depth=decoder.depth,
+            hidden=x[own],
+            query=query[:, own],
+            keys=rows.sequence.layers[number].keys,
+            positions=rows.positions,
+            window=rows.window,
+            pinned=rows.pinned,
+            scale=decoder.weights.scale,
+        )
+        reduction = reducer.reduce(view)
+        if reduction is None:
+            parts.append(x[own])
+            continue
+        parts.append(reduction.apply(x[own]))
+        rows.keep(reduction.keep)
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+@dataclass(slots=True)
+class Reading:
+    """A prompt that was read, ready to be continued.
+
+    Attributes:
+        decoder: The model.
+        sequence: Its keys and values.
+        logits: float32 [vocabulary], behind the last token read.
+        kept: Positions of the prompt that were kept to the end, ascending; None: all of them.
+    """
+
+    decoder: Decoder
+    sequence: SequenceKV
+    logits: torch.Tensor
+    kept: tuple[int, ...] | None = field(default=None)
+
+    @property
+    def kv_bytes(self) -> int:
+        """Bytes of keys and values that are in use."""
+        return self.sequence.bytes
+
+    @property
+    def peak_kv_bytes(self) -> int:
+        """Most bytes of keys and values that were allocated at a time."""
+        return self.sequence.meter.peak
+
+    def step(self, token: int, check: Check = no_check) -> torch.Tensor:
+        """Read one more token; return float32 logits [vocabulary] behind it."""
+        import torch
+
+        hidden = read(self.decoder, [self.sequence], [[token]], check=check)
+        with torch.inference_mode():
+            self.logits = self.decoder.logits(hidden)[0]
+        return self.logits
+
+
+def read_prompt(
+    decoder: Decoder,
+    ids: Sequence[int],
+    *,
+    reducer: Reducer | None = None,
+    marks: Marks | None = None,
+    check: Check = no_check,
+) -> Reading:
+    """Read a whole prompt of one sequence; see :func:`read`."""
+    return read_prompts(decoder, [ids], reducer=reducer, marks=[marks or Marks()], check=check)[0]
+
+
+def read_prompts(
+    decoder: Decoder,
+    prompts: Sequence[Sequence[int]],
+    *,
+    reducer: Reducer | None = None,
+    marks: Sequence[Marks] | None = None,
+    check: Check = no_check,
+) -> list[Reading]:
+    """Read whole prompts in one packed pass; see :func:`read`."""
+    import torch
+
+    sequences = [SequenceKV.empty(decoder) for _ in prompts]
+    hidden = read(decoder, sequences, prompts, reducer=reducer, marks=marks, check=check)
+    with torch.inference_mode():
+        logits = decoder.logits(hidden)
+    kept = [None if reducer is None else tuple(s.layers[-1].positions.tolist()) for s in sequences]
+    return [
+        Reading(decoder, sequence, row, stay)
+        for sequence, row, stay in zip(sequences, logits, kept, strict=True)
+    ]
+
+
+def step_together(readings: Sequence[Reading], tokens: Sequence[int], check: Check = no_check) -> None:
+    """Read one more token of each sequence in one packed pass; each reading has its new ``logits``."""
+    import torch
+
+    decoder = readings[0].decoder
+    hidden = read(decoder, [r.sequence for r in readings], [[token] for token in tokens], check=check)
+    with torch.inference_mode():
+        for reading, row in zip(readings, decoder.logits(hidden), strict=True):
+            reading.logits = row

@@ -1,0 +1,34 @@
+"""LazyLLM: the tokens that reach the last layers of a language model that drops tokens as it reads."""
+
+from tokenprune.pruners.base import Pruner
+from tokenprune.pruners.gemfilter import KINDS, Unit, cut
+from tokenprune.registry import named
+from tokenprune.score.prompt_attention import LayersReached, PromptAttention
+from tokenprune.select.choice import choose
+from tokenprune.select.simple import Threshold
+
+
+@named(
+    "lazyllm",
+    kinds=KINDS,
+    models=("smollm2-135m",),
+    paper="LazyLLM, arXiv 2407.14057",
+    summary="tokens that reach the last layer of a language model that drops the least attended on the way",
+)
+def lazyllm(
+    model: str = "smollm2-135m",
+    unit: Unit = "token",
+    question: bool = True,
+    threshold: float | None = None,
+    keep_ratio: float | None = None,
+    top_k: int | None = None,
+    dtype: str | None = None,
+) -> Pruner:
+    """Compose the method.
+
+    Without a budget tokens that reach the last layer stay, about a third under the published schedule.
+    ``question``: its tokens score the others; False, as published, the last token of the prompt does.
+    ``threshold`` is a share of the layers; ``unit`` is ``token`` or ``sentence``.
+    """
+    selector = choose(Threshold(1.0), threshold, keep_ratio, top_k)
+    return Pruner(cut(unit), PromptAttention(LayersReached(question=question), model, dtype), selector)
