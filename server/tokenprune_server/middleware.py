@@ -25,6 +25,7 @@ from tokenprune_server.json_body import TOO_DEEP, UnfitJsonError, parse, seriali
 from tokenprune_server.model_lengths import ModelLengths
 from tokenprune_server.options import (
     NO_OPTIONS,
+    PREFIX,
     Options,
     has_option_headers,
     read_options,
@@ -345,7 +346,9 @@ class PruneMiddleware:
             nonlocal waiting, stored
             if waiting:
                 if message["type"] == "http.response.start":
-                    message["headers"] = [*message.get("headers", ()), *ours]
+                    # An upstream that prunes as well has headers of the same names: this one's word counts.
+                    theirs = message.get("headers", ())
+                    message["headers"] = [h for h in theirs if not h[0].lower().startswith(PREFIX)] + ours
                 elif message.get("body"):
                     waiting = False
                     metrics.first_byte(outcome.decision, time.perf_counter() - arrived)

@@ -11,7 +11,7 @@ from tokenprune_server.errors import RequestError
 from tokenprune_server.protocols.base import Context
 from tokenprune_server.types import Headers
 
-_PREFIX = b"x-tokenprune-"
+PREFIX = b"x-tokenprune-"
 _HEADER_FIELDS = {
     b"x-tokenprune-enabled": "enabled",
     b"x-tokenprune-pipeline": "pipeline",
@@ -96,12 +96,12 @@ NO_OPTIONS = Options()
 
 def has_option_headers(headers: Headers) -> bool:
     """Whether any header is ours."""
-    return any(name.startswith(_PREFIX) for name, _ in headers)
+    return any(name.startswith(PREFIX) for name, _ in headers)
 
 
 def without_option_headers(headers: Headers) -> Headers:
     """The headers for the upstream."""
-    return [(name, value) for name, value in headers if not name.startswith(_PREFIX)]
+    return [(name, value) for name, value in headers if not name.startswith(PREFIX)]
 
 
 def read_options(body_options: Any, headers: Headers) -> Options:
@@ -133,7 +133,7 @@ def read_options(body_options: Any, headers: Headers) -> Options:
 def _from_headers(headers: Headers) -> dict[str, Any]:
     options: dict[str, Any] = {}
     for name, raw in headers:
-        if not name.startswith(_PREFIX):
+        if not name.startswith(PREFIX):
             continue
         field = _HEADER_FIELDS.get(name)
         shown = name.decode("latin-1")

@@ -149,6 +149,14 @@ class TestOptions:
         assert said(stub) == PRUNED.replace(FACT, "")
         assert not [name for name, _ in stub.last.headers if b"tokenprune" in name.lower()]
 
+    def test_of_two_proxies_the_first_one_speaks(self, stub, serve):
+        pipelines = {"default": {"pruners": ["bm25-sentences"]}}
+        inner = serve(create_app(Config(pipelines=pipelines, server={"min_document_tokens": 9999}), stub.url))
+        url = serve(create_app(Config(pipelines=pipelines, server={"min_document_tokens": 1}), inner))
+        response = httpx.post(url + URL, json=chat(tokenprune={"max_tokens": 40}))
+        assert response.headers.get_list("x-tokenprune-decision") == ["pruned"]
+        assert len(response.headers.get_list("x-tokenprune-ms")) == 1
+
     def test_the_body_wins_over_headers(self, post, stub):
         headers = {"x-tokenprune-pipeline": "drop-all", "x-tokenprune-max-tokens": "1"}
         post(chat(tokenprune={"method": "default", "keep_ratio": 0.9}), headers=headers)

@@ -46,7 +46,7 @@ def prune(
         typer.Option(
             "--method",
             "-m",
-            help="A method (`tokenprune methods`) or pipeline; default: hybrid.",
+            help="A method (`tokenprune methods`) or pipeline; default: provence for texts, else hybrid.",
         ),
     ] = None,
     max_tokens: Annotated[int | None, typer.Option(help="Keep at most this many tokens.")] = None,
