@@ -116,7 +116,10 @@ class Stub:
         if fault == "plain":
             return web.json_response({"choices": []})
         headers, n, prune = {"content-type": "text/event-stream"}, len(words), 0.0
-        if self.keep is not None:
+        asked = body.get("tokenprune", {}).get("enabled", True)
+        if self.keep is not None and not asked:
+            headers["x-tokenprune-decision"] = "skipped:disabled"
+        elif self.keep is not None:
             decision, after = "skipped:below-min-tokens", n
             if n >= self.least:
                 decision, prune, after = "pruned", self.prune_ms(n), round(self.keep * n)

@@ -201,7 +201,7 @@ def test_without_usage_and_headers(stub, measured, cases):
     assert (
         report["ttft_ratio"] > 0
         and "reports no usage" in screen
-        and "is --proxy a tokenprune proxy?" in screen
+        and "Give --proxy the URL of a tokenprune proxy" in screen
     )
 
 
@@ -214,12 +214,49 @@ def test_options_go_to_the_proxy_only(stub, measured, make_case):
 
 
 def test_one_url_asks_not_to_prune(stub, measured, cases):
-    server = stub()
+    server = stub(keep=0.5, prune_ms=lambda n: 0.0)
     report, screen, _ = measured(server.url, f"{server.url}/v1", cases[:2], warmup=0)
+    assert report["no_verdict"] is None
     assert "one URL for both routes" in screen
     asked = [r.get("tokenprune") for r in server.requests]
     assert sorted(map(str, asked)) == ["None", "None", "{'enabled': False}", "{'enabled': False}"]
     assert report["pairs"] == 2
+
+
+def no_verdict(report, screen, html, first):
+    assert report["no_verdict"].startswith(first)
+    assert report["break_even_tokens"] is None and report["efficiency"] is None
+    assert screen.startswith(first) and screen.count(first) == 1
+    assert f"</h1><p><strong>{first}" in html
+    for text in (screen, html.partition("Beside what others publish")[0]):
+        for word in (
+            "FASTER",
+            "SLOWER",
+            "Break-even",
+            "does not pay",
+            "Efficiency",
+            "times longer",
+            "regret",
+        ):
+            assert word not in text, word
+
+
+def test_a_direct_route_that_prunes_gives_no_verdict(stub, measured, cases, clock):
+    behind = stub(**PROXY, clock=clock)
+    found = measured(behind.url, stub(**PROXY, clock=clock).url, cases)
+    no_verdict(*found, "THE DIRECT ROUTE PRUNES TOO: 10 of 10 direct answers")
+    assert "the URL of the server behind the proxy" in found[0]["no_verdict"]
+    assert all(one["ours"] is None for one in found[0]["published"])
+
+
+def test_no_verdict_where_nothing_was_pruned(stub, measured, cases, clock):
+    model = stub(**MODEL, clock=clock)
+    found = measured(model.url, model.url, cases)
+    no_verdict(*found, "NOTHING WAS PRUNED, as far as can be seen: no answer over --proxy has the header")
+    assert "one URL for both routes" not in found[1] + found[2]
+    found = measured(model.url, stub(**PROXY, least=9999, clock=clock).url, cases)
+    no_verdict(*found, "NOTHING WAS PRUNED: the proxy decided 10 skipped:below-min-tokens.")
+    assert "+0.0 ms against direct" in found[1]
 
 
 def test_warm_up_is_not_what_is_measured(stub, measured, cases, make_case):

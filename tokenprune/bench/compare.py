@@ -13,7 +13,7 @@ from tokenprune.bench import published
 from tokenprune.bench.breakdown import breakdown
 from tokenprune.bench.breakeven import break_even
 from tokenprune.bench.case import Case
-from tokenprune.bench.decisions import PRUNED, counts, regret
+from tokenprune.bench.decisions import PRUNED, counts, regret, why_no_verdict
 from tokenprune.bench.rows import SIDES, Pair, Row, Side, pairs_of
 from tokenprune.bench.sides import summary
 from tokenprune.bench.statistics import bootstrap
@@ -44,10 +44,12 @@ def report(
     """
     by_side = {side: [row for row in rows if row.side == side] for side in SIDES}
     pairs = pairs_of(rows)
+    why_not = why_no_verdict(rows)
     found: dict[str, Any] = {
+        "no_verdict": why_not,
         **compared(pairs, seed),
-        "efficiency": efficiency(pairs),
-        **_break_even(pairs, seed, warm),
+        "efficiency": efficiency(pairs) if why_not is None else None,
+        **_break_even(pairs, seed, warm, why_not),
         "pairs": len(pairs),
         "cases": len({p.direct.case for p in pairs}),
         **{side: summary(by_side[side], durations_s[side], goodput) for side in SIDES},
@@ -130,9 +132,10 @@ def efficiency(pairs: Sequence[Pair]) -> float | None:
     return float(instant / measured)
 
 
-def _break_even(pairs: Sequence[Pair], seed: int, warm: bool) -> dict[str, Any]:
-    if warm:
+def _break_even(pairs: Sequence[Pair], seed: int, warm: bool, why_not: str | None) -> dict[str, Any]:
+    if why_not is not None or warm:
         text = "not known: with a warm cache, time depends on more than the length; use --cache cold"
+        text = text if why_not is None else f"not known: {why_not}"
         return {"break_even_tokens": None, "break_even": {"tokens": None, "status": "unknown", "text": text}}
     found = break_even(*_points(pairs), seed=seed)
     return {"break_even_tokens": found["tokens"], "break_even": found}

@@ -11,12 +11,42 @@ import numpy as np
 from tokenprune.bench.rows import Pair, Row
 
 PRUNED = "pruned"
-NO_HEADER = "no x-tokenprune-decision header"
+HEADER = "x-tokenprune-decision"
+NO_HEADER = f"no {HEADER} header"
 
 
 def counts(rows: Sequence[Row]) -> dict[str, int]:
     """Count the decisions of the requests over the proxy, the most frequent first."""
     return dict(Counter(row.decision or NO_HEADER for row in rows).most_common())
+
+
+def why_no_verdict(rows: Sequence[Row]) -> str | None:
+    """Return why the routes cannot be compared as with and without pruning, and what to do; None: they can.
+
+    Without this, a wrong URL would look like a pruning that does not pay.
+    """
+    direct = [row for row in rows if row.side == "direct" and row.measured]
+    proxied = [row for row in rows if row.side == "pruned" and row.measured]
+    both = sum(row.decision == PRUNED for row in direct)
+    if both:
+        return (
+            f"THE DIRECT ROUTE PRUNES TOO: {both} of {len(direct)} direct answers say {HEADER}: {PRUNED}, so "
+            "that this run says nothing about pruning. Give --direct the URL of the server behind the proxy, "
+            "or the same URL for both options: direct requests then ask the proxy not to prune."
+        )
+    found = counts(proxied)
+    if not found or PRUNED in found:
+        return None
+    if set(found) == {NO_HEADER}:
+        return (
+            f"NOTHING WAS PRUNED, as far as can be seen: no answer over --proxy has the header {HEADER}. Give "
+            "--proxy the URL of a tokenprune proxy."
+        )
+    said = ", ".join(f"{n} {decision}" for decision, n in found.items())
+    return (
+        f"NOTHING WAS PRUNED: the proxy decided {said}. Give it longer prompts, or settings under which it "
+        "prunes them; this run says only what the way over the proxy costs."
+    )
 
 
 def regret(pairs: Sequence[Pair]) -> dict[str, Any] | None:

@@ -104,6 +104,8 @@ def beside(report: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _ours(one: Published, report: Mapping[str, Any]) -> str | None:
+    if report["no_verdict"] is not None and one.work != "litellm":
+        return None
     if one.measures == "overhead":
         return _overhead(one, report)
     key = "ttft_ratio" if one.measures == "ttft" else "e2el_ratio"

@@ -101,6 +101,12 @@ class Session:
                     raise
                 task.uncancel()
                 self.found.interrupted = True
+        # A server that is no proxy was not asked anything that it understood.
+        if self._same and any(row.decision is not None for row in self.found.rows):
+            self.found.notes.append(
+                "one URL for both routes: the direct requests ask the server not to prune "
+                '("tokenprune": {"enabled": false})'
+            )
         if self._lost:
             self.found.notes.append(
                 f"receipts of {self._lost} pruned requests could not be had from the proxy: evidence and NLL "
@@ -115,11 +121,6 @@ class Session:
         if settings.model is not None and settings.model not in names["direct"]:
             listed = ", ".join(names["direct"])
             found.notes.append(f"model {settings.model!r} is not among those that the server lists: {listed}")
-        if self._same:
-            found.notes.append(
-                "one URL for both routes: the direct requests ask the server not to prune "
-                '("tokenprune": {"enabled": false})'
-            )
         server = self._servers["direct"]
         root = Server(server.root.removesuffix("/v1"), server.headers)
         try:

@@ -136,6 +136,9 @@ def show(report: Mapping[str, Any], console: Console) -> None:
         console.print(made)
         console.print()
 
+    if report["no_verdict"] is not None:
+        console.print(Text(report["no_verdict"], style="bold red"))
+        console.print()
     put("Figures", words.HEAD, words.figure_rows(report))
     if quality := words.quality_rows(report):
         put("Answers", ("", "direct", "pruned", ""), quality)
@@ -145,7 +148,7 @@ def show(report: Mapping[str, Any], console: Console) -> None:
         put("One request in parts", words.PART_HEAD, in_parts)
     if report["by_position"]:
         put("By position in the group", words.SLICE_HEAD, words.slice_rows(report["by_position"]))
-    for line in words.findings(report):
+    for line in words.findings(report)[report["no_verdict"] is not None :]:
         console.print(Text(line))
     for line in words.warnings(report):
         console.print(Text(f"note: {line}", style="yellow"))

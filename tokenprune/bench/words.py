@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tokenprune.bench.breakdown import PARTS
-from tokenprune.bench.decisions import NO_HEADER
 
 Report = Mapping[str, Any]
 
@@ -150,7 +149,9 @@ def _text(value: float | None, form: str) -> str:
 
 
 def verdict(report: Report) -> str:
-    """Return one sentence: does the first token come sooner?"""
+    """Return one sentence: does the first token come sooner? Or why this run cannot tell."""
+    if report["no_verdict"] is not None:
+        return str(report["no_verdict"])
     ratio, ci = report["ttft_ratio"], report["ttft_ratio_ci"]
     if ratio is None:
         return "Nothing can be compared: no case was measured on both routes."
@@ -174,6 +175,8 @@ def _times(ratio: float) -> str:
 def findings(report: Report) -> list[str]:
     """Return what the figures say, one sentence each, the verdict first."""
     said = [verdict(report)]
+    if report["no_verdict"] is not None:
+        return said + _decided(report)
     if report["ttft_difference_ms"] is not None:
         said.append(
             f"Paired difference of TTFT, pruned minus direct: {_between(report, 'ttft_difference_ms')}."
@@ -204,11 +207,14 @@ def _decided(report: Report) -> list[str]:
     if not decisions:
         return []
     said = ["Decisions of the proxy: " + ", ".join(f"{n} {d}" for d, n in decisions.items()) + "."]
-    if set(decisions) == {NO_HEADER}:
-        return [
-            f"No answer over the proxy has {NO_HEADER.removeprefix('no ')}: is --proxy a tokenprune proxy?"
-        ]
     if regret is None:
+        return said
+    if report["no_verdict"] is not None:
+        # What is said of pruned requests, or of a saving, would be a verdict.
+        if not regret["pruned"]:
+            said.append(
+                f"Over the proxy they took {regret['overhead_skipped_ms']:+.1f} ms against direct (median)."
+            )
         return said
     if regret["pruned"]:
         said.append(
