@@ -31,7 +31,7 @@ def test_messages_stay_as_they_are(file):
     messages = [
         {"role": "system", "content": "Be brief."},
         {"role": "user", "content": [{"type": "text", "text": LONG}, {"type": "text", "text": "When?"}]},
-        {"role": "assistant", "content": None, "tool_calls": []},
+        {"role": "assistant", "content": None, "tool_calls": [{"id": "1"}]},
         {"role": "user", "content": "When was it finished?", "name": "ann"},
     ]
     extra = {"answers": ["1889"], "evidence": ["finished in 1889"], "group": "g", "max_tokens": 5}
@@ -84,23 +84,39 @@ def test_empty_lines_limits_and_gzip(file):
         load(file(""))
 
 
+@pytest.mark.parametrize("name", ["b.jsonl", "b.jsonl.gz"])
+def test_a_byte_order_mark_is_no_fault(file, name):
+    assert [
+        c.id for c in load(file("\ufeff" + json.dumps({"question": "Q?", "documents": ["x"]}), name=name))
+    ] == ["b-1"]
+
+
 @pytest.mark.parametrize(
     ("line", "fault"),
     [
         ("{", "not JSON"),
-        ("[1]", "valid dictionary"),
+        ("[1]", ": not a JSON object; "),
+        ("[" * 100_000, "nested too deeply"),
         ({}, "give either messages, or question and documents"),
-        ({"messages": [{"role": "user"}], "documents": ["x"], "question": "?"}, "give either messages"),
+        (
+            {"messages": [{"role": "user", "content": "x"}], "documents": ["x"], "question": "?"},
+            "give either messages",
+        ),
         ({"documents": ["x"]}, "documents need a question"),
         ({"documents": [], "question": "Q?"}, "documents: "),
         ({"documents": [3], "question": "Q?"}, "documents.0"),
         ({"documents": [{"txt": "x"}], "question": "Q?"}, "documents.0.text: Field required"),
         ({"messages": [{"content": "x"}]}, "message 0 has no role"),
         ({"messages": "x"}, "messages: "),
-        ({"messages": [{"role": "user"}], "answer": "x"}, "answer: Extra inputs"),
-        ({"messages": [{"role": "user"}], "answers": "x"}, "answers: "),
-        ({"messages": [{"role": "user"}], "max_tokens": 0}, "max_tokens: "),
-        ({"messages": [{"role": "user"}], "id": "mine-1"}, "the id 'mine-1' stands in line 1 already"),
+        ({"messages": [{"role": "user"}]}, "message 0 (user) has no content"),
+        ({"messages": [{"role": "assistant", "tool_calls": []}]}, "message 0 (assistant) has no content"),
+        ({"messages": [{"role": "user", "content": "x"}], "answer": "x"}, "answer: Extra inputs"),
+        ({"messages": [{"role": "user", "content": "x"}], "answers": "x"}, "answers: "),
+        ({"messages": [{"role": "user", "content": "x"}], "max_tokens": 0}, "max_tokens: "),
+        (
+            {"messages": [{"role": "user", "content": "x"}], "id": "mine-1"},
+            "the id 'mine-1' stands in line 1 already",
+        ),
     ],
 )
 def test_a_wrong_line_is_named(line, fault, file):

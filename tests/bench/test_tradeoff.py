@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -54,7 +55,7 @@ def test_rows_are_what_methods_leave():
     assert (full.kept, full.evidence, full.seconds) == (1, 1, 0)
     assert full.prefill_seconds == pytest.approx(full.tokens / 10)
     assert rows["none", "0.2"].evidence == rows["tail", "0.2"].evidence == 0.5  # one needle at each end
-    assert rows["none", "0.2"].evidence_interval == (0, 1)
+    assert rows["none", "0.2"].evidence_interval is None  # two cases say nothing of how sure that is
     best = rows["bm25-sentences", "24"]
     assert best.evidence == 1 and best.tokens <= 24
     assert rows["none", "adaptive"].kept == 1
@@ -146,7 +147,7 @@ def test_budgets(text, budget):
     assert parse_budget(text) == (text.strip(), budget)
 
 
-@pytest.mark.parametrize("text", ["", "x", "nan.", "50%", "1e3"])
+@pytest.mark.parametrize("text", ["", "x", "-1", "1.5", "nan.", "50%", "1e3"])
 def test_no_budgets(text):
     with pytest.raises(ConfigError, match=r"is no budget: give a share such as 0\.25"):
         parse_budget(text)
@@ -160,6 +161,20 @@ def test_many_methods_far_from_the_full_context_can_be_told_apart():
     assert "(log)" not in page(conclude(rows[:1]), {})
 
 
+def test_what_is_measured_is_explained():
+    rows = [replace(row(m, 9, None, 2.0), nll_interval=None, prefill_seconds=1.0) for m in (FULL, "a")]
+    html = page(conclude(rows), {})
+    assert "NLL: nats per token" in html and "prefill s: predicted" in html and "Evidence:" not in html
+    assert "would cost likelihood of the answer" in html
+
+
+def test_an_interval_takes_five_cases():
+    items = [item(n, HAY * 20 + FACT) for n in range(5)]
+    for count in (4, 5):
+        result = measure(items[:count], {"none": Pipeline(["none"])}, [parse_budget("0.2")])
+        assert [r.evidence_interval is None for r in result.rows] == [count < 5] * 2
+
+
 def test_the_report_stands_alone(tmp_path):
     items = [item(0, HAY * 20 + FACT), item(1, FACT + " " + HAY * 20)]
     methods = {n: Pipeline([n]) for n in ("none", "bm25-sentences")}
@@ -171,6 +186,9 @@ def test_the_report_stands_alone(tmp_path):
     assert [r["method"] for r in report["rows"]] == ["full"] + ["none"] * 2 + ["bm25-sentences"] * 2
     html = html_path.read_text("utf-8")
     assert "&lt;mine&gt;" in html and "<svg" in html and html.count("<tr") == 1 + 5
+    assert (
+        "NLL" not in html and "prefill s" not in html and "prune ms: median" in html and "Evidence:" in html
+    )
     assert not re.search(r"(?:src|href)=[\"']?(?:https?:)?//", html)
     assert f"Recommended: {result.recommended}." in html
     columns = used_columns(result.rows)

@@ -1,6 +1,7 @@
 """The whole of `bench ttft` against stubs whose times are known: the report must recover them."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -105,6 +106,10 @@ def test_slower_when_pruned_is_said_so(stub, measured, cases, clock):
     )
     for text in (screen, html):
         assert "Pruning is SLOWER" in text and "times longer" in text
+        # sentence and interval in one direction
+        said = re.search(r"TTFT is ([\d.]+) times longer .*?factor: ([\d.]+) to ([\d.]+)", text)
+        factor, low, high = map(float, said.groups())
+        assert 1 < low <= factor <= high
         assert "does not pay at any length" in text
         assert "8 were slower than unpruned" in text
 
@@ -178,6 +183,42 @@ def test_warm_cache_keeps_routes_and_rounds_apart(stub, measured, make_case):
         "later in its group": 4,
     }
     assert "later in its group" in screen
+
+
+def test_a_warm_cache_that_holds_nothing_is_said(stub, measured, make_case):
+    model, proxy = stub(), stub(keep=0.5, prune_ms=lambda n: 0.0)
+    cases = [make_case(name, 60, group=name) for name in "abc"]
+    _, screen, _ = measured(model.url, proxy.url, cases, cache="warm", warmup=0)
+    assert "no case finds anything sent before although --cache warm" in screen
+
+
+def test_a_warm_cache_takes_whole_groups(stub, measured, make_case):
+    model, proxy = stub(), stub(keep=0.5, prune_ms=lambda n: 0.0)
+    cases = [make_case(f"{g}{i}", 60, group=g) for g, i in ("a0", "b0", "c0", "b1", "c1")]
+    report, screen, _ = measured(model.url, proxy.url, cases, cache="warm", warmup=0, limit=3)
+    order = [r["case"] for r in report["rows"] if r["side"] == "direct"]
+    assert order == ["b0", "b1", "c0"] and "no case finds anything" not in screen
+
+
+def test_few_cases_have_no_tail_and_no_interval(stub, measured, cases):
+    model, proxy = stub(), stub(keep=0.5, prune_ms=lambda n: 0.0)
+    report, screen, _ = measured(model.url, proxy.url, cases[:4], warmup=0)
+    assert report["ttft_ratio_ci"] is None and report["break_even"]["ci"] is None
+    assert "fewer than 5 cases do not say how sure that is" in screen and "(95%" not in screen
+    for line in screen.splitlines():
+        if "p99, ms" in line:
+            assert line.split()[-2:] == ["-", "-"]
+    assert "TTFT p99, ms" in screen
+    report, screen, _ = measured(model.url, proxy.url, cases, rounds=2, warmup=0)
+    assert report["ttft_ratio_ci"] is not None and f"{report['direct']['p99_ttft_ms']:.1f}" in screen
+
+
+def test_a_folder_that_cannot_be_written_costs_no_request(stub, measured, cases, tmp_path):
+    model = stub()
+    (tmp_path / "out").write_text("a file")
+    with pytest.raises(ConfigError, match=r"cannot write the report to .*out: File exists; give --out"):
+        measured(model.url, model.url, cases)
+    assert model.requests == []
 
 
 def test_a_proxy_that_remembers_is_noticed(stub, measured, cases, clock):
@@ -280,7 +321,9 @@ def test_what_cannot_be_measured(stub, measured, cases, make_case, tmp_path):
         measured(model.url, model.url, [])
     with pytest.raises(MeasureError, match="lists no models"):
         measured(stub(names=()).url, model.url, cases)
-    with pytest.raises(MeasureError, match=r"cannot reach http://127\.0\.0\.1:1/v1/models"):
+    with pytest.raises(
+        MeasureError, match=r"cannot reach http://127\.0\.0\.1:1/v1/models: Connection refused; is"
+    ):
         measured(model.url, "http://127.0.0.1:1", cases)
     with pytest.raises(MeasureError, match="not a URL"):
         measured("localhost:8000", model.url, cases)

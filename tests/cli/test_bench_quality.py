@@ -80,7 +80,17 @@ def test_errors_and_help(run):
             1,
             "unknown pipeline or method",
         ),
-        (("quality", "--workload", "needle", "--out", "o", "--budgets", "x"), 1, "'x' is no budget"),
+        (
+            ("quality", "--workload", "needle", "--out", "o", "--budgets", "x"),
+            2,
+            "--budgets x: 'x' is no budget",
+        ),
+        (
+            ("quality", "--workload", "needle", "--out", "o", "--budgets", "0,-1,a"),
+            2,
+            "--budgets 0,-1,a: '-1' is no",
+        ),
+        (("quality", "--workload", "needle", "--out", "/proc/no"), 1, "cannot write the report to /proc/no"),
         (("quality", "--workload", "needle", "--out", "o", "--budgets", ","), 2, "--budgets names no budget"),
         (("quality", "--workload", "needle"), 2, "--out"),
         (("export", "--workload", "chat-long", "--out", "x.jsonl"), 1, "one prompt a line"),

@@ -62,7 +62,7 @@ def test_forms_of_a_line(line, kind):
     assert "1889" in found.after
 
 
-@pytest.mark.parametrize("line", ["", "x", "[]", "3", "null", "{}", '{"request": {}}', '{"body": "x"}', '{"messages": 3}',
+@pytest.mark.parametrize("line", ["", "x", "[]", "3", "null", "{}", '{"request": {}}', '{"body": "x"}', '{"messages": 3}', '{"messages": []}',
                                   '{"question": "Q", "documents": [3]}', "[" * 100_000])  # fmt: skip
 def test_no_requests(line):
     with pytest.raises(ConfigError):
@@ -137,7 +137,22 @@ def test_text(run):
     assert done.returncode == 0, done.stderr
     assert "/v1/chat/completions" in done.stdout and "1000 tokens a second" in done.stdout
     assert "saved" in done.stdout and "USD" in done.stdout
-    assert "1 bad lines: 2; the first: line 2: not JSON" in done.stderr
+    assert done.stderr.strip().startswith("1 bad line; line 2: not UTF-8 (byte 0)")
+    head = done.stdout.splitlines()[0]
+    for name in ("tokens", "cached", "prefill s", "USD"):
+        assert f"{name} before" in head and f"{name} after" in head
+
+
+def test_bad_lines_and_a_byte_order_mark(run):
+    done = run(
+        [b"\xef\xbb\xbf" + json.dumps(BODY).encode(), b"[1,,]", {"messages": []}, BODY], "--format", "json"
+    )
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert report["total"]["requests"] == 2 and report["bad_lines"]["first"] == [2, 3]
+    done = run([BODY, b"[1,,]", {"messages": []}])
+    assert done.stderr.strip().startswith("2 bad lines (2, 3); line 2: not JSON (")
+    assert done.stderr.count("line 1") == 0 and "character 3" in done.stderr
 
 
 def test_errors_and_help(run, tmp_path):

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import numpy as np
 
 from tokenprune.arrays import FloatArray
+from tokenprune.bench.statistics import ENOUGH
 from tokenprune.non_negative import non_negative
 
 _MIN_CASES = 4
@@ -104,7 +105,7 @@ def break_even(
         )
         drawn.append(np.inf if again is None else again)
     ci = None
-    if at is not None and drawn:
+    if at is not None and drawn and len(seen) >= ENOUGH:
         # Resamples that never cross are above all others; the bound is null where it falls among them.
         low, high = np.percentile(drawn, [2.5, 97.5], method="closest_observation")
         ci = [float(low), float(high)]

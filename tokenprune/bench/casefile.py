@@ -56,8 +56,12 @@ class Line(BaseModel):
     @classmethod
     def _roles(cls, value: list[dict[str, Any]] | None) -> list[dict[str, Any]] | None:
         for n, message in enumerate(value or ()):
-            if not isinstance(message.get("role"), str):
+            role = message.get("role")
+            if not isinstance(role, str):
                 raise ValueError(f"message {n} has no role")
+            calls = role == "assistant" and any(message.get(key) for key in ("tool_calls", "function_call"))
+            if message.get("content") is None and not calls:
+                raise ValueError(f"message {n} ({role}) has no content")
         return value
 
     @model_validator(mode="after")
@@ -75,6 +79,8 @@ class Line(BaseModel):
         Raises:
             ConfigError: it is wrong; the message says where first.
         """
+        if not isinstance(value, dict):
+            raise ConfigError("not a JSON object")
         try:
             return cls.model_validate(value)
         except ValidationError as error:
@@ -124,14 +130,14 @@ def read(path: Path) -> Iterator[Source]:
     number = 0
     try:
         with (
-            gzip.open(path, "rt", encoding="utf-8")
+            gzip.open(path, "rt", encoding="utf-8-sig")
             if path.suffix == ".gz"
-            else path.open(encoding="utf-8") as lines
+            else path.open(encoding="utf-8-sig") as lines
         ):
             for number, text in enumerate(lines, 1):
                 if not text.strip():
                     continue
-                source = Line.parse(_json(text)).source(f"{path.name.partition('.')[0]}-{number}")
+                source = Line.parse(parse_json(text)).source(f"{path.name.partition('.')[0]}-{number}")
                 if source.id in seen:
                     raise ValueError(f"the id {source.id!r} stands in line {seen[source.id]} already")
                 seen[source.id] = number
@@ -146,8 +152,15 @@ def read(path: Path) -> Iterator[Source]:
         raise ConfigError(f"{path}, line {number}: {error}; {EXPECTED}") from None
 
 
-def _json(text: str) -> Any:
+def parse_json(text: str) -> Any:
+    """Read a line.
+
+    Raises:
+        ConfigError: it is no JSON; the message says at which character, and names no line.
+    """
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
         raise ConfigError(f"not JSON ({error.msg} at character {error.pos})") from None
+    except RecursionError:
+        raise ConfigError("not JSON that can be read (nested too deeply)") from None

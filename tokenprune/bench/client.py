@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import time
 from collections.abc import Mapping
@@ -77,6 +78,9 @@ async def models_of(session: aiohttp.ClientSession, server: Server) -> list[str]
         status, body = await get_json(session, server, "/models")
     except (aiohttp.ClientError, OSError, TimeoutError) as error:
         why = str(error) or type(error).__name__
+        if isinstance(error, aiohttp.ClientConnectorError):  # whose own text speaks of ssl even over http
+            number = error.os_error.errno or 0  # below 0: of a name that cannot be resolved
+            why = os.strerror(number) if number > 0 else error.os_error.strerror or why
         raise MeasureError(
             f"cannot reach {url}: {why}; is the server running, and is the URL right?"
         ) from error

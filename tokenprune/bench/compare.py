@@ -16,11 +16,10 @@ from tokenprune.bench.case import Case
 from tokenprune.bench.decisions import PRUNED, counts, regret, why_no_verdict
 from tokenprune.bench.rows import SIDES, Pair, Row, Side, pairs_of
 from tokenprune.bench.sides import summary
-from tokenprune.bench.statistics import bootstrap
+from tokenprune.bench.statistics import ENOUGH, bootstrap
 from tokenprune.quality import contains_answer, exact_match, token_f1
 
 _GAP = 1.2  # prompts whose lengths lie further apart are of different groups of lengths
-_ENOUGH = 5  # cases of a part for which an interval is given
 _WIDE = 1.5  # a group of lengths is parted when its longest is longer than this times its shortest
 
 
@@ -71,13 +70,13 @@ def compared(pairs: Sequence[Pair], seed: int) -> dict[str, Any]:
 
     ``*_ratio`` is the median of the direct requests over the median of the pruned ones: above 1, pruning is
     faster. ``*_difference_ms`` is the median of pruned minus direct within the pairs: below 0, pruning is
-    faster. Intervals are null for fewer than two cases.
+    faster. Intervals are null for fewer than `ENOUGH` cases.
     """
     found: dict[str, Any] = {}
     for name in ("ttft", "e2el"):
         data = _by_case(pairs, f"{name}_ms")
         ratio, difference = _ratio(data[None]), _difference(data[None])
-        enough = len(data) > 1
+        enough = len(data) >= ENOUGH
         found[f"{name}_ratio"] = float(ratio[0]) if pairs else None
         found[f"{name}_ratio_ci"] = bootstrap(data, _ratio, seed=seed) if enough else None
         found[f"{name}_difference_ms"] = float(difference[0]) if pairs else None
@@ -202,9 +201,7 @@ def _slice(pairs: Sequence[Pair], seed: int) -> dict[str, Any]:
         "direct_ttft_ms": float(np.median([p.direct.ttft_ms or 0.0 for p in pairs])),
         "pruned_ttft_ms": float(np.median([p.pruned.ttft_ms or 0.0 for p in pairs])),
         "prune_ms": float(np.median(prune)) if prune else None,
-        **{key: found[key] for key in ("ttft_ratio", "e2el_ratio", "tokens_kept")},
-        # The bootstrap of a handful of cases is too narrow to be shown beside those of many.
-        "ttft_ratio_ci": found["ttft_ratio_ci"] if len({p.direct.case for p in pairs}) >= _ENOUGH else None,
+        **{key: found[key] for key in ("ttft_ratio", "ttft_ratio_ci", "e2el_ratio", "tokens_kept")},
         "pruned": sum(p.pruned.decision == PRUNED for p in pairs),
         "evidence_recall": float(np.mean(evidence)) if evidence else None,
     }

@@ -39,8 +39,8 @@ def why_no_verdict(rows: Sequence[Row]) -> str | None:
         return None
     if set(found) == {NO_HEADER}:
         return (
-            f"NOTHING WAS PRUNED, as far as can be seen: no answer over --proxy has the header {HEADER}. Give "
-            "--proxy the URL of a tokenprune proxy."
+            f"NOTHING WAS PRUNED, as far as can be seen: no answer over --proxy has the header {HEADER}. "
+            "Give --proxy the URL of a tokenprune proxy."
         )
     said = ", ".join(f"{n} {decision}" for decision, n in found.items())
     return (

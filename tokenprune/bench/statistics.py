@@ -10,6 +10,8 @@ import numpy as np
 from tokenprune.arrays import FloatArray
 
 PERCENTILES = (50, 90, 99)
+ENOUGH = 5  # cases; of fewer, a bootstrap's interval is too narrow to be believed
+TAIL = 20  # requests; of fewer, a p99 is hardly more than the largest
 ROUNDS = 2000
 _CHUNK = 4_000_000  # numbers that one step of a bootstrap holds
 

@@ -11,10 +11,10 @@ import numpy as np
 
 from tokenprune.bench.case import Case
 from tokenprune.bench.source import question_turn
-from tokenprune.bench.statistics import interval
+from tokenprune.bench.statistics import ENOUGH, interval
 from tokenprune.budget import Budget
 from tokenprune.document import Document
-from tokenprune.errors import ConfigError
+from tokenprune.errors import BudgetError, ConfigError
 from tokenprune.models.progress import SILENT, Reporter
 from tokenprune.pipeline import Pipeline
 from tokenprune.quality import answer_nll, reading, share_kept
@@ -83,12 +83,12 @@ class Row:
         kept: mean share of the documents' tokens.
         tokens: mean tokens kept.
         evidence: mean share of the evidence kept; None where no case has any.
-        evidence_interval: bootstrap 95 %.
+        evidence_interval: bootstrap 95 %; None for fewer than `ENOUGH` cases.
         seconds: median of the prune time at the method's first budget: models remember what they read, so
             that the later ones would look faster than they are.
         nll: mean nats per token of the first gold answer, over the cases that have one in every row; None
             where it was not measured.
-        nll_interval: bootstrap 95 %.
+        nll_interval: as for the evidence.
         prefill_seconds: predicted for the tokens kept, None without a model and a device.
         pareto: no other row keeps fewer tokens and as much evidence (where unknown: as good an NLL).
     """
@@ -136,7 +136,7 @@ def parse_budget(text: str) -> tuple[str, Budget]:
         return text, Budget()  # whatever a pipeline is configured with
     try:
         return text, Budget(keep_ratio=float(text)) if "." in text else Budget(max_tokens=int(text))
-    except ValueError:
+    except (ValueError, BudgetError):
         raise ConfigError(
             f"{text!r} is no budget: give a share such as 0.25, a number of tokens such as 512, or {ADAPTIVE}"
         ) from None
@@ -246,10 +246,10 @@ def _row(
         kept=float(np.mean([f.after / max(1, f.before) for f in found])),
         tokens=float(np.mean([f.after for f in found])),
         evidence=float(np.mean(evidence)) if evidence else None,
-        evidence_interval=interval(evidence) if evidence else None,
+        evidence_interval=interval(evidence) if len(evidence) >= ENOUGH else None,
         seconds=seconds,
         nll=float(np.mean(nll)) if nll else None,
-        nll_interval=interval(nll) if nll else None,
+        nll_interval=interval(nll) if len(nll) >= ENOUGH else None,
         prefill_seconds=float(np.mean([predict(f.after) for f in found])) if predict else None,
     )
 

@@ -9,6 +9,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from tokenprune.bench.folder import made
 from tokenprune.bench.page import STYLE, plain, table
 from tokenprune.bench.tradeoff import FULL, NEAR, Row, Tradeoff
 from tokenprune.errors import ConfigError, MissingExtraError
@@ -18,12 +19,16 @@ _FAR = 3  # times the tokens of all others
 _TICKS = [digit * 10**power for power in range(1, 6) for digit in (1, 2, 5)]
 _LEGEND = 5  # methods in a line of the legend
 _TITLE = "What each method keeps"
-_READ = (
-    "Every point is a method under a budget, the mean over the cases. Evidence: share of the passages that "
-    "the answer needs which are left word for word (white space and case folded). NLL: nats per token of the "
-    "first gold answer after what is left; less is better. The broken line joins the choices that nothing "
-    "beats: fewer tokens would cost evidence (or likelihood, where no evidence is known)."
-)
+# Columns of `HEAD` -> what they are; said only of those that the table has.
+_READ = {
+    "evidence": "Evidence: share of the passages that the answer needs which are left word for word (white "
+    "space and case folded).",
+    "NLL": "NLL: nats per token of the first gold answer after what is left; less is better.",
+}
+_NOTES = {
+    "prune ms": "prune ms: median of the pruning alone, at the method's first budget.",
+    "prefill s": "prefill s: predicted for the tokens kept.",
+}
 
 
 def cells(row: Row) -> tuple[str, ...]:
@@ -84,7 +89,7 @@ def write(result: Tradeoff, about: Mapping[str, Any], folder: Path) -> tuple[Pat
     """
     html = page(result, about)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        made(folder)
         text = json.dumps(plain({**about, **result.to_dict()}), indent=1)
         (folder / "report.json").write_text(text + "\n", encoding="utf-8")
         (folder / "report.html").write_text(html, encoding="utf-8")
@@ -96,6 +101,13 @@ def write(result: Tradeoff, about: Mapping[str, Any], folder: Path) -> tuple[Pat
 def page(result: Tradeoff, about: Mapping[str, Any]) -> str:
     """Return the HTML report."""
     columns = used_columns(result.rows)
+    heads = {HEAD[n] for n in columns}
+    loss = "evidence" if "evidence" in heads else "likelihood of the answer"
+    read = ["Every point is a method under a budget, the mean over the cases."]
+    read += [text for head, text in _READ.items() if head in heads]
+    if heads & set(_READ):
+        read.append(f"The broken line joins the choices that nothing beats: fewer tokens would cost {loss}.")
+    notes = ["* nothing beats it.", *(text for head, text in _NOTES.items() if head in heads)]
     rows = [[cells(row)[n] for n in columns] for row in result.rows]
     chosen = [row.label == result.recommended for row in result.rows]
     advice = (
@@ -103,16 +115,16 @@ def page(result: Tradeoff, about: Mapping[str, Any]) -> str:
         if result.recommended
         else f"<p>{escape(result.rule)}</p>"
     )
+    said, noted = escape(" ".join(read)), escape(" ".join(notes))
     meta = "<br>".join(f"{escape(str(k))}: {escape(str(v))}" for k, v in about.items() if str(v))
     return "".join(
         [
             f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{_TITLE}</title>',
-            f'<style>{STYLE}</style><h1>{_TITLE}</h1><p class="meta">{meta}</p><p>{escape(_READ)}</p>',
+            f'<style>{STYLE}</style><h1>{_TITLE}</h1><p class="meta">{meta}</p><p>{said}</p>',
             _plots(result.rows),
             advice,
             table([HEAD[n] for n in columns], rows, chosen),
-            '<p class="note">* nothing beats it. prune ms: median of the pruning alone, at the '
-            "method's first budget. prefill s: predicted for the tokens kept.</p></html>\n",
+            f'<p class="note">{noted}</p></html>\n',
         ]
     )
 
@@ -154,8 +166,9 @@ def _figure(rows: Sequence[Row], shown: Sequence[tuple[str, str, tuple[float, fl
             if not points:
                 continue
             xs, ys = [p[0] for p in points], [p[1] for p in points]
-            bars = [[y - p[2][0] for y, p in zip(ys, points, strict=True)]]
-            bars.append([p[2][1] - y for y, p in zip(ys, points, strict=True)])
+            # Too few cases for an interval: no bar.
+            bars = [[y - p[2][0] if p[2] else 0.0 for y, p in zip(ys, points, strict=True)]]
+            bars.append([p[2][1] - y if p[2] else 0.0 for y, p in zip(ys, points, strict=True)])
             style: dict[str, Any] = {"color": colour, "marker": "*" if method == FULL else marker}
             axis.errorbar(xs, ys, yerr=bars, ls="-", lw=0.9, ms=5, elinewidth=0.4, label=method, **style)
         front = sorted((r.tokens, getattr(r, field)) for r in rows if r.pareto)

@@ -16,6 +16,7 @@ from tokenprune import __version__
 from tokenprune.bench import runs, ttft_report, workloads
 from tokenprune.bench.case import Case
 from tokenprune.bench.client import Server
+from tokenprune.bench.folder import made
 from tokenprune.bench.machine import machine
 from tokenprune.bench.receipts import texts_of
 from tokenprune.bench.rows import Row
@@ -41,14 +42,21 @@ def run(settings: Settings, command: str, console: Console, progress: Console) -
 
     Raises:
         MeasureError: a server cannot be reached, or nothing could be measured.
-        ConfigError: there is no such workload, or it has no cases.
+        ConfigError: there is no such workload, or it has no cases, or the folder cannot be written.
+        KeyboardInterrupt: before anything was measured.
     """
-    cases = workloads.load(settings.workload, settings.limit, settings.seed)
-    settings.out.mkdir(parents=True, exist_ok=True)
+    cases = workloads.load(
+        settings.workload, settings.limit, settings.seed, shared_first=settings.cache == "warm"
+    )
+    made(settings.out)
     started = _run(settings, cases, Measured(), command)
     runs.write(replace(started, durations_s={}), settings.out)
     with (settings.out / runs.ROWS).open("w", encoding="utf-8") as log, _bar(progress) as advance:
-        measured = asyncio.run(Session(settings, cases, log, advance).run())
+        try:
+            measured = asyncio.run(Session(settings, cases, log, advance).run())
+        except KeyboardInterrupt:
+            progress.print("tokenprune: interrupted before anything was measured", soft_wrap=True)
+            raise
         if settings.nll is not None:
             _expect(measured, cases, settings.nll, advance)
     runs.write(_run(settings, cases, measured, command, started.about["date"]), settings.out)
@@ -75,7 +83,7 @@ def show(folders: Path | Sequence[Path], out: Path, console: Console) -> dict[st
     """
     run = runs.merged([runs.read(folder) for folder in ([folders] if isinstance(folders, Path) else folders)])
     report = run.report()
-    out.mkdir(parents=True, exist_ok=True)
+    made(out)
     ttft_report.write_json(report, out)
     ttft_report.write_html(report, run.rows, out)
     ttft_report.show(report, console)

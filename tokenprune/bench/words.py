@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tokenprune.bench.breakdown import PARTS
+from tokenprune.bench.statistics import ENOUGH, TAIL
 
 Report = Mapping[str, Any]
 
@@ -80,7 +81,7 @@ def _source(one: Mapping[str, Any]) -> str:
 
 
 def figure_rows(report: Report) -> list[tuple[str, str, str, str]]:
-    """Return the figures of both routes as texts; those that nobody knows are left out."""
+    """Return the figures of both routes as texts; what nobody knows is left out, a p99 of few is a dash."""
     direct, pruned = report["direct"], report["pruned"]
     rows = []
     for label, key, form in _FIGURES:
@@ -88,7 +89,10 @@ def figure_rows(report: Report) -> list[tuple[str, str, str, str]]:
         if a is None and b is None:
             continue
         ratio = f"{a / b:.2f}" if a and b and key not in ("completed", "failed") else ""
-        rows.append((label, _text(a, form), _text(b, form), ratio))
+        if key.startswith("p99") and min(direct["completed"], pruned["completed"]) < TAIL:
+            rows.append((label, "-", "-", ""))
+        else:
+            rows.append((label, _text(a, form), _text(b, form), ratio))
     return rows
 
 
@@ -119,7 +123,7 @@ def slice_rows(slices: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
             _text(part["pruned_ttft_ms"], ".1f"),
             _text(part["prune_ms"], ".1f"),
             _text(part["ttft_ratio"], ".2f"),
-            "" if part["ttft_ratio_ci"] is None else "{:.2f} to {:.2f}".format(*part["ttft_ratio_ci"]),
+            "-" if part["ttft_ratio_ci"] is None else "{:.2f} to {:.2f}".format(*part["ttft_ratio_ci"]),
             _text(part["evidence_recall"], ".0%"),
         )
         for part in slices
@@ -158,8 +162,10 @@ def verdict(report: Report) -> str:
     medians = f"medians over {report['pairs']} pairs of {report['cases']} cases"
     if ci is None:
         said = f"The median TTFT is {_times(ratio)} with pruning"
-        return f"{said} ({medians}); one case alone does not say how sure that is."
-    sure = "95% interval of direct / pruned: {:.2f} to {:.2f}".format(*ci)
+        return f"{said} ({medians}); fewer than {ENOUGH} cases do not say how sure that is."
+    # In the direction of the sentence.
+    low, high = ci if ratio >= 1 else (1 / ci[1], 1 / ci[0])
+    sure = f"95% interval of the factor: {low:.2f} to {high:.2f}"
     if ci[0] > 1:
         return f"Pruning is FASTER: TTFT is {_times(ratio)} with pruning ({sure}; {medians})."
     if ci[1] < 1:
@@ -242,6 +248,11 @@ def warnings(report: Report) -> list[str]:
             said.append(
                 f"{cached} of {tokens} tokens ({side}) came from the prefix cache although --cache cold"
             )
+    if report["settings"]["cache"] == "warm" and len(report["by_position"]) == 1:
+        said.append(
+            "no case finds anything sent before although --cache warm: no group has a second case; raise "
+            "--limit, or take a workload whose cases begin alike (shared-document, chat-long)"
+        )
     rounds = [part["prune_ms"] for part in report["by_round"]]
     if len(rounds) > 1 and all(rounds) and min(rounds[1:]) < 0.7 * rounds[0]:
         said.append(

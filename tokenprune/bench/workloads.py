@@ -28,18 +28,36 @@ from pathlib import Path
 from tokenprune.bench import casefile
 from tokenprune.bench.case import Case
 from tokenprune.bench.excerpts import generator
+from tokenprune.bench.plan import by_group
 from tokenprune.bench.recipes import RECIPES, Recipe
 from tokenprune.bench.source import Source
 from tokenprune.errors import ConfigError, UnknownNameError
 
 NAMES: tuple[str, ...] = tuple(RECIPES)
 SIZES = (200, 30_000)  # tokens that may be asked for
+_LIMIT = "the limit of a workload must be 1 or more, not {}"
 _FILE = re.compile(r"[/\\]|\.jsonl(?:\.gz)?$")
 
 
-def load(name_or_path: str, limit: int | None = None, seed: int = 0) -> list[Case]:
-    """Return the cases of a workload; see `sources`."""
-    return [source.case() for source in sources(name_or_path, limit, seed)]
+def load(
+    name_or_path: str, limit: int | None = None, seed: int = 0, *, shared_first: bool = False
+) -> list[Case]:
+    """Return the cases of a workload; see `sources`.
+
+    Args:
+        name_or_path: of the workload.
+        limit: at most so many cases.
+        seed: orders items.
+        shared_first: take whole groups, those of several cases first: with a limit, a warm prefix cache would
+            else have nothing to hold where the first groups have one case each.
+    """
+    if not shared_first:
+        return [source.case() for source in sources(name_or_path, limit, seed)]
+    if limit is not None and limit < 1:
+        raise ConfigError(_LIMIT.format(limit))
+    lanes = by_group([source.case() for source in sources(name_or_path, None, seed)])
+    lanes.sort(key=lambda lane: len(lane) == 1)
+    return [case for lane in lanes for case in lane][:limit]
 
 
 def sources(name_or_path: str, limit: int | None = None, seed: int = 0) -> list[Source]:
@@ -56,7 +74,7 @@ def sources(name_or_path: str, limit: int | None = None, seed: int = 0) -> list[
         ConfigError: a size or the limit is out of range, or a line of the file is wrong.
     """
     if limit is not None and limit < 1:
-        raise ConfigError(f"the limit of a workload must be 1 or more, not {limit}")
+        raise ConfigError(_LIMIT.format(limit))
     if name_or_path not in RECIPES and (_FILE.search(name_or_path) or Path(name_or_path).is_file()):
         made = list(islice(casefile.read(Path(name_or_path)), limit))
     else:

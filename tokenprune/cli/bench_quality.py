@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tokenprune.bench.tradeoff import Item, Tradeoff
+    from tokenprune.budget import Budget
     from tokenprune.pipeline import Pipeline
 
 _METHODS = "default,none,tail,middle-out,random,bm25-passages,bm25-sentences"
@@ -56,18 +57,18 @@ def quality(
       tokenprune bench quality --workload rag-nq20 --methods provence,random --budgets 0.1,0.25,512 --out out
       tokenprune bench quality --workload mine.jsonl --budgets 512,1024,adaptive --nll smollm2-135m --out out
     """
-    from tokenprune.bench.tradeoff import measure, parse_budget
+    from tokenprune.bench.folder import made
+    from tokenprune.bench.tradeoff import measure
     from tokenprune.config import load_config
     from tokenprune.models.progress import reporting
 
     settings = load_config(config)
     names = [name for given in methods.split(",") if (name := given.strip()) and name != "full"]
     pipelines: dict[str, Pipeline] = {name: settings.build(name) for name in names}
-    asked = [parse_budget(text) for text in budgets.split(",") if text.strip()]
-    if not asked:
-        raise typer.BadParameter("--budgets names no budget")
+    asked = _budgets(budgets)
     predict = None if model_config is None else _prediction(model_config, hardware)
     items = _items(workload, limit, seed)
+    made(out)  # before any work
     lm = None
     if nll is not None:
         from tokenprune.models.causal_lm import load_causal_lm
@@ -83,6 +84,19 @@ def quality(
         "prefill": "" if model_config is None else f"{model_config} on {hardware}",
     }
     _finish(result, about, out)
+
+
+def _budgets(given: str) -> list[tuple[str, Budget]]:
+    from tokenprune.bench.tradeoff import parse_budget
+    from tokenprune.errors import ConfigError
+
+    try:
+        asked = [parse_budget(text) for text in given.split(",") if text.strip()]
+    except ConfigError as error:
+        raise typer.BadParameter(f"--budgets {given}: {error}") from None
+    if not asked:
+        raise typer.BadParameter("--budgets names no budget")
+    return asked
 
 
 def _prediction(model_config: str, device: str) -> Callable[[int], float]:

@@ -5,18 +5,13 @@ from __future__ import annotations
 import re
 import shlex
 import sys
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-
-class CacheState(StrEnum):
-    """Whether requests find one another in the server's prefix cache; see `tokenprune.bench.plan`."""
-
-    cold = "cold"
-    warm = "warm"
+if TYPE_CHECKING:
+    from tokenprune.bench.plan import Cache
 
 
 def ttft(
@@ -64,12 +59,13 @@ def ttft(
         float | None, typer.Option(help="Requests per second, Poisson arrivals (open loop); routes by turns.")
     ] = None,
     cache: Annotated[
-        CacheState,
+        str,
         typer.Option(
+            metavar="cold|warm",
             help="cold: no request finds anything in the prefix cache; warm: a request finds what its own "
-            "route sent before it in the same round."
+            "route sent before it in the same round.",
         ),
-    ] = CacheState.cold,
+    ] = "cold",
     warmup: Annotated[int, typer.Option(min=0, help="Requests per route that are not counted.")] = 2,
     max_tokens: Annotated[
         int | None, typer.Option(min=1, help="Tokens of each answer; default: as the case says.")
@@ -111,6 +107,8 @@ def ttft(
         raise typer.BadParameter("give --concurrency (closed loop) or --rate (open loop), not both")
     if rate is not None and not 0 < rate < float("inf"):
         raise typer.BadParameter("--rate must be above 0")
+    if cache not in ("cold", "warm"):
+        raise typer.BadParameter(f"--cache must be cold or warm, not {cache!r}")
     if not timeout > 0:
         raise typer.BadParameter("--timeout must be above 0")
     from tokenprune.bench.settings import Settings
@@ -122,7 +120,7 @@ def ttft(
     except MeasureError as error:
         raise typer.BadParameter(str(error)) from error
     settings = Settings(
-        direct, proxy, workload, out, model, limit, rounds, concurrency, rate, cache.value, warmup,
+        direct, proxy, workload, out, model, limit, rounds, concurrency, rate, cast("Cache", cache), warmup,
         max_tokens, objectives, seed, timeout, nll, api_key,
     )  # fmt: skip
     from rich.console import Console

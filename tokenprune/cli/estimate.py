@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 from collections.abc import Iterator
 from enum import StrEnum
@@ -151,9 +152,9 @@ def _run(
     bad: list[int] = []
     count, first = 0, ""
     with reporting("estimate") as reporter:
-        for number, line in _lines(log, reporter):
+        for number, raw in _lines(log, reporter):
             try:
-                asked = parse(line)
+                asked = parse(_text(raw))
                 found = rewrite(asked)
             except ConfigError as error:
                 count += 1
@@ -170,19 +171,34 @@ def _run(
     return {**ledger.to_dict(), "bad_lines": {"count": count, "first": bad, "error": first or None}}
 
 
-def _lines(log: Path, reporter: Reporter) -> Iterator[tuple[int, str]]:
-    """Lines that are not empty, with their numbers; bytes that are no UTF-8 make a bad line, not the end."""
+def _text(raw: bytes) -> str:
+    """A line as text; bytes that are no UTF-8 make a bad line, not the end."""
+    from tokenprune.errors import ConfigError
+
+    try:
+        return raw.decode()
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"not UTF-8 (byte {error.start})") from None
+
+
+def _lines(log: Path, reporter: Reporter) -> Iterator[tuple[int, bytes]]:
+    """Lines that are not empty, with their numbers, without a byte order mark."""
     from tokenprune.errors import ConfigError
 
     try:
         with log.open("rb") as file:
             reporter.stage("pruning", log.stat().st_size)
             for number, raw in enumerate(file, 1):
-                if raw.strip():
-                    yield number, raw.decode("utf-8", "replace")
+                line = raw.removeprefix(codecs.BOM_UTF8) if number == 1 else raw
+                if line.strip():
+                    yield number, line
                 reporter.advance(len(raw))
     except OSError as error:
         raise ConfigError(f"cannot read the log {log}: {error.strerror}") from None
+
+
+def _both(name: str) -> list[str]:
+    return [f"{name} before", f"{name} after"]
 
 
 def _print(report: dict[str, Any]) -> None:
@@ -190,10 +206,10 @@ def _print(report: dict[str, Any]) -> None:
     from rich.table import Table
 
     total = report["total"]
-    columns = ["", "requests", "pruned", "prompt tokens", "after", "saved", "cached", "after"]
+    columns = ["", "requests", "pruned", *_both("tokens"), "saved", *_both("cached")]
     seconds, usd = total["saved_prefill_seconds"] is not None, total["saved_usd"] is not None
-    columns += ["prefill s", "after", "prune s"] if seconds else ["prune s"]
-    columns += ["USD", "after"] if usd else []
+    columns += [*_both("prefill s"), "prune s"] if seconds else ["prune s"]
+    columns += _both("USD") if usd else []
     shown = Table(box=None, pad_edge=False)
     for n, name in enumerate(columns):
         shown.add_column(name, justify="left" if n == 0 else "right", no_wrap=True)
@@ -231,7 +247,6 @@ def _print(report: dict[str, Any]) -> None:
     bad = report["bad_lines"]
     if bad["count"]:
         more = " ..." if bad["count"] > len(bad["first"]) else ""
-        typer.echo(
-            f"{bad['count']} bad lines: {', '.join(map(str, bad['first']))}{more}; the first: {bad['error']}",
-            err=True,
-        )
+        named = ", ".join(map(str, bad["first"]))
+        count = "1 bad line" if bad["count"] == 1 else f"{bad['count']} bad lines ({named}{more})"
+        typer.echo(f"{count}; {bad['error']}", err=True)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tokenprune.bench.casefile import Line
+from tokenprune.bench.casefile import Line, parse_json
 from tokenprune.config import Config
 from tokenprune.document import Document
 from tokenprune.errors import ConfigError, MissingExtraError
@@ -68,9 +67,9 @@ def parse(line: str) -> Asked:
         ConfigError: it is no request; the message says what is expected.
     """
     try:
-        value = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(f"not JSON ({error}); {_EXPECTED}") from None
+        value = parse_json(line)
+    except ConfigError as error:
+        raise ConfigError(f"{error}; {_EXPECTED}") from None
     route = None
     for _ in range(3):
         if not isinstance(value, dict):
@@ -82,6 +81,8 @@ def parse(line: str) -> Asked:
         value = inner
     if not isinstance(value, dict):
         raise ConfigError(_EXPECTED)
+    if value.get("messages") == []:
+        raise ConfigError(f"messages is empty; {_EXPECTED}")
     if isinstance(value.get("messages"), list):
         return Asked(CHAT, value)
     if isinstance(value.get("prompt"), str | list) and (
