@@ -144,13 +144,12 @@ def test_text(run):
 
 
 def test_bad_lines_and_a_byte_order_mark(run):
-    done = run(
-        [b"\xef\xbb\xbf" + json.dumps(BODY).encode(), b"[1,,]", {"messages": []}, BODY], "--format", "json"
-    )
+    lines = [b"\xef\xbb\xbf" + json.dumps(BODY).encode(), b"[1,,]", {"messages": []}, BODY]
+    done = run(lines, "-m", "bm25-sentences", "--format", "json")
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     assert report["total"]["requests"] == 2 and report["bad_lines"]["first"] == [2, 3]
-    done = run([BODY, b"[1,,]", {"messages": []}])
+    done = run([BODY, b"[1,,]", {"messages": []}], "-m", "bm25-sentences")
     assert done.stderr.strip().startswith("2 bad lines (2, 3); line 2: not JSON (")
     assert done.stderr.count("line 1") == 0 and "character 3" in done.stderr
 

@@ -12,7 +12,7 @@ from tokenprune.bench.rows import Pair, Row
 
 PRUNED = "pruned"
 HEADER = "x-tokenprune-decision"
-NO_HEADER = f"no {HEADER} header"
+NO_HEADER = f"without {HEADER}"
 
 
 def counts(rows: Sequence[Row]) -> dict[str, int]:

@@ -16,6 +16,7 @@ import numpy as np
 from tokenprune.bench import plan
 from tokenprune.bench.case import Case
 from tokenprune.bench.client import Server, get_json, measure, models_of, open_session
+from tokenprune.bench.decisions import PRUNED
 from tokenprune.bench.execute import run_blocks
 from tokenprune.bench.plan import Block, Salts, Send
 from tokenprune.bench.receipts import evidence_in, evidence_left, pruned_messages, texts_of
@@ -217,7 +218,7 @@ class Session:
     async def _fetch(self, number: int, case: Case) -> None:
         row = self.found.rows[number]
         if row.receipt is None:  # what is not pruned goes on as it was sent
-            if row.decision in (None, "pruned") and row.side == "pruned":
+            if row.decision == PRUNED or (row.decision is None and row.side == "pruned"):
                 return
             row.evidence_recall = evidence_in(texts_of(case.messages), case.evidence)
             self.found.prompts[number] = case.messages

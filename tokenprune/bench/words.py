@@ -217,11 +217,10 @@ def _decided(report: Report) -> list[str]:
         return said
     if report["no_verdict"] is not None:
         # What is said of pruned requests, or of a saving, would be a verdict.
-        if not regret["pruned"]:
-            said.append(
-                f"Over the proxy they took {regret['overhead_skipped_ms']:+.1f} ms against direct (median)."
-            )
-        return said
+        if regret["pruned"]:
+            return said
+        added = f"{regret['overhead_skipped_ms']:+.1f} ms"
+        return [f"The way over the proxy made the first token come {added} later (median)."]
     if regret["pruned"]:
         said.append(
             f"Of {regret['pruned']} pruned requests {regret['pruned_slower']} were slower than unpruned "

@@ -63,7 +63,7 @@ def ttft(
         typer.Option(
             metavar="cold|warm",
             help="cold: no request finds anything in the prefix cache; warm: a request finds what its own "
-            "route sent before it in the same round.",
+            "route sent before it in the same round (--limit then takes whole groups).",
         ),
     ] = "cold",
     warmup: Annotated[int, typer.Option(min=0, help="Requests per route that are not counted.")] = 2,
