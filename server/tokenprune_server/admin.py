@@ -17,9 +17,9 @@ from tokenprune.errors import MissingExtraError, ModelError, TokenPruneError
 from tokenprune.receipt import PruneResult
 from tokenprune.validation import STRINGS_ARE_TEXTS, fault
 from tokenprune_server.errors import RequestError, error_dict
-from tokenprune_server.model_lengths import asgi_get
 from tokenprune_server.runtime import Runtime
 from tokenprune_server.types import ASGIApp
+from tokenprune_server.upstream_info import asgi_get
 
 log = logging.getLogger("tokenprune.server")
 

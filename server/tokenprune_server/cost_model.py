@@ -64,6 +64,7 @@ class _Model:
         self.scale = 1.0
         self.reports = False  # it has named cached tokens before
         self.hits = False  # it has found a prompt's beginning in its cache before
+        self.judged = False  # trust is more than a guess
 
     def observe(self, answer: Answer) -> None:
         usage = answer.usage
@@ -89,7 +90,7 @@ class _Model:
             right = 1.0 if predicted < _MIN_HIT else min(1.0, reported / predicted)
             first_hit = not self.hits and reported >= _MIN_HIT  # one shows that there is a cache
             self.trust += (1.0 if first_hit else _TRUST_STEP) * (right - self.trust)
-            self.hits = self.hits or first_hit
+            self.hits, self.judged = self.hits or first_hit, True
         # Where the upstream is silent and a hit is likely, nobody knows how many tokens took this time.
         unknown = not known and predicted > prompt / 2
         if answer.others > _MAX_OTHERS or unknown or (answer.whole and usage is None):
@@ -144,6 +145,7 @@ class CostModel:
         self._prefill_prior = Curve(per_token_s=1.0 / prefill_tokens_per_s, per_output_s=_OUTPUT_S)
         self._prune_prior = Curve(_PRUNE_BASE_S, 1.0 / prune_tokens_per_s)
         self._lock = threading.Lock()
+        self._caches: bool | None = None  # what the upstream says of itself
         self._models: ByteLru[str, _Model] = ByteLru(_MAX_NAMES, _MAX_NAMES)
         self._methods: ByteLru[str, _Method] = ByteLru(_MAX_NAMES, _MAX_NAMES)
         self._unseen_model = _Model(self._prefill_prior, clock)
@@ -159,11 +161,19 @@ class CostModel:
 
     def trust(self, model: str) -> float:
         """Which share of the cached tokens that are predicted really is cached, 0..1."""
-        return self._model(model).trust
+        known = self._model(model)
+        if known.judged or self._caches is None:
+            return known.trust
+        return 1.0 if self._caches else 0.0
 
     def hits(self, model: str) -> bool:
-        """Whether the upstream has been seen to find the beginning of a prompt in its cache."""
-        return self._model(model).hits
+        """Whether the upstream finds the beginning of a prompt in its cache: it was seen to, or says so."""
+        known = self._model(model)
+        return known.hits or (self._caches is True and not known.judged)
+
+    def upstream_caches(self, caches: bool) -> None:
+        """Learn what the upstream says of itself; it holds until answers of a model tell better."""
+        self._caches = caches
 
     def pruning_s(self, method: str, tokens: float) -> float:
         """Seconds that pruning documents of so many tokens takes.

@@ -22,7 +22,6 @@ from tokenprune_server.decide import PRUNED, Facts, decide, failed, skipped
 from tokenprune_server.errors import RequestError, send_error
 from tokenprune_server.exchange import Exchange
 from tokenprune_server.json_body import TOO_DEEP, UnfitJsonError, parse, serialise
-from tokenprune_server.model_lengths import ModelLengths
 from tokenprune_server.options import (
     NO_OPTIONS,
     PREFIX,
@@ -37,6 +36,7 @@ from tokenprune_server.request import Outcome, Request, plain_body
 from tokenprune_server.runtime import Runtime
 from tokenprune_server.settings import ServerSettings
 from tokenprune_server.types import ASGIApp, Headers, Message, Receive, Scope, Send
+from tokenprune_server.upstream_info import UpstreamInfo
 
 log = logging.getLogger("tokenprune.server")
 
@@ -108,7 +108,12 @@ class PruneMiddleware:
         self.runtime = runtime
         self._settings = runtime.settings
         self._min_body = 3 * self._settings.min_document_tokens
-        self._lengths = ModelLengths(app, self._settings.max_model_len, self._settings.model_len_ttl_s)
+        self._upstream = UpstreamInfo(
+            app,
+            self._settings.max_model_len,
+            self._settings.model_len_ttl_s,
+            runtime.gate.costs.upstream_caches if runtime.gate.on else None,
+        )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one ASGI scope."""
@@ -201,7 +206,7 @@ class PruneMiddleware:
         decision = decide(facts)
         if decision == PRUNED:
             authorization = [(name, value) for name, value in headers if name == b"authorization"]
-            model_len = await self._lengths.get(read.body.get("model"), authorization)
+            model_len = await self._upstream.max_model_len(read.body.get("model"), authorization)
             request = replace(request, model_len=model_len)
             # Asked last, with no await between it and the submission, so that the limit holds.
             decision = decide(replace(facts, waiting=pool.waiting, max_waiting=pool.max_waiting))

@@ -152,18 +152,23 @@ class Rewriter:
 
     def _shared(self, history: History, jobs: Sequence[Job], tokens: dict[Span, int]) -> tuple[Shared, ...]:
         """Documents that came before with another question, pruned as far as that needs no question."""
-        out = []
-        for span in (span for job in jobs for span in self._gate.shared(history, job)):
-            item = Shared(span, span.text, tokens[span])
-            if span.kind == "html":
-                pipeline = self._config.build(self._settings.shared_pipeline)
-                result = pipeline.prune("", [_document(span, 0)])
-                item = Shared(span, result.documents[0].text, result.tokens_after, result)
-            out.append(item)
-        return tuple(out)
+        spans = [span for job in jobs for span in self._gate.shared(history, job)]
+        return tuple(self._for_any_question(span, tokens[span]) for span in spans)
+
+    def _for_any_question(self, span: Span, tokens: int) -> Shared:
+        """A document as it is sent whatever is asked about it, so that the upstream's cache holds."""
+        if span.kind != "html":
+            return Shared(span, span.text, tokens)
+        pipeline = self._config.build(self._settings.shared_pipeline)
+        result = pipeline.prune("", [_document(span, 0)])
+        return Shared(span, result.documents[0].text, result.tokens_after, result)
 
     def _unpruned(self, plan: Plan, reason: str) -> Outcome:
         """Nothing is pruned for the question; what was pruned before, or is without a question, stays so."""
+        if reason == "reuse-expected":
+            left = [span for job in plan.prunable() for span in job.spans]
+            shared = (*plan.shared, *(self._for_any_question(span, plan.tokens[span]) for span in left))
+            plan = dataclasses.replace(plan, shared=shared, weighing=None)
         request, history, base = plan.request, plan.history, plan.base
         changed = base != request.body
         body = request.protocol.insert_contexts(base, plan.contexts) if plan.contexts and changed else base

@@ -38,12 +38,13 @@ class CachingUpstream:
 
     Tokens are words and marks; whole blocks of 16 are cached by the hash of everything up to their end, as
     vLLM does it. ``uncached`` keeps the tokens it had to prefill for each request, ``bodies`` the requests.
+    With ``says`` it presents itself as a vLLM whose metrics tell whether it caches prefixes.
     """
 
-    def __init__(self, curve=None, *, caches=True, reports=True):
+    def __init__(self, curve=None, *, caches=True, reports=True, says=None):
         self.curve = curve or Curve(0.03, 1.9e-3)  # as vLLM measures on two cores
         self.clock = Clock()
-        self.caches, self.reports = caches, reports
+        self.caches, self.reports, self.says = caches, reports, says
         self.blocks, self.uncached, self.bodies = set(), [], []
 
     def prefill(self, body) -> tuple[int, int]:
@@ -70,7 +71,13 @@ class CachingUpstream:
             await send({"type": "lifespan.shutdown.complete"})
             return
         if scope["path"] == "/v1/models":
-            await self.answer(send, {"data": [{"id": "m", "max_model_len": 16384}]})
+            owner = "stub" if self.says is None else "vllm"
+            await self.answer(send, {"data": [{"id": "m", "max_model_len": 16384, "owned_by": owner}]})
+            return
+        if scope["path"] == "/metrics":
+            assert self.says is not None, "only a vLLM is asked"
+            labels = f'block_size="16",enable_prefix_caching="{self.says}",engine="0"'
+            await self.answer(send, f"# TYPE x gauge\nx 1.0\nvllm:cache_config_info{{{labels}}} 1.0\n")
             return
         raw, more = b"", True
         while more:
@@ -91,7 +98,8 @@ class CachingUpstream:
     async def answer(self, send, content):
         headers = [(b"content-type", b"application/json")]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
-        await send({"type": "http.response.body", "body": json.dumps(content).encode()})
+        body = content if isinstance(content, str) else json.dumps(content)
+        await send({"type": "http.response.body", "body": body.encode()})
 
     async def stream(self, send, body, usage):
         headers = [(b"content-type", b"text/event-stream")]

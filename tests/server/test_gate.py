@@ -7,6 +7,7 @@ import pytest
 from gate_world import (
     FOUR_QUESTIONS,
     NEW_EACH_TIME,
+    CachingUpstream,
     about,
     asks,
     chat,
@@ -95,7 +96,7 @@ class TestThreeSituations:
         assert self.run(start, [*ANOTHER_APPLICATION, body]).decisions[-1] == "pruned"
 
     def test_the_arithmetic_of_the_cache_study(self):
-        """Measured: whole 2559 ms, from the cache 190 ms, pruned 1150 ms.
+        """Of an upstream that does not say whether it keeps prefixes. Measured: whole 2559 ms, from the cache 190 ms, pruned 1150 ms.
 
         Whole by the second question is one hit less than unpruned: the mean is worse by the pruned request,
         and of a single document's four questions only the lower median is a hit.
@@ -106,6 +107,48 @@ class TestThreeSituations:
         assert statistics.median(gated) == 670
         # Known from the third document on at the latest, the median of all is a hit as well.
         assert statistics.median(2 * gated + direct) == 190
+
+
+class TestAnUpstreamThatSaysWhetherItKeepsPrefixes:
+    """A vLLM does, in its metrics: what a fresh proxy does with the first document needs no experience."""
+
+    def test_one_document_with_four_questions(self, start):
+        proxy = start(CachingUpstream(says=True))
+        for body in FOUR_QUESTIONS[:4]:
+            proxy.send(body)
+        assert proxy.upstream.uncached == unpruned(FOUR_QUESTIONS[:4])
+        assert proxy.decisions == ["skipped:reuse-expected"] + ["skipped:cached"] * 3
+
+    def test_a_new_document_each_time(self, start):
+        proxy = start(CachingUpstream(says=True))
+        for body in NEW_EACH_TIME[:4]:
+            proxy.send(body)
+        assert proxy.decisions == ["skipped:reuse-expected"] + ["pruned"] * 3
+        direct = unpruned(NEW_EACH_TIME[:4])
+        assert 3 * statistics.median(proxy.upstream.uncached) < statistics.median(direct)
+
+    def test_without_a_cache_nothing_is_kept_for_it(self, start):
+        proxy = start(CachingUpstream(says=False, caches=False))
+        for body in FOUR_QUESTIONS[:4]:
+            proxy.send(body)
+        assert proxy.decisions == ["pruned"] * 4
+
+    def test_what_is_seen_counts_more(self, start):
+        proxy = start(CachingUpstream(says=True, caches=False, reports=False))
+        for body in FOUR_QUESTIONS:
+            proxy.send(body)
+        assert proxy.decisions[0] == "skipped:reuse-expected"
+        assert proxy.decisions[-4:] == ["pruned"] * 4
+
+    def test_a_length_that_is_set_does_not_keep_it_from_asking(self, start):
+        proxy = start(CachingUpstream(says=True), max_model_len=16384)
+        proxy.send(FOUR_QUESTIONS[0])
+        assert proxy.decisions == ["skipped:reuse-expected"]
+
+    def test_nobody_asks_without_a_gate(self, start):
+        proxy = start(CachingUpstream(says=True), gate="off")
+        proxy.send(FOUR_QUESTIONS[0])
+        assert proxy.decisions == ["pruned"]
 
 
 def begins_with(later, earlier):

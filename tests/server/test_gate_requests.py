@@ -90,6 +90,19 @@ class TestSharedDocuments:
         assert proxy.upstream.uncached[2] < 2 * BLOCK
         assert "x-tokenprune-receipt" in responses[1].headers
 
+    def test_a_page_that_is_expected_again_goes_without_its_boilerplate_from_the_beginning(self, start):
+        prose = "".join(f"<p>{document(1, 110).splitlines()[k]}</p>" for k in range(0, 110))
+        links = "".join(f'<li><a href="/{n}">Section number {n}</a></li>' for n in range(40))
+        page = f"<html><body><nav><ul>{links}</ul></nav><main><h1>Marks</h1>{prose}</main></body></html>"
+        proxy = start(config=Config(server={"reuse_prior": 1.0}))
+        answers = [proxy.send(chat(user(f"{page}\n\n{asks(1, k)}"))) for k in (2, 3)]
+        first, second = (body["messages"][0]["content"] for body in proxy.upstream.bodies)
+        assert proxy.decisions == ["pruned"] * 2
+        assert "Section number 7" not in first
+        assert all(f"mark1x{k} " in first for k in range(110))
+        assert first.removesuffix(asks(1, 2)) == second.removesuffix(asks(1, 3))
+        assert "x-tokenprune-receipt" in answers[0].headers
+
     @pytest.mark.parametrize(("name", "word"), [("bm25-sentences", "question"), ("magic", "magic")])
     def test_only_methods_without_a_question(self, stub, name, word):
         with pytest.raises(ConfigError, match=word):

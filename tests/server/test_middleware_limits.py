@@ -13,9 +13,9 @@ import pytest
 from tokenprune.tokens import get_counter
 from tokenprune_server.app import create_app
 from tokenprune_server.middleware import PruneMiddleware
-from tokenprune_server.model_lengths import ModelLengths
 from tokenprune_server.proxy import UpstreamApp
 from tokenprune_server.room import Room
+from tokenprune_server.upstream_info import UpstreamInfo
 
 NOISE = "The old market sells bells, ribbons and hats on every rainy day of the week, as it always has done."
 FACT = "The lighthouse was built in 1871 by the harbour board."
@@ -223,9 +223,11 @@ class TestRescue:
             body = b'{"data":[{"id":"a","max_model_len":10},{"id":"b","max_model_len":20}]}'
             await send({"type": "http.response.body", "body": body})
 
-        lengths = ModelLengths(app, None, 60)
+        upstream = UpstreamInfo(app, None, 60)
         key = [(b"authorization", b"Bearer x")]
-        assert await asyncio.gather(*(lengths.get(name, key) for name in ("a", "b", "c", None))) == [
+        assert await asyncio.gather(
+            *(upstream.max_model_len(name, key) for name in ("a", "b", "c", None))
+        ) == [
             10,
             20,
             None,

@@ -1,9 +1,11 @@
-"""What the upstream says of its models: their context length, learned from ``/v1/models``."""
+"""What the upstream says of itself: the context of its models, and whether it keeps prefixes."""
 
 import asyncio
 import json
 import logging
+import re
 import time
+from collections.abc import Callable
 from typing import Any
 
 from tokenprune_server.types import ASGIApp, Headers, Message, Scope
@@ -12,6 +14,7 @@ log = logging.getLogger("tokenprune.server")
 
 _ASK_TIMEOUT_S = 5.0
 _RETRY_S = 10.0  # a failed question is not asked again before
+_CACHING = re.compile(rb'^vllm:cache_config_info\{[^\n]*enable_prefix_caching="(True|False)"', re.MULTILINE)
 
 
 async def asgi_get(app: ASGIApp, path: str, headers: Headers, timeout_s: float) -> tuple[int, bytes]:
@@ -58,23 +61,41 @@ async def asgi_get(app: ASGIApp, path: str, headers: Headers, timeout_s: float) 
     return status, b"".join(parts)
 
 
-class ModelLengths:
-    """Context length by model name, asked once and then cached; concurrent requests ask together."""
+class UpstreamInfo:
+    """Asks the upstream about itself, once and then now and again; concurrent requests ask together.
 
-    def __init__(self, app: ASGIApp, fixed: int | None, ttl_s: float) -> None:
-        self._app, self._fixed, self._ttl_s = app, fixed, ttl_s
+    ``/v1/models`` has the context length of each model. Where it shows that the upstream is a vLLM, its
+    ``/metrics`` have the configuration of the prefix cache.
+
+    Args:
+        app: the upstream.
+        max_model_len: context of every model, tokens; None to ask.
+        ttl_s: seconds for which an answer is believed.
+        on_caching: called with whether the upstream keeps prefixes, each time it says so; None: nobody wants
+            to know.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        max_model_len: int | None,
+        ttl_s: float,
+        on_caching: Callable[[bool], None] | None = None,
+    ) -> None:
+        self._app, self._fixed, self._ttl_s, self._on_caching = app, max_model_len, ttl_s, on_caching
         self._known: dict[str, int] = {}
         self._until = 0.0
         self._lock = asyncio.Lock()
 
-    async def get(self, model: Any, authorization: Headers) -> int | None:
+    async def max_model_len(self, model: Any, authorization: Headers) -> int | None:
         """Tokens that fit the model, or None when the upstream does not say."""
-        if self._fixed is not None:
-            return self._fixed
-        if time.monotonic() >= self._until:
+        wanted = self._fixed is None or self._on_caching is not None
+        if wanted and time.monotonic() >= self._until:
             async with self._lock:
                 if time.monotonic() >= self._until:
                     await self._ask(authorization)
+        if self._fixed is not None:
+            return self._fixed
         if isinstance(model, str) and model in self._known:
             return self._known[model]
         # A server with one model often answers to any name, or to none.
@@ -86,9 +107,23 @@ class ModelLengths:
             status, body = await asgi_get(self._app, "/v1/models", authorization, _ASK_TIMEOUT_S)
             models = json.loads(body)["data"] if status == 200 else []
             lengths = {m["id"]: m["max_model_len"] for m in models if isinstance(m.get("max_model_len"), int)}
+            vllm = any(m.get("owned_by") == "vllm" for m in models)
         except (TimeoutError, ValueError, LookupError, TypeError, AttributeError) as error:
             log.warning("the upstream's /v1/models cannot be read: %r", error)
             return
-        if status == 200:
-            self._known = lengths
-            self._until = time.monotonic() + self._ttl_s
+        if status != 200:
+            return
+        self._known = lengths
+        self._until = time.monotonic() + self._ttl_s
+        if vllm and self._on_caching is not None:
+            await self._ask_for_caching(self._on_caching, authorization)
+
+    async def _ask_for_caching(self, tell: Callable[[bool], None], authorization: Headers) -> None:
+        try:
+            status, body = await asgi_get(self._app, "/metrics", authorization, _ASK_TIMEOUT_S)
+        except TimeoutError as error:
+            log.warning("the upstream's /metrics cannot be read: %r", error)
+            return
+        said = _CACHING.search(body) if status == 200 else None
+        if said is not None:
+            tell(said[1] == b"True")

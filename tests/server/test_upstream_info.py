@@ -1,0 +1,63 @@
+"""What is made of the upstream's answers about itself."""
+
+import pytest
+
+from tokenprune_server.upstream_info import UpstreamInfo
+
+_VLLM = b'{"data":[{"id":"m","max_model_len":10,"owned_by":"vllm"}]}'
+_INFO = b'# HELP a b\nvllm:cache_config_info{block_size="16",enable_prefix_caching="%b",engine="0"} 1.0\n'
+
+
+def upstream(metrics, status=200, models=_VLLM, asked=None):
+    async def app(scope, receive, send):
+        if asked is not None:
+            asked.append(scope["path"])
+        body = models if scope["path"] == "/v1/models" else metrics
+        code = status if scope["path"] == "/metrics" else 200
+        await send({"type": "http.response.start", "status": code, "headers": []})
+        await send({"type": "http.response.body", "body": body})
+
+    return app
+
+
+@pytest.mark.parametrize(("value", "caches"), [(b"True", True), (b"False", False)])
+async def test_a_vllm_says_whether_it_keeps_prefixes(value, caches):
+    told = []
+    info = UpstreamInfo(upstream(_INFO % value), None, 60, told.append)
+    assert await info.max_model_len("m", []) == 10
+    assert told == [caches]
+
+
+@pytest.mark.parametrize(
+    ("metrics", "status"),
+    [(b"", 200), (_INFO % b"None", 200), (_INFO % b"True", 404), (b"\xff\x00", 200), (b"x" * 10**6, 500)],
+)
+async def test_odd_metrics_say_nothing(metrics, status):
+    told = []
+    info = UpstreamInfo(upstream(metrics, status), None, 60, told.append)
+    assert await info.max_model_len("m", []) == 10
+    assert told == []
+
+
+async def test_only_a_vllm_is_asked_for_metrics():
+    asked, told = [], []
+    models = b'{"data":[{"id":"m","max_model_len":10,"owned_by":"me"}]}'
+    info = UpstreamInfo(upstream(_INFO % b"True", models=models, asked=asked), None, 60, told.append)
+    assert await info.max_model_len("m", []) == 10
+    assert asked == ["/v1/models"]
+    assert told == []
+
+
+async def test_it_is_asked_with_a_fixed_length_as_well_but_once():
+    asked, told = [], []
+    info = UpstreamInfo(upstream(_INFO % b"True", asked=asked), 99, 60, told.append)
+    assert [await info.max_model_len("m", []) for _ in range(3)] == [99, 99, 99]
+    assert asked == ["/v1/models", "/metrics"]
+    assert told == [True]
+
+
+async def test_nothing_is_asked_where_nobody_wants_to_know():
+    asked = []
+    info = UpstreamInfo(upstream(b"", asked=asked), 99, 60)
+    assert await info.max_model_len("m", []) == 99
+    assert asked == []
