@@ -116,12 +116,13 @@ class Stub:
         if fault == "plain":
             return web.json_response({"choices": []})
         headers, n, prune = {"content-type": "text/event-stream"}, len(words), 0.0
-        asked = body.get("tokenprune", {}).get("enabled", True)
+        wish = body.get("tokenprune", {}).get("enabled")
+        asked = wish is not False
         if self.keep is not None and not asked:
             headers["x-tokenprune-decision"] = "skipped:disabled"
         elif self.keep is not None:
             decision, after = "skipped:below-min-tokens", n
-            if n >= self.least:
+            if n >= self.least or wish:
                 decision, prune, after = "pruned", self.prune_ms(n), round(self.keep * n)
             if self.headers:
                 headers |= {

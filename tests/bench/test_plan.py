@@ -41,6 +41,22 @@ def test_pairs_stand_together_and_alternate(work, rounds, seed):
     assert all(a != b for a, b in itertools.pairwise(first))
 
 
+@given(workloads, st.integers(1, 3), st.sampled_from(["cold", "warm"]))
+def test_with_a_third_route_each_is_the_first_in_turn(work, rounds, cache):
+    sides = ("direct", "pruned", "always")
+    blocks = one_at_a_time(work, rounds, cache, Salts(7), 0, sides)
+    for block in blocks:
+        (lane,) = block.lanes
+        turns = [lane[n : n + 3] for n in range(0, len(lane), 3)]
+        assert all({s.side for s in turn} == set(sides) for turn in turns)
+        firsts = [turn[0].side for turn in turns]
+        assert all(len(set(firsts[n : n + 3])) == 3 for n in range(len(firsts) - 2))
+    salts = [s.salt for block in blocks for s in block.lanes[0]]
+    assert len(set(salts)) == (len(salts) if cache == "cold" else 3 * rounds)
+    loaded = under_load(work, rounds, cache, Salts(7), 0, None, sides)
+    assert [b.side for b in loaded[:3]] != [b.side for b in loaded[3:6]] and len(loaded) == 3 * rounds
+
+
 @given(workloads, st.sampled_from([None, 5.0]))
 def test_groups_keep_their_order_and_one_route_runs_at_a_time(work, rate):
     for block in under_load(work, 2, "cold", Salts(1), 0, rate):

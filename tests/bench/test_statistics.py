@@ -1,6 +1,7 @@
 """Percentiles, intervals, figures of a side and decisions against values worked out by hand."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -130,8 +131,15 @@ def test_decisions_and_regret_by_hand():
     assert regret(pairs) == {
         "pairs": 4, "pruned": 2, "pruned_slower": 1, "regret_pruned_ms": 10.0, "skipped": 2,
         "overhead_skipped_ms": 4.0, "against_never_ms": pytest.approx((-60 + 20 + 2 + 6) / 4),
-        "against_always_ms": None,
+        "against_always_ms": None, "regret_ms": None,
     }  # fmt: skip
     always = regret(pairs[:2])
     assert always["against_always_ms"] == 0 and always["overhead_skipped_ms"] is None
+    assert always["regret_ms"] == (0 + 20) / 2
     assert regret([]) is None
+    # With the third route all is known: c was rightly left, d would have been faster pruned.
+    tried = [replace(p, always=row("always", "x", t)) for p, t in zip(pairs, (45, 65, 30, 10), strict=True)]
+    known = regret(tried)
+    assert known["against_always_ms"] == pytest.approx((-5 + 5 - 8 + 16) / 4)
+    assert known["regret_ms"] == pytest.approx((-5 + 20 + 2 + 16) / 4)
+    assert regret([*tried[:3], pairs[3]])["regret_ms"] is None

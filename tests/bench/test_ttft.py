@@ -122,7 +122,24 @@ def test_skipped_requests_say_nothing_about_pruning(stub, measured, cases, clock
     assert report["break_even"]["measured"] == [431, 2001]
     assert report["break_even"]["status"] == "below-measured"
     assert report["break_even_tokens"] == pytest.approx(BREAK_EVEN, rel=0.02)
-    assert "not known from this run" in screen
+    assert "--always would have shown" in screen
+
+
+def test_the_third_route_shows_what_the_decisions_gain(stub, measured, cases, clock):
+    model, proxy = stub(**MODEL, clock=clock), stub(**PROXY, least=400, clock=clock)
+    report, screen, html = measured(model.url, proxy.url, cases, always=True, warmup=0)
+    asked = [r.get("tokenprune") for r in proxy.requests]
+    assert asked.count({"enabled": True}) == asked.count(None) == len(cases) == len(model.requests)
+    assert {row["side"] for row in report["rows"]} == {"direct", "pruned", "always"}
+    assert report["pairs"] == 10 and report["pruned"]["completed"] == 10
+    # What the proxy left alone it would have made slower: below the break-even length.
+    skipped = [n for n in LENGTHS if n + 1 < 400]
+    forced = stub(**PROXY)  # not used but for its formula
+    loss = sum(forced.ttft(n + 1) - model.ttft(n + 1) for n in skipped)
+    assert report["regret"]["against_always_ms"] == pytest.approx(-loss / len(cases), abs=0.5)
+    assert report["regret"]["regret_ms"] == pytest.approx(0, abs=0.3)
+    for text in (screen, html):
+        assert "Against always pruning: " in text and "known afterwards" in text
 
 
 def test_errors_are_kept_and_not_measured(stub, measured, make_case):

@@ -53,19 +53,21 @@ def regret(pairs: Sequence[Pair]) -> dict[str, Any] | None:
     """Compare the decisions with never and with always pruning, by TTFT in milliseconds.
 
     Of a pruned request both sides are known: it was right to prune when it was faster than its direct
-    partner. Of a request that was not pruned only the cost of the proxy is known, not what pruning would
-    have given; so "always" is known only when every request was pruned, and else takes a second run with
-    the gate off.
+    partner. Of a request that was not pruned only the cost of the proxy is known, unless the third route
+    (``--always``) was taken as well.
 
     Returns:
         None without pairs. All ``_ms`` are means over the pairs they speak of, chosen minus alternative:
-        negative means that what was chosen is better.
+        negative means that what was chosen is better. ``regret_ms`` is against the better alternative of
+        each request, known afterwards: it is 0 at best, but for what the proxy costs.
     """
     if not pairs:
         return None
     direct = np.array([p.direct.ttft_ms for p in pairs])
     chosen = np.array([p.pruned.ttft_ms for p in pairs])
     pruned = np.array([p.pruned.decision == PRUNED for p in pairs])
+    always = np.array([_always(p) for p in pairs])
+    known = not np.isnan(always).any()
     gap = chosen - direct
     return {
         "pairs": len(pairs),
@@ -75,5 +77,14 @@ def regret(pairs: Sequence[Pair]) -> dict[str, Any] | None:
         "skipped": int((~pruned).sum()),
         "overhead_skipped_ms": float(np.median(gap[~pruned])) if not pruned.all() else None,
         "against_never_ms": float(gap.mean()),
-        "against_always_ms": 0.0 if pruned.all() else None,
+        "against_always_ms": float((chosen - always).mean()) if known else None,
+        "regret_ms": float((chosen - np.minimum(direct, always)).mean()) if known else None,
     }
+
+
+def _always(pair: Pair) -> float:
+    """TTFT of the request when it is pruned in any case, NaN where nobody tried."""
+    if pair.always is not None and pair.always.ttft_ms is not None:
+        return pair.always.ttft_ms
+    pruned = pair.pruned
+    return pruned.ttft_ms if pruned.decision == PRUNED and pruned.ttft_ms is not None else np.nan

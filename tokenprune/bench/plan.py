@@ -1,6 +1,6 @@
 """What is sent in which order, so that the two routes can be compared and do not disturb each other.
 
-**One at a time** (closed loop, concurrency 1): every case goes over both routes one after the other, and the
+**One at a time** (closed loop, concurrency 1): every case goes over all routes one after the other, and the
 route that goes first changes from pair to pair (and, for a case, from round to round): what drifts, drifts
 for both.
 
@@ -27,7 +27,7 @@ from typing import Any, Literal
 import numpy as np
 
 from tokenprune.bench.case import Case
-from tokenprune.bench.rows import SIDES, Side
+from tokenprune.bench.rows import ALWAYS, SIDES, Side
 
 Cache = Literal["cold", "warm"]
 
@@ -84,8 +84,15 @@ def by_group(cases: Sequence[Case]) -> list[list[Case]]:
     return list(lanes.values())
 
 
-def one_at_a_time(cases: Sequence[Case], rounds: int, cache: Cache, salts: Salts, seed: int) -> list[Block]:
-    """Return one block per round in which the two routes take turns."""
+def one_at_a_time(
+    cases: Sequence[Case],
+    rounds: int,
+    cache: Cache,
+    salts: Salts,
+    seed: int,
+    sides: Sequence[Side] = SIDES,
+) -> list[Block]:
+    """Return one block per round in which the routes take turns."""
     first = int(np.random.default_rng(seed).integers(2))
     ordered = [case for lane in by_group(cases) for case in lane]
     blocks = []
@@ -93,16 +100,22 @@ def one_at_a_time(cases: Sequence[Case], rounds: int, cache: Cache, salts: Salts
         salt = _salt_of(cache, salts)
         lane = []
         for position, case in enumerate(ordered):
-            turn = (first + number + position) % 2
-            lane += [Send(case, side, number, salt(side)) for side in (SIDES[turn], SIDES[1 - turn])]
+            turns = _turns(sides, first + number + position)
+            lane += [Send(case, side, number, salt(side)) for side in turns]
         blocks.append(Block((tuple(lane),), None))
     return blocks
 
 
 def under_load(
-    cases: Sequence[Case], rounds: int, cache: Cache, salts: Salts, seed: int, rate: float | None
+    cases: Sequence[Case],
+    rounds: int,
+    cache: Cache,
+    salts: Salts,
+    seed: int,
+    rate: float | None,
+    sides: Sequence[Side] = SIDES,
 ) -> list[Block]:
-    """Return two blocks per round, one per route; with a rate (requests/s) arrivals are a Poisson process."""
+    """Return a block per round and route; with a rate (requests/s) arrivals are a Poisson process."""
     first = int(np.random.default_rng(seed).integers(2))
     lanes = by_group(cases)
     blocks = []
@@ -111,13 +124,18 @@ def under_load(
         times: list[Any] = (
             [None] * len(cases) if rate is None else _arrivals(len(cases), rate, [seed, number])
         )
-        turn = (first + number) % 2
-        for side in (SIDES[turn], SIDES[1 - turn]):
+        for side in _turns(sides, first + number):
             arrival: Iterator[Any] = iter(times)
             at = {case.id: next(arrival) for case in cases}
             sends = tuple(tuple(Send(c, side, number, salt(side), at[c.id]) for c in lane) for lane in lanes)
             blocks.append(Block(sends, side))
     return blocks
+
+
+def _turns(sides: Sequence[Side], first: int) -> list[Side]:
+    """The routes in their order, beginning with another one for each ``first``."""
+    at = first % len(sides)
+    return [*sides[at:], *sides[:at]]
 
 
 def _arrivals(n: int, rate: float, seed: list[int]) -> list[float]:
@@ -129,7 +147,7 @@ def _arrivals(n: int, rate: float, seed: list[int]) -> list[float]:
 def _salt_of(cache: Cache, salts: Salts) -> Any:
     if cache == "cold":
         return lambda side: salts.new()
-    fixed = {side: salts.new() for side in SIDES}
+    fixed = {side: salts.new() for side in (*SIDES, ALWAYS)}
     return fixed.__getitem__
 
 

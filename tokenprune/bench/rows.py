@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-Side = Literal["direct", "pruned"]
+Side = Literal["direct", "pruned", "always"]
 SIDES: tuple[Side, Side] = ("direct", "pruned")
+ALWAYS: Side = "always"  # a third route, where it is asked for
 
 
 @dataclass
@@ -19,7 +20,8 @@ class Row:
     Attributes:
         case: id of the case.
         group: its group.
-        side: ``direct`` or ``pruned`` (the route through the proxy, whatever the proxy decided).
+        side: ``direct``, ``pruned`` (the route through the proxy, whatever the proxy decided) or ``always``
+            (the same, and the request asks for pruning).
         round: counts from 0.
         started_ms: from the start of the measurement to the sending of the request.
         error: what went wrong; a row with an error is never counted as a measurement.
@@ -94,14 +96,18 @@ class Row:
 
 @dataclass(frozen=True)
 class Pair:
-    """The same case in the same round on both routes, both measured."""
+    """The same case in the same round on both routes, both measured; on the third one if it was taken."""
 
     direct: Row
     pruned: Row
+    always: Row | None = None
 
 
 def pairs_of(rows: list[Row]) -> list[Pair]:
     """Return the complete pairs, in the order of their direct requests."""
-    other = {(r.case, r.round): r for r in rows if r.side == "pruned" and r.measured}
-    direct = (r for r in rows if r.side == "direct" and r.measured)
-    return [Pair(r, other[r.case, r.round]) for r in direct if (r.case, r.round) in other]
+    other = {(r.case, r.round, r.side): r for r in rows if r.measured}
+    return [
+        Pair(r, other[r.case, r.round, "pruned"], other.get((r.case, r.round, ALWAYS)))
+        for r in rows
+        if r.side == "direct" and r.measured and (r.case, r.round, "pruned") in other
+    ]

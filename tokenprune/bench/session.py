@@ -20,7 +20,7 @@ from tokenprune.bench.decisions import PRUNED
 from tokenprune.bench.execute import run_blocks
 from tokenprune.bench.plan import Block, Salts, Send
 from tokenprune.bench.receipts import evidence_in, evidence_left, pruned_messages, texts_of
-from tokenprune.bench.rows import SIDES, Row, Side
+from tokenprune.bench.rows import ALWAYS, SIDES, Row, Side
 from tokenprune.bench.settings import Settings
 from tokenprune.errors import MeasureError
 
@@ -45,7 +45,7 @@ class Measured:
     """
 
     rows: list[Row] = field(default_factory=list)
-    durations_s: dict[Side, float] = field(default_factory=lambda: dict.fromkeys(SIDES, 0.0))
+    durations_s: dict[Side, float] = field(default_factory=lambda: dict.fromkeys((*SIDES, ALWAYS), 0.0))
     prompts: dict[int, Sequence[Any]] = field(default_factory=dict)
     planned: int = 0
     notes: list[str] = field(default_factory=list)
@@ -78,6 +78,8 @@ class Session:
             "direct": Server.at(settings.direct, settings.api_key),
             "pruned": Server.at(settings.proxy, settings.api_key),
         }
+        if settings.always:
+            self._servers[ALWAYS] = self._servers["pruned"]
         self._same = self._servers["direct"].root == self._servers["pruned"].root
         self._pending: list[tuple[int, Case]] = []
         self._lost = 0  # requests of which a receipt was gone
@@ -117,7 +119,7 @@ class Session:
 
     async def _check(self) -> None:
         settings, found = self._settings, self.found
-        names = {side: await models_of(self._http, server) for side, server in self._servers.items()}
+        names = {side: await models_of(self._http, self._servers[side]) for side in SIDES}
         found.model = settings.model or names["direct"][0]
         if settings.model is not None and settings.model not in names["direct"]:
             listed = ", ".join(names["direct"])
@@ -153,10 +155,14 @@ class Session:
         settings = self._settings
         if settings.loaded:
             rounds = settings.rounds or 2
-            blocks = plan.under_load(self._cases, rounds, settings.cache, salts, settings.seed, settings.rate)
+            blocks = plan.under_load(
+                self._cases, rounds, settings.cache, salts, settings.seed, settings.rate, settings.sides
+            )
         else:
             rounds = settings.rounds or 1
-            blocks = plan.one_at_a_time(self._cases, rounds, settings.cache, salts, settings.seed)
+            blocks = plan.one_at_a_time(
+                self._cases, rounds, settings.cache, salts, settings.seed, settings.sides
+            )
         self.found.planned = sum(len(lane) for block in blocks for lane in block.lanes)
         self._begin = time.perf_counter()
         for block in blocks:
@@ -176,7 +182,7 @@ class Session:
         self.found.rows.append(row)
         number = len(self.found.rows) - 1
         wanted = row.steps_ms or send.case.evidence or (self._settings.nll and send.case.answers)
-        if row.measured and wanted:
+        if row.measured and wanted and row.side != ALWAYS:  # of which only the time is wanted
             self._pending.append((number, send.case))
         if not self._settings.loaded:
             self.found.durations_s[send.side] += time.perf_counter() - begin
@@ -202,8 +208,10 @@ class Session:
             "stream": True,
             "stream_options": {"include_usage": True},
         }
-        if send.side == "pruned" and case.options is not None:
+        if send.side != "direct" and case.options is not None:
             body["tokenprune"] = dict(case.options)
+        if send.side == ALWAYS:
+            body["tokenprune"] = {**(case.options or {}), "enabled": True}
         if send.side == "direct" and self._same:
             body["tokenprune"] = {"enabled": False}
         return json.dumps(body).encode()

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tokenprune.bench.plan import Cache
+from tokenprune.bench.rows import ALWAYS, SIDES, Side
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class Settings:
         goodput: objectives in milliseconds.
         seed: of order, arrivals and bootstraps.
         timeout_s: for one request.
+        always: take a third route as well: over the proxy, asking for pruning.
         nll: a local model that says how much it expects the gold answers; None: not asked.
         api_key: sent to both servers.
     """
@@ -48,8 +50,14 @@ class Settings:
     goodput: Mapping[str, float] = field(default_factory=dict)
     seed: int = 0
     timeout_s: float = 600.0
+    always: bool = False
     nll: str | None = None
     api_key: str | None = field(default=None, repr=False)
+
+    @property
+    def sides(self) -> tuple[Side, ...]:
+        """The routes that are taken."""
+        return (*SIDES, ALWAYS) if self.always else SIDES
 
     @property
     def loaded(self) -> bool:

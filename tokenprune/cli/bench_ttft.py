@@ -88,6 +88,14 @@ def ttft(
         typer.Option(envvar=["TOKENPRUNE_API_KEY", "OPENAI_API_KEY"], help="Sent to both servers."),
     ] = None,
     timeout: Annotated[float, typer.Option(help="Seconds for one request.")] = 600.0,
+    always: Annotated[
+        bool,
+        typer.Option(
+            "--always",
+            help="Send every case a third time, over the proxy and asking for pruning: what do the decisions "
+            "not to prune gain or cost?",
+        ),
+    ] = False,
     seed: Annotated[int, typer.Option(min=0, help="Of order, arrivals and intervals.")] = 0,
 ) -> None:
     """Measure the time to first token with and without pruning, on the same prompts.
@@ -121,7 +129,7 @@ def ttft(
         raise typer.BadParameter(str(error)) from error
     settings = Settings(
         direct, proxy, workload, out, model, limit, rounds, concurrency, rate, cast("Cache", cache), warmup,
-        max_tokens, objectives, seed, timeout, nll, api_key,
+        max_tokens, objectives, seed, timeout, always, nll, api_key,
     )  # fmt: skip
     from rich.console import Console
 
