@@ -167,9 +167,8 @@ class CostModel:
         return 1.0 if self._caches else 0.0
 
     def hits(self, model: str) -> bool:
-        """Whether the upstream finds the beginning of a prompt in its cache: it was seen to, or says so."""
-        known = self._model(model)
-        return known.hits or (self._caches is True and not known.judged)
+        """Whether the upstream has been seen to find the beginning of a prompt in its cache."""
+        return self._model(model).hits
 
     def upstream_caches(self, caches: bool) -> None:
         """Learn what the upstream says of itself; it holds until answers of a model tell better."""

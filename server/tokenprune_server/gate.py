@@ -243,7 +243,7 @@ class Gate:
             saved_tokens=tokens * (1.0 - self.costs.keep_ratio(method)),
             cached_tokens=trust * cached,
             cached_tokens_lost=trust * max(0.0, cached - per_byte * begin),
-            reuse=self.ledger.reuse(_scope(history, at), self._reuse_before(history, job, at)),
+            reuse=self.ledger.reuse(_scopes(history, job, at), self._reuse_before(history, job, at)),
             reuse_tokens=trust * per_byte * end,
             prune_s=self.costs.pruning_s(method, tokens),
         )
@@ -257,9 +257,11 @@ class Gate:
         """
         if self._reuse_prior is not None:
             return self._reuse_prior
-        begun = any(turn.role in ("assistant", "tool") for turn in history.prompts[at].turns)
-        single = len(job.spans) == 1 and not begun
-        return _REUSE_SINGLE if single and self.costs.hits(model_name(history.body)) else _REUSE
+        return (
+            _REUSE_SINGLE
+            if _single(history, job, at) and self.costs.hits(model_name(history.body))
+            else _REUSE
+        )
 
     def unweighed(self, history: History, protocol: Protocol, body: Body) -> Expected | None:
         """What to expect of a request that goes unpruned for another reason than its cost."""
@@ -328,7 +330,8 @@ class Gate:
         places = tuple(place for _, place, _ in _places(history, jobs[0]))
         blocks = block_keys(history.seed, prompt_bytes(history.turns(protocol, body, at)))
         identity = places[-1] if places else None
-        return Record(tuple(turns), places, _question(jobs[0]), identity, _scope(history, at), blocks)
+        scopes = _scopes(history, jobs[0], at)
+        return Record(tuple(turns), places, _question(jobs[0]), identity, scopes, blocks)
 
     def untouched(self, protocol: Protocol, body: Body, options: Options) -> Record:
         """The record of a request that goes as it came, without a look at its documents."""
@@ -416,11 +419,21 @@ def _places(history: History, job: Job) -> list[tuple[Span, bytes, bool]]:
     return [(span, keys[span], at[turn_path(span.path)] <= last) for span in job.spans if span in keys]
 
 
-def _scope(history: History, at: int) -> bytes:
-    """Key of the application: the model, and what it is told before the first message."""
-    turns = history.prompts[at].turns
-    told = takewhile(lambda turn: turn.role in ("system", "developer"), turns)
-    return digest(b"scope", *(text for turn in told for _, text in turn.pieces), start=history.seed)
+def _single(history: History, job: Job, at: int) -> bool:
+    """Whether one document opens a conversation."""
+    begun = any(turn.role in ("assistant", "tool") for turn in history.prompts[at].turns)
+    return len(job.spans) == 1 and not begun
+
+
+def _scopes(history: History, job: Job, at: int) -> tuple[bytes, bytes]:
+    """Keys of all applications that ask in this way, and of this one.
+
+    It is known by what it is told before the first message. Many write the date or a user's name there, which
+    makes them new ones each time: what is known of all is the prior for them.
+    """
+    kind = digest(b"kind", str(_single(history, job, at)), start=history.seed)
+    told = takewhile(lambda turn: turn.role in ("system", "developer"), history.prompts[at].turns)
+    return kind, digest(b"scope", *(text for turn in told for _, text in turn.pieces), start=kind)
 
 
 def _offset(turns: Sequence[Turn], path: Path, at: int) -> int:

@@ -55,7 +55,7 @@ class Record:
         places: keys of its new documents at their places.
         question: key of the question.
         identity: the place of the last of them, that is of all of them together; None when there are none.
-        scope: key of the application that asks.
+        scopes: keys of what asks: all applications of its kind, and the one.
         blocks: chained hashes of the prompt as it goes.
     """
 
@@ -63,7 +63,7 @@ class Record:
     places: tuple[bytes, ...] = ()
     question: bytes = b""
     identity: bytes | None = None
-    scope: bytes = b""
+    scopes: tuple[bytes, ...] = ()
     blocks: tuple[bytes, ...] = ()
 
 
@@ -232,11 +232,18 @@ class Ledger:
                 return False
             return known.again or known.question != question
 
-    def reuse(self, scope: bytes, prior: float) -> float:
-        """Probability that a new document of an application comes again with another question."""
+    def reuse(self, scopes: Sequence[bytes], prior: float) -> float:
+        """Probability that a new document comes again with another question.
+
+        Args:
+            scopes: keys of what asks, the widest first; what is known of one is the prior of the next.
+            prior: of the first.
+        """
         with self._lock:
-            known = self._scopes.get(scope) or _Scope()
-            return (known.again + _REUSE_WEIGHT * prior) / (known.new + _REUSE_WEIGHT)
+            for scope in scopes:
+                known = self._scopes.get(scope) or _Scope()
+                prior = (known.again + _REUSE_WEIGHT * prior) / (known.new + _REUSE_WEIGHT)
+        return prior
 
     def cached_bytes(self, seed: bytes, prompt: bytes) -> int:
         """Bytes at the beginning of a prompt that the upstream should have in its cache."""
@@ -286,9 +293,13 @@ class Ledger:
         again = known.question != record.question and not known.again
         known.at, known.again = now, known.again or again
         if key == record.identity and (fresh or again):
-            scope = self._scopes.get(record.scope) or _Scope()
-            if fresh:
-                scope.new, scope.again = 1 + _REUSE_FORGETTING * scope.new, _REUSE_FORGETTING * scope.again
-            else:
-                scope.again = min(scope.again + 1, scope.new)
-            self._scopes.put(record.scope, scope, _ENTRY_BYTES)
+            for name in record.scopes:
+                scope = self._scopes.get(name) or _Scope()
+                if fresh:
+                    scope.new, scope.again = (
+                        1 + _REUSE_FORGETTING * scope.new,
+                        _REUSE_FORGETTING * scope.again,
+                    )
+                else:
+                    scope.again = min(scope.again + 1, scope.new)
+                self._scopes.put(name, scope, _ENTRY_BYTES)

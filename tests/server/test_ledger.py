@@ -114,9 +114,12 @@ class TestTurns:
         assert not ledger.recent(ledger.sent(key)[0])
 
 
+APP = (b"all", b"app")
+
+
 class TestDocuments:
     def commit(self, ledger, place, question):
-        ledger.commit(Record((), (place,), question, place, b"app"))
+        ledger.commit(Record((), (place,), question, place, APP))
 
     def test_seen_with_another_question(self, ledger, clock):
         assert not ledger.seen(b"d", b"1")
@@ -129,22 +132,23 @@ class TestDocuments:
         assert not ledger.seen(b"d", b"3")
 
     def test_reuse_is_learned_and_forgotten(self, ledger):
-        assert ledger.reuse(b"app", 0.25) == 0.25
+        assert ledger.reuse(APP, 0.25) == 0.25
         for n in range(4):
             for question in (b"1", b"2", b"3"):
                 self.commit(ledger, b"shared %d" % n, question)
-        assert ledger.reuse(b"app", 0.25) > 0.85
-        assert ledger.reuse(b"other", 0.25) == 0.25
+        assert ledger.reuse(APP, 0.25) > 0.85
+        assert ledger.reuse((b"other", b"other"), 0.25) == 0.25
+        assert ledger.reuse((b"all", b"other"), 0.25) > 0.85, "what others do is the prior"
         for n in range(8):
             self.commit(ledger, b"new %d" % n, b"1")
-        assert ledger.reuse(b"app", 0.25) < 0.15
+        assert ledger.reuse(APP, 0.25) < 0.15
 
     @given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 3)), max_size=40), st.floats(0, 1))
     def test_reuse_is_a_probability(self, sent, prior):
         ledger = Ledger(10**6, 60)
         for document, question in sent:
             self.commit(ledger, b"%d" % document, b"%d" % question)
-            assert 0 <= ledger.reuse(b"app", prior) <= 1
+            assert 0 <= ledger.reuse(APP, prior) <= 1
 
 
 class TestCache:
@@ -189,7 +193,7 @@ def test_memory_is_bounded(limit, texts):
         key = digest(text)
         edits = ((("content",), text),)
         blocks = block_keys(SEED, prompt(text))
-        record = Record(((key, Sent(edits)),), (key,), b"%d" % n, key, key, blocks)
+        record = Record(((key, Sent(edits)),), (key,), b"%d" % n, key, (b"all", key), blocks)
         ledger.commit(record)
         ledger.tokens([text], lambda found: [1] * len(found))
         assert ledger.size <= limit
@@ -199,17 +203,17 @@ def test_threads(ledger):
     def work(n):
         for k in range(300):
             key = digest(str(k % 50), str(n % 2))
-            ledger.commit(Record(((key, Sent()),), (key,), b"%d" % k, key, b"app"))
+            ledger.commit(Record(((key, Sent()),), (key,), b"%d" % k, key, APP))
             ledger.sent([key])
             ledger.seen(key, b"x")
-            ledger.reuse(b"app", 0.5)
+            ledger.reuse(APP, 0.5)
 
     threads = [threading.Thread(target=work, args=(n,)) for n in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert 0 <= ledger.reuse(b"app", 0.5) <= 1
+    assert 0 <= ledger.reuse(APP, 0.5) <= 1
 
 
 class TestLru:
