@@ -16,10 +16,10 @@ import tokenprune as tp
 from tokenprune.errors import MissingExtraError, ModelError, TokenPruneError
 from tokenprune.receipt import PruneResult
 from tokenprune.validation import STRINGS_ARE_TEXTS, fault
+from tokenprune_server.asgi_call import asgi_call
 from tokenprune_server.errors import RequestError, error_dict
 from tokenprune_server.runtime import Runtime
 from tokenprune_server.types import ASGIApp
-from tokenprune_server.upstream_info import asgi_get
 
 log = logging.getLogger("tokenprune.server")
 
@@ -108,7 +108,7 @@ def create_admin_app(runtime: Runtime, inner: ASGIApp) -> FastAPI:
             return JSONResponse({"status": "not ready", "reason": runtime.broken}, 503)
         authorization = [(k, v) for k, v in request.scope["headers"] if k == b"authorization"]
         try:
-            status, _ = await asgi_get(inner, "/v1/models", authorization, _READY_TIMEOUT_S)
+            status, _ = await asgi_call(inner, "GET", "/v1/models", authorization, _READY_TIMEOUT_S)
         except TimeoutError:
             status = 504
         if status == 0 or status >= 500:

@@ -60,6 +60,12 @@ class Metrics:
             "tokenprune_receipt_bytes", "Estimated bytes held by kept receipts", registry=self.registry
         )
 
+        self._tokens = Counter(
+            "tokenprune_token_selections",
+            "Chats by what the selection of prompt tokens did: went as ids, as text, was skipped, failed",
+            ["outcome"],
+            registry=self.registry,
+        )
         self._saved = Summary(
             "tokenprune_saved_seconds",
             "By how much pruning brought the first token forward, pruning time taken off: as the gate "
@@ -84,6 +90,10 @@ class Metrics:
         self._before.inc(tokens_before)
         self._after.inc(tokens_after)
         self._receipt_bytes.set(receipt_bytes)
+
+    def token_stage(self, outcome: str) -> None:
+        """Count what the selection of prompt tokens did."""
+        self._tokens.labels(outcome).inc()
 
     def first_byte(self, decision: str, seconds: float) -> None:
         """Time to the first byte of the body, by outcome (pruned, skipped, failed)."""

@@ -35,8 +35,11 @@ from tokenprune_server.protocols import BY_ROUTE, Protocol
 from tokenprune_server.request import Outcome, Request, plain_body
 from tokenprune_server.runtime import Runtime
 from tokenprune_server.settings import ServerSettings
+from tokenprune_server.tokens.sending import Sending
+from tokenprune_server.tokens.stage import TokenStage
 from tokenprune_server.types import ASGIApp, Headers, Message, Receive, Scope, Send
 from tokenprune_server.upstream_info import UpstreamInfo
+from tokenprune_server.watch import done_in_time
 
 log = logging.getLogger("tokenprune.server")
 
@@ -51,13 +54,14 @@ _TOO_LONG = (
 class _Result:
     """What goes on: the body (None: as it was read), and what the response headers say.
 
-    ``request`` is None for what is not ours to read.
+    ``request`` is None for what is not ours to read; ``sending`` is how it goes as token ids.
     """
 
     outcome: Outcome
     body: bytes | None
     tried: bool
     request: Request | None = None
+    sending: Sending | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +118,15 @@ class PruneMiddleware:
             self._settings.model_len_ttl_s,
             runtime.gate.costs.upstream_caches if runtime.gate.on else None,
         )
+        self._tokens = self._token_stage()
+
+    def _token_stage(self) -> TokenStage | None:
+        """What chooses prompt tokens, where it is set up."""
+        runtime, settings = self.runtime, self._settings.tokens
+        if settings is None or runtime.selector is None:
+            return None
+        rules, pool = runtime.rewriter.rules, runtime.pool
+        return TokenStage(self.app, settings, runtime.selector, rules, runtime.gate, runtime.receipts, pool)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one ASGI scope."""
@@ -137,7 +150,7 @@ class PruneMiddleware:
 
     def _warm_up(self) -> None:
         try:
-            self.runtime.rewriter.warm_up()
+            self.runtime.warm_up()
         except Exception as error:
             self.runtime.broken = f"pipeline {self._settings.pipeline!r} cannot be used: {error}"
             # The server is still a proxy; each request will say and count that pruning failed.
@@ -173,7 +186,9 @@ class PruneMiddleware:
             scope = {**scope, "headers": without_option_headers(headers)}
         if result.body is not None:
             scope = {**scope, "headers": rewritten_headers(scope["headers"], len(result.body))}
-        answer = self._answering(send, result.outcome, arrived, started, tried=result.tried)
+        answer = self._answering(
+            send, result.outcome, arrived, started, tried=result.tried, sending=result.sending
+        )
         try:
             await self._forward(result, scope, replay, answer)
         finally:
@@ -182,11 +197,12 @@ class PruneMiddleware:
     async def _forward(self, result: _Result, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the request on; with the gate on, its answer is watched."""
         gate, request = self.runtime.gate, result.request
+        app = self.app if result.sending is None else result.sending
         if request is None or not gate.on:
-            await self.app(scope, receive, send)
+            await app(scope, receive, send)
             return
         with Exchange(gate, self.runtime.metrics, request, result.outcome) as exchange:
-            await self.app(scope, receive, exchange.passing(send))
+            await app(scope, receive, exchange.passing(send))
 
     async def _consider(
         self, protocol: Protocol, headers: Headers, raw: bytes, receive: Receive
@@ -215,16 +231,20 @@ class PruneMiddleware:
             message = body_message(raw if new is None else new)
             return _Result(Outcome(decision), new, False, request), Replay([message], receive)
         outcome, pending = await self._prune(request, receive)
+        sending = None
         try:
+            if self._tokens is not None:
+                outcome, sending = await self._tokens(request, outcome, headers, pending)
             new = self._rewritten(request, outcome, read.has_options)
-        except RequestError:
+        except (RequestError, ClientGone, asyncio.CancelledError):
             pending.cancel()
             raise
-        if outcome.receipt is not None and options.name is None:
+        whole = not outcome.token_stage.startswith("failed:")
+        if outcome.receipt is not None and options.name is None and whole:
             self.runtime.broken = None  # what could not be loaded at the start can be used by now
         tried = not outcome.decision.startswith("skipped:")
         message = body_message(raw if new is None else new)
-        return _Result(outcome, new, tried, request), Replay([message], receive, pending)
+        return _Result(outcome, new, tried, request, sending), Replay([message], receive, pending)
 
     def _rewritten(self, request: Request, outcome: Outcome, has_options: bool) -> bytes | None:
         """The body to send on, None for the original; raises RequestFailed when there is none."""
@@ -276,22 +296,11 @@ class PruneMiddleware:
         work = self.runtime.pool.submit(lambda: self.runtime.rewriter(request))
         watching = asyncio.ensure_future(receive())
         keep_watching = False
-        deadline = time.monotonic() + self._settings.timeout_s
-        waiting_for: set[asyncio.Future[Any]] = {work, watching}
         try:
-            while waiting_for and not work.done():
-                left = max(0.0, deadline - time.monotonic())
-                done, waiting_for = await asyncio.wait(
-                    waiting_for, timeout=left, return_when=asyncio.FIRST_COMPLETED
-                )
-                if watching in done and _is_gone(watching):
-                    raise ClientGone
-                if not done:
-                    break
-            if not work.done():
-                outcome = await self._late(request)
-            else:
+            if await done_in_time(work, watching, self._settings.timeout_s):
                 outcome = work.result()
+            else:
+                outcome = await self._late(request)
             keep_watching = True
             return outcome, watching
         finally:
@@ -325,7 +334,14 @@ class PruneMiddleware:
             raise RequestFailed(message, 503, outcome)
 
     def _answering(
-        self, send: Send, outcome: Outcome, arrived: float, started: float, *, tried: bool
+        self,
+        send: Send,
+        outcome: Outcome,
+        arrived: float,
+        started: float,
+        *,
+        tried: bool,
+        sending: Sending | None = None,
     ) -> Send:
         """A ``send`` that adds our headers to the answer and measures the time to its first byte."""
         metrics = self.runtime.metrics
@@ -344,6 +360,14 @@ class PruneMiddleware:
         if outcome.steps:
             spent = ", ".join(f"tp-{step};dur={1000 * s:.3f}" for step, s in outcome.steps.items())
             ours.append((b"server-timing", spent.encode()))
+        stage = outcome.token_stage
+
+        def settled(how: str) -> None:
+            nonlocal stage
+            stage = how
+
+        if sending is not None:
+            sending.settled = settled
         waiting, forwarded = True, time.perf_counter()
         stored = self.runtime.receipts.get(outcome.receipt) if outcome.receipt and outcome.steps else None
 
@@ -354,6 +378,9 @@ class PruneMiddleware:
                     # An upstream that prunes as well has headers of the same names: this one's word counts.
                     theirs = message.get("headers", ())
                     message["headers"] = [h for h in theirs if not h[0].lower().startswith(PREFIX)] + ours
+                    if stage:
+                        metrics.token_stage(stage)
+                        message["headers"].append((b"x-tokenprune-token-stage", stage.encode()))
                 elif message.get("body"):
                     waiting = False
                     metrics.first_byte(outcome.decision, time.perf_counter() - arrived)
@@ -372,10 +399,3 @@ def _no_json(headers: Headers, plain: bytes, error: ValueError) -> str:
         # HTTP servers take what follows such a head for the other protocol.
         return "the request body is lost where a request asks to change the protocol: send no upgrade header"
     return "the request body is empty; it must be a JSON object"
-
-
-def _is_gone(watching: "asyncio.Task[Message]") -> bool:
-    """Whether the next message says that the client left, or cannot be had."""
-    if watching.cancelled() or watching.exception() is not None:
-        return True
-    return bool(watching.result()["type"] == "http.disconnect")

@@ -8,7 +8,7 @@ from tokenprune.receipt import PruneResult
 from tokenprune_server.decide import Facts
 from tokenprune_server.gate import History, Weighing, turn_path
 from tokenprune_server.protocols.base import Body, Context, Job, Path, Span
-from tokenprune_server.request import Request
+from tokenprune_server.request import Fresh, Request
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,3 +95,9 @@ class Plan:
             before, left = sums.get(path, (0, 0))
             sums[path] = before + tokens, left + kept[span]
         return sums
+
+    def fresh(self, counts: dict[Path, tuple[int, int]]) -> Fresh:
+        """What may be pruned further; ``counts`` are tokens of the documents by turn, before and after."""
+        shared = {turn_path(item.span.path) for item in self.shared}
+        closed = frozenset(self.history.replayed) | shared
+        return Fresh(self.history, self.jobs, counts, closed, bool(self.contexts), self.facts.obliged)

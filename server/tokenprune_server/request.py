@@ -4,9 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from tokenprune_server.answer import Expected
+from tokenprune_server.gate import History
 from tokenprune_server.ledger import Record
 from tokenprune_server.options import Options
-from tokenprune_server.protocols.base import Body, Protocol
+from tokenprune_server.protocols.base import Body, Job, Path, Protocol
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +30,27 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
+class Fresh:
+    """What of a request may be pruned further: the documents that were not sent before.
+
+    Attributes:
+        history: of the request.
+        jobs: the documents and the question of each prompt, as they came.
+        counts: tokens of the documents by turn, before and after what was pruned so far.
+        closed: turns that stay as they are: they were sent so, or are shared with other questions.
+        contexts: documents came beside the messages.
+        obliged: the request asks for pruning itself, or does not fit the model.
+    """
+
+    history: History
+    jobs: tuple[Job, ...]
+    counts: dict[Path, tuple[int, int]]
+    closed: frozenset[Path]
+    contexts: bool
+    obliged: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Outcome:
     """What became of a request.
 
@@ -43,6 +65,8 @@ class Outcome:
         record: what the ledger keeps of it when it is sent; None: that it went as it came.
         expected: what its answer is compared with; None: its answer is not watched.
         steps: seconds per step of its own pruning; empty when nothing was pruned anew.
+        fresh: what the selection of tokens may work on; None: nothing.
+        token_stage: what that selection did, for the response header; "" when it is not set up.
     """
 
     decision: str
@@ -55,6 +79,8 @@ class Outcome:
     record: Record | None = None
     expected: Expected | None = None
     steps: Mapping[str, float] = field(default_factory=dict)
+    fresh: Fresh | None = None
+    token_stage: str = ""
 
 
 def plain_body(request: Request) -> Body:

@@ -23,6 +23,9 @@ from tokenprune_server.settings import ServerSettings
 
 log = logging.getLogger("tokenprune.server")
 
+# Why a pipeline leaves documents as they are that tokens may still be chosen of.
+_STILL_OPEN = frozenset({"nothing-to-drop", "not-worth-it", "fits-budget"})
+
 
 class Rewriter:
     """Prunes request bodies; thread-safe."""
@@ -41,6 +44,12 @@ class Rewriter:
         pipeline = self._config.build(self._settings.pipeline)
         pipeline.prune("What does the proxy keep?", documents, Budget(keep_ratio=0.5))
 
+    def rules(self, request: Request) -> Rules:
+        """What counts as a document in a request."""
+        options, settings = request.options, self._settings
+        fences = settings.prune_code_fences if options.code_fences is None else options.code_fences
+        return Rules(settings.min_document_tokens, prune_code_fences=fences, query=options.query)
+
     def room(self, request: Request) -> Room:
         """How the prompt of a request stands to the context of its model."""
         return Room(request, self._settings, self._config.tokenizer)
@@ -51,10 +60,8 @@ class Rewriter:
         Raises:
             RequestError: the request asks for something that does not exist or cannot be.
         """
-        options, settings = request.options, self._settings
-        fences = settings.prune_code_fences if options.code_fences is None else options.code_fences
-        rules = Rules(settings.min_document_tokens, prune_code_fences=fences, query=options.query)
-        located = request.protocol.locate(request.body, rules)
+        options = request.options
+        located = request.protocol.locate(request.body, self.rules(request))
         # A wrong pipeline name is an error even when there is nothing to prune today.
         if options.name is not None:
             self._check(options.name)
@@ -192,6 +199,7 @@ class Rewriter:
             plan.too_long if changed else None,
             record=self._record(plan, body, plan.counts(), receipt),
             expected=expected,
+            fresh=plan.fresh(plan.counts()) if reason in _STILL_OPEN else None,
         )
 
     def _prune(self, plan: Plan) -> Outcome:
@@ -254,6 +262,7 @@ class Rewriter:
             record=self._record(plan, body, plan.counts(after), receipt),
             expected=expected,
             steps=steps_of([*plan.results, *results]),
+            fresh=plan.fresh(plan.counts(after)),
         )
 
     def _method(self, request: Request) -> str:

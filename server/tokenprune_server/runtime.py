@@ -13,6 +13,7 @@ from tokenprune_server.pool import PrunePool
 from tokenprune_server.receipts import ReceiptStore
 from tokenprune_server.rewrite import Rewriter
 from tokenprune_server.settings import ServerSettings
+from tokenprune_server.tokens.select import TokenSelector
 from tokenprune_server.types import Headers
 
 log = logging.getLogger("tokenprune.server")
@@ -44,6 +45,8 @@ class Runtime:
         self.pool = PrunePool(self.settings.workers, self.settings.queue)
         self.gate = Gate(self.settings, clock)
         self.rewriter = Rewriter(config, self.settings, self.receipts, self.gate)
+        tokens = self.settings.tokens
+        self.selector = None if tokens is None else TokenSelector(tokens)
         self.warming_up = False
         self.broken: str | None = None  # why the default pipeline cannot be used
         self._keys = frozenset(key.get_secret_value() for key in self.settings.api_keys)
@@ -70,6 +73,12 @@ class Runtime:
             raise ConfigError(
                 f"server.shared_pipeline: {name!r} prunes for a question; name one that needs none ({known})"
             )
+
+    def warm_up(self) -> None:
+        """Load what requests need, so that the first one does not wait for it."""
+        self.rewriter.warm_up()
+        if self.selector is not None:
+            self.selector.warm_up()
 
     @classmethod
     def from_env(cls) -> "Runtime":

@@ -8,6 +8,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from tokenprune.errors import ConfigError
 from tokenprune.validation import faults
+from tokenprune_server.tokens.settings import TokenSettings
 
 # Routes by which vLLM (in development mode, and for reinforcement learning) lets itself be put to sleep,
 # emptied or given other weights: an open proxy in front must not hand them on.
@@ -96,6 +97,10 @@ class ServerSettings(BaseSettings):
         600.0,
         ge=0,
         description="Seconds for which the upstream is believed to keep an unused prefix in its cache.",
+    )
+    tokens: TokenSettings | None = Field(
+        None,
+        description="Selection of prompt tokens of chats, behind the pipeline (see `TokenSettings`).",
     )
     prune_code_fences: bool = Field(False, description="Prune inside ``` fences as well.")
     max_body_bytes: int = Field(

@@ -8,57 +8,14 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from tokenprune_server.types import ASGIApp, Headers, Message, Scope
+from tokenprune_server.asgi_call import asgi_call
+from tokenprune_server.types import ASGIApp, Headers
 
 log = logging.getLogger("tokenprune.server")
 
 _ASK_TIMEOUT_S = 5.0
 _RETRY_S = 10.0  # a failed question is not asked again before
 _CACHING = re.compile(rb'^vllm:cache_config_info\{[^\n]*enable_prefix_caching="(True|False)"', re.MULTILINE)
-
-
-async def asgi_get(app: ASGIApp, path: str, headers: Headers, timeout_s: float) -> tuple[int, bytes]:
-    """Status and body of a GET made straight to an ASGI app.
-
-    Raises:
-        TimeoutError: no complete answer in time.
-    """
-    scope: Scope = {
-        "type": "http",
-        "asgi": {"version": "3.0", "spec_version": "2.3"},
-        "http_version": "1.1",
-        "method": "GET",
-        "scheme": "http",
-        "path": path,
-        "raw_path": path.encode(),
-        "root_path": "",
-        "query_string": b"",
-        "headers": headers,
-        "client": ("127.0.0.1", 0),
-        "server": ("127.0.0.1", 0),
-        "state": {},
-    }
-    asked = False
-    status = 0
-    parts: list[bytes] = []
-
-    async def receive() -> Message:
-        nonlocal asked
-        if asked:
-            await asyncio.Event().wait()
-        asked = True
-        return {"type": "http.request", "body": b"", "more_body": False}
-
-    async def send(message: Message) -> None:
-        nonlocal status
-        if message["type"] == "http.response.start":
-            status = message["status"]
-        else:
-            parts.append(message.get("body", b""))
-
-    async with asyncio.timeout(timeout_s):
-        await app(scope, receive, send)
-    return status, b"".join(parts)
 
 
 class UpstreamInfo:
@@ -104,7 +61,7 @@ class UpstreamInfo:
     async def _ask(self, authorization: Headers) -> None:
         self._until = time.monotonic() + _RETRY_S
         try:
-            status, body = await asgi_get(self._app, "/v1/models", authorization, _ASK_TIMEOUT_S)
+            status, body = await asgi_call(self._app, "GET", "/v1/models", authorization, _ASK_TIMEOUT_S)
             models = json.loads(body)["data"] if status == 200 else []
             lengths = {m["id"]: m["max_model_len"] for m in models if isinstance(m.get("max_model_len"), int)}
             vllm = any(m.get("owned_by") == "vllm" for m in models)
@@ -120,7 +77,7 @@ class UpstreamInfo:
 
     async def _ask_for_caching(self, tell: Callable[[bool], None], authorization: Headers) -> None:
         try:
-            status, body = await asgi_get(self._app, "/metrics", authorization, _ASK_TIMEOUT_S)
+            status, body = await asgi_call(self._app, "GET", "/metrics", authorization, _ASK_TIMEOUT_S)
         except TimeoutError as error:
             log.warning("the upstream's /metrics cannot be read: %r", error)
             return

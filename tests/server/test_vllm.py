@@ -14,6 +14,7 @@ import pytest
 from tokenprune.config import load_config
 from tokenprune_server.app import create_app
 from tokenprune_server.settings import ServerSettings
+from tokenprune_server.tokens.mapping import SAME
 
 pytestmark = [pytest.mark.vllm, pytest.mark.models, pytest.mark.timeout(420)]
 
@@ -45,6 +46,19 @@ def ask(client, repeats=20, **more):
         temperature=0,
         max_tokens=more.pop("max_tokens", 24),
         **more,
+    )
+
+
+def ask_stream(client, **more):
+    return list(
+        client.chat.completions.create(
+            model="smollm2-135m",
+            messages=[{"role": "user", "content": prompt(20)}],
+            temperature=0,
+            max_tokens=24,
+            stream=True,
+            **more,
+        )
     )
 
 
@@ -204,6 +218,55 @@ def test_many_clients_at_once(client):
     for thread in threads:
         thread.join()
     assert not failures
+
+
+@pytest.fixture
+def token_door(vllm_server, serve):
+    """A client of a proxy that sends token ids, chosen by the early layers of the served model."""
+    tokens = {"model": "smollm2-135m", "keep": 100}
+    settings = ServerSettings.load(SETTINGS | {"pipeline": "none", "tokens": tokens})
+    url = serve(create_app(load_config(None), vllm_server.url, settings))
+    with openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=120) as client:
+        yield client
+
+
+def test_chosen_tokens_go_as_ids(token_door):
+    ask(token_door, max_tokens=1)  # loads the model, compares tokenizers, templates and answers
+    raw = ask(token_door)
+    assert raw.headers["x-tokenprune-token-stage"] == "ids"
+    assert raw.headers["x-tokenprune-decision"] == "pruned"
+    answer = raw.parse()
+    assert "orange" in answer.choices[0].message.content.lower()
+    assert answer.choices[0].finish_reason in ("stop", "length")
+    after = int(raw.headers["x-tokenprune-tokens-after"])
+    assert after <= 100
+    assert after < answer.usage.prompt_tokens < after + 100
+
+    stream = ask_stream(token_door, stream_options={"include_usage": True})
+    text = "".join(e.choices[0].delta.content or "" for e in stream if e.choices)
+    assert text == answer.choices[0].message.content
+    assert stream[-1].usage.prompt_tokens == answer.usage.prompt_tokens
+    assert {e.object for e in stream} == {"chat.completion.chunk"}
+
+    tool = {"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {}}}}
+    as_text = ask(token_door, tools=[tool], max_tokens=4)
+    assert as_text.headers["x-tokenprune-token-stage"] == "text:tools"
+    assert as_text.parse().usage.prompt_tokens < 400
+
+
+def test_an_answer_to_ids_ends_where_a_chat_ends(token_door, vllm_server):
+    """The end token of the chat's turn ends the answer, and is not shown."""
+    raw = ask(token_door, max_tokens=120)
+    assert raw.headers["x-tokenprune-token-stage"] == "ids"
+    choice = raw.parse().choices[0]
+    assert choice.finish_reason == "stop"
+    assert "<|im_end|>" not in choice.message.content
+
+
+def test_what_is_carried_over_means_something_on_both_routes(vllm_server):
+    schemas = httpx.get(f"{vllm_server.url}/openapi.json", timeout=60).json()["components"]["schemas"]
+    for request in ("ChatCompletionRequest", "CompletionRequest"):
+        assert set(SAME) - set(schemas[request]["properties"]) == set(), request
 
 
 @pytest.mark.slow

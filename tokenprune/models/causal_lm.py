@@ -71,6 +71,27 @@ def load_causal_lm(
         return _loaded[key]
 
 
+def load_tokenizer(name_or_path: str) -> PreTrainedTokenizerBase:
+    """Load the tokenizer of a causal LM alone; see :func:`load_causal_lm`.
+
+    Raises:
+        ModelError: It cannot be found, fetched or loaded.
+        MissingExtraError: transformers is not installed.
+    """
+    path = resolve_model(name_or_path)
+    try:
+        from transformers import AutoTokenizer
+    except ImportError as error:
+        raise MissingExtraError("causal language models", "models", error.name or "transformers") from error
+    try:
+        return AutoTokenizer.from_pretrained(path, trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(
+            f"cannot load a tokenizer of {name_or_path!r}: {error}; give a folder in Hugging Face layout, a "
+            "hub id that is downloaded or can be reached, or a name that `tokenprune models list` shows"
+        ) from error
+
+
 def _load(name: str, path: str, device: str, dtype: torch.dtype) -> LoadedLM:
     try:
         from transformers import AutoModelForCausalLM, AutoTokenizer

@@ -1,0 +1,46 @@
+"""Settings of the selection of prompt tokens: the mapping ``server.tokens`` of the configuration file."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class TokenSettings(BaseModel):
+    """Which tokens go on, and what chooses them."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model: str = Field(
+        description="The model whose layers choose: the served one, or a smaller draft (a named model, a "
+        "folder in Hugging Face layout or a hub name)."
+    )
+    tokenizer: str | None = Field(
+        None, description="Tokenizer and chat template of the served model; None: those of `model`."
+    )
+    method: Literal["gemfilter-q", "gemfilter", "lazyllm"] = Field(
+        "gemfilter-q", description="How tokens are scored."
+    )
+    unit: Literal["sentence", "token"] = Field(
+        "sentence",
+        description="What goes or stays as a whole: a sentence is as good as its best token; single tokens "
+        "lose half of a number.",
+    )
+    keep: int = Field(
+        512, ge=1, description="Tokens of documents that go on; all else of a prompt always does."
+    )
+    layer: int | None = Field(
+        None, ge=1, description="GemFilter: the layer that looks; None: the one known for the model."
+    )
+    near: int | None = Field(
+        None,
+        ge=1,
+        description="GemFilter: while they are read, tokens before the question see so many before them.",
+    )
+    kernel: int = Field(13, ge=1, description="gemfilter-q: scores are averaged over as many neighbours.")
+    send: Literal["ids", "text"] = Field(
+        "ids",
+        description="`ids`: as token ids where that answers as a chat does, else as text; `text`: always as "
+        "text.",
+    )
+    dtype: str | None = Field(None, description="Number format of the model; None: the fastest that is good.")
+    timeout_s: float = Field(30.0, gt=0, description="Deadline of a selection, seconds.")

@@ -1,0 +1,267 @@
+"""The selection of prompt tokens as the last step before a chat goes to the upstream."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import json
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from tokenprune.receipt import steps_of
+from tokenprune_server.body import ClientGone
+from tokenprune_server.decide import PRUNED, Facts, failed, skip_reason
+from tokenprune_server.gate import Gate, Weighing, model_name, turn_path
+from tokenprune_server.json_body import serialise
+from tokenprune_server.ledger import digest
+from tokenprune_server.lru import ByteLru
+from tokenprune_server.pool import PrunePool
+from tokenprune_server.protocols.base import Body, Job, Path, Rules
+from tokenprune_server.receipts import ReceiptStore
+from tokenprune_server.request import Fresh, Outcome, Request, plain_body
+from tokenprune_server.tokens.agreement import AGREES, Agreement
+from tokenprune_server.tokens.mapping import completion, unmappable
+from tokenprune_server.tokens.render import Rendered, UnreadableChatError
+from tokenprune_server.tokens.select import Selection, TokenSelector
+from tokenprune_server.tokens.sending import IDS, Sending
+from tokenprune_server.tokens.settings import TokenSettings
+from tokenprune_server.types import ASGIApp, Headers, Message
+from tokenprune_server.watch import done_in_time
+
+log = logging.getLogger("tokenprune.server")
+
+_CHATS = "/v1/chat/completions"
+# Of chats that went as ids, for their repeats.
+_SENT_BYTES, _SENT_COUNT, _BYTES_PER_ID = 8 * 2**20, 256, 36
+
+
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    """A chat whose tokens may be chosen."""
+
+    body: Body
+    fresh: Fresh
+    query: str
+    prompt: Rendered
+    weighing: Weighing | None
+
+
+class _Skipped(Exception):
+    """Nothing is to be chosen; ``reason`` is a short name of why."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class TokenStage:
+    """Chooses tokens of chats that passed the pipeline, whether it pruned them or not.
+
+    Args:
+        app: the upstream.
+        settings: which tokens, and what chooses them.
+        selector: the model that chooses.
+        rules: what counts as a document, for a request.
+        gate: says whether it is worth it, and learns what it costs.
+        receipts: where the receipts go.
+        pool: the threads that work.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        settings: TokenSettings,
+        selector: TokenSelector,
+        rules: Callable[[Request], Rules],
+        gate: Gate,
+        receipts: ReceiptStore,
+        pool: PrunePool,
+    ) -> None:
+        self._app, self._settings, self._selector = app, settings, selector
+        self._rules, self._gate, self._receipts, self._pool = rules, gate, receipts, pool
+        self._agreement = Agreement(app)
+        self._sent: ByteLru[bytes, list[int]] = ByteLru(_SENT_BYTES, _SENT_COUNT)
+
+    async def __call__(
+        self, request: Request, outcome: Outcome, headers: Headers, watching: asyncio.Task[Message]
+    ) -> tuple[Outcome, Sending | None]:
+        """What becomes of a chat: its outcome, and how it goes as ids when it does.
+
+        Args:
+            request: as it came.
+            outcome: of the pipeline.
+            headers: of the request.
+            watching: a call of ``receive`` that was begun.
+
+        Raises:
+            ClientGone: the client left.
+        """
+        fresh = outcome.fresh
+        if _CHATS not in request.protocol.routes:
+            return outcome, None
+        if fresh is None:
+            return self._again(request, outcome)
+        if self._pool.waiting >= self._pool.max_waiting:
+            return _noted(outcome, "skipped:overloaded"), None
+        work = asyncio.ensure_future(self._select(request, outcome, fresh, headers))
+        try:
+            if await done_in_time(work, watching, self._settings.timeout_s):
+                return work.result()
+            log.warning("the selection of tokens took longer than %s s", self._settings.timeout_s)
+            return _failed(outcome, "timeout", f"it took longer than {self._settings.timeout_s:g} s"), None
+        except ClientGone:
+            raise
+        except _Skipped as skipped:
+            return _noted(outcome, f"skipped:{skipped.reason}"), None
+        except UnreadableChatError as error:
+            log.info("no tokens are chosen: %s", error)
+            return _noted(outcome, f"skipped:{error.reason}"), None
+        except Exception as error:
+            # Whatever goes wrong in the model, the request must not be lost: logged, counted, visible.
+            log.exception("the selection of tokens failed")
+            return _failed(outcome, type(error).__name__, f"{type(error).__name__}: {error}"), None
+        finally:
+            work.cancel()
+
+    def _again(self, request: Request, outcome: Outcome) -> tuple[Outcome, Sending | None]:
+        """A chat of which everything goes as it was sent before: as the same ids, if it went as ids."""
+        if outcome.decision != PRUNED or outcome.body is None:
+            return outcome, None
+        known = self._sent.get(_identity(outcome.body))
+        if known is None or unmappable(outcome.body) is not None:
+            return outcome, None
+        ids = completion(outcome.body, known, request.model_len)
+        return (outcome, None) if ids is None else (_noted(outcome, IDS), Sending(self._app, serialise(ids)))
+
+    async def _select(
+        self, request: Request, outcome: Outcome, fresh: Fresh, headers: Headers
+    ) -> tuple[Outcome, Sending | None]:
+        body = plain_body(request) if outcome.body is None else outcome.body
+        ready = await self._pool.submit(lambda: self._prepare(request, body, fresh))
+        why = "configured" if self._settings.send == "text" else unmappable(body)
+        choosing = self._pool.submit(lambda: self._selector(ready.prompt, ready.query))
+        if why is None:
+            keys = [(name, value) for name, value in headers if name == b"authorization"]
+            asking = self._agreement.prompt(self._selector.template(), body, ready.prompt.ids, keys)
+            selection, theirs = await asyncio.gather(choosing, asking)
+            why = None if theirs == AGREES else theirs
+        else:
+            selection = await choosing
+        self._gate.costs.pruned(self._selector.name, len(ready.prompt.ids), selection.seconds, None)
+        if not selection.dropped:
+            raise _Skipped("nothing-to-drop")
+        ids = None
+        if why is None:
+            ids = completion(body, selection.ids, request.model_len)
+            why = None if ids is not None else "max-tokens"
+        done = await asyncio.to_thread(self._done, request, outcome, ready, selection)
+        if ids is None:
+            return _noted(done, f"text:{why}"), None
+        if done.body is not None:
+            self._sent.put(_identity(done.body), selection.ids, _BYTES_PER_ID * len(selection.ids))
+        return _noted(done, IDS), Sending(self._app, serialise(ids))
+
+    def _prepare(self, request: Request, body: Body, fresh: Fresh) -> _Prepared:
+        """Find the documents in the prompt, and look whether it is worth it.
+
+        Raises:
+            _Skipped: it is not, or there are none.
+            UnreadableChatError: the prompt cannot be read.
+            ModelError: the model that chooses cannot be loaded.
+        """
+        job = request.protocol.locate(body, self._rules(request)).jobs[0]
+        if job.query is None:
+            raise _Skipped("no-query")
+        # Markup and JSON strings do not survive the loss of a token.
+        spans = tuple(
+            span
+            for span in job.spans
+            if span.kind == "text" and not span.quoted and turn_path(span.path) not in fresh.closed
+        )
+        if not spans:
+            raise _Skipped("no-documents")
+        prompt = self._selector.template().read(body, spans, request.protocol)
+        tokens = sum(int(prompt.inside_of(place).sum()) for place in prompt.places)
+        if tokens <= self._settings.keep:
+            raise _Skipped("fits-budget")
+        if not self._selector.fits(prompt):
+            raise _Skipped("too-long")
+        weighing = self._weigh(request, body, fresh, Job(job.query, spans), tokens, len(prompt.ids))
+        return _Prepared(body, fresh, job.query, prompt, weighing)
+
+    def _weigh(
+        self, request: Request, body: Body, fresh: Fresh, job: Job, tokens: int, size: int
+    ) -> Weighing | None:
+        """What it would gain, None when nobody asks; raises _Skipped when that is too little."""
+        gate, name = self._gate, self._selector.name
+        weighing = gate.weigh(body, fresh.history, request.protocol, job, job.spans, tokens, name)
+        if weighing is None:
+            return None
+        saved = float(tokens - self._settings.keep)
+        cost = dataclasses.replace(
+            weighing.cost, saved_tokens=saved, prune_s=gate.costs.pruning_s(name, size)
+        )
+        reason = skip_reason(Facts(cost=cost, obliged=fresh.obliged))
+        if reason is not None:
+            raise _Skipped(reason)
+        return dataclasses.replace(weighing, cost=cost)
+
+    def _done(self, request: Request, outcome: Outcome, ready: _Prepared, selection: Selection) -> Outcome:
+        """The outcome of a chat whose tokens were chosen; its body is the text of those that stay."""
+        fresh, gate = ready.fresh, self._gate
+        body = request.protocol.put_back(ready.body, selection.texts)
+        pruned_now = outcome.receipt is not None and outcome.steps
+        stored = self._receipts.get(outcome.receipt or "") if pruned_now else None
+        before = stored.results if stored is not None else ()
+        earlier = stored.earlier if stored is not None else fresh.history.receipts
+        receipt = self._receipts.put(ready.query, [*before, selection.result], earlier)
+        counts = _counts(fresh.counts, selection)
+        record = outcome.record
+        if not fresh.contexts:
+            record = gate.record(fresh.history, request.protocol, body, fresh.jobs, counts, receipt)
+        expected = outcome.expected
+        if ready.weighing is not None:
+            again = gate.weigh_again(ready.weighing, fresh.history, body, request.protocol, selection.dropped)
+            expected = again.pruned(model_name(body), ready.weighing.cost, selection.seconds)
+        known = outcome.tokens_after > 0
+        after = outcome.tokens_after - selection.dropped if known else selection.result.tokens_after
+        return dataclasses.replace(
+            outcome,
+            decision=PRUNED,
+            body=body,
+            tokens_before=outcome.tokens_before if known else selection.result.tokens_before,
+            tokens_after=max(0, after),
+            receipt=receipt,
+            record=record,
+            expected=expected,
+            steps=steps_of([*before, selection.result]),
+        )
+
+
+def _identity(body: Body) -> bytes:
+    """What of a chat decides what the model reads, as a key."""
+    read = [body.get(name) for name in ("model", "messages", "tools", "chat_template_kwargs")]
+    return digest(json.dumps(read))
+
+
+def _counts(before: dict[Path, tuple[int, int]], selection: Selection) -> dict[Path, tuple[int, int]]:
+    """Tokens of the documents by turn, before and after."""
+    counts = dict(before)
+    for (span, _), receipt in zip(selection.texts, selection.result.receipts, strict=True):
+        path = turn_path(span.path)
+        came, left = counts.get(path, (receipt.tokens_before, receipt.tokens_before))
+        counts[path] = came, max(0, left - receipt.tokens_before + receipt.tokens_after)
+    return counts
+
+
+def _noted(outcome: Outcome, how: str) -> Outcome:
+    return dataclasses.replace(outcome, token_stage=how)
+
+
+def _failed(outcome: Outcome, reason: str, detail: str) -> Outcome:
+    """What the pipeline did goes on; without it, the request goes as one whose pruning failed."""
+    decision = outcome.decision if outcome.body is not None else failed(reason)
+    return dataclasses.replace(
+        outcome, decision=decision, detail=detail, token_stage=f"failed:{reason}", steps=outcome.steps
+    )
