@@ -184,8 +184,25 @@ def _reduce(
     return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
+class HoldsKV:
+    """Says what its ``sequence`` holds."""
+
+    __slots__ = ()
+    sequence: SequenceKV
+
+    @property
+    def kv_bytes(self) -> int:
+        """Bytes of keys and values that are in use."""
+        return self.sequence.bytes
+
+    @property
+    def peak_kv_bytes(self) -> int:
+        """Most bytes of keys and values that were allocated at a time."""
+        return self.sequence.meter.peak
+
+
 @dataclass(slots=True)
-class Reading:
+class Reading(HoldsKV):
     """A prompt that was read, ready to be continued.
 
     Attributes:
@@ -199,16 +216,6 @@ class Reading:
     sequence: SequenceKV
     logits: torch.Tensor
     kept: tuple[int, ...] | None = field(default=None)
-
-    @property
-    def kv_bytes(self) -> int:
-        """Bytes of keys and values that are in use."""
-        return self.sequence.bytes
-
-    @property
-    def peak_kv_bytes(self) -> int:
-        """Most bytes of keys and values that were allocated at a time."""
-        return self.sequence.meter.peak
 
     def step(self, token: int, check: Check = no_check) -> torch.Tensor:
         """Read one more token; return float32 logits [vocabulary] behind it."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from tokenprune.engine.decoder import Check, Decoder, Part, no_check
-from tokenprune.engine.reading import SequenceKV
+from tokenprune.engine.reading import HoldsKV, SequenceKV
 from tokenprune.engine.rules import AttentionProbability, Pooled, ScoreRule
 from tokenprune.engine.schedule import Drop, Marks, best
 from tokenprune.errors import ConfigError
@@ -69,8 +69,10 @@ class LazyLLM:
 
 
 @dataclass(slots=True)
-class LazyReading:
+class LazyReading(HoldsKV):
     """A prompt that was read lazily; see :class:`tokenprune.engine.reading.Reading`.
+
+    The auxiliary store is not among its bytes of keys and values: see :attr:`aux_bytes`.
 
     Attributes:
         decoder: The model.
@@ -99,16 +101,6 @@ class LazyReading:
         device = self.decoder.device
         self.frontier = torch.zeros(0, dtype=torch.long, device=device)
         self.aux = torch.zeros((0, self.decoder.hidden), dtype=self.decoder.dtype, device=device)
-
-    @property
-    def kv_bytes(self) -> int:
-        """Bytes of keys and values in use; the auxiliary store is :attr:`aux_bytes`."""
-        return self.sequence.bytes
-
-    @property
-    def peak_kv_bytes(self) -> int:
-        """Most bytes of keys and values that were allocated at a time."""
-        return self.sequence.meter.peak
 
     @property
     def aux_bytes(self) -> int:
