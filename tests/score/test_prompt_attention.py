@@ -66,7 +66,7 @@ def test_a_unit_is_worth_its_best_token(reader):
     assert lm.tokenizer.decode([encoded["input_ids"][i] for i in window]).strip() == QUERY
     from tokenprune.engine.schedule import Marks
 
-    scores = reader.scores(lm, decoder, encoded["input_ids"], Marks(tuple(window)))
+    scores = reader.scores(decoder, encoded["input_ids"], Marks(tuple(window)))
     for document, text, found in zip(documents, texts, got, strict=True):
         at = prompt.index(text)
         assert len(found) == len(document)
