@@ -72,9 +72,9 @@ def gemfilter_q(
 
     Without a budget a quarter of the tokens stays. ``unit`` is ``token`` or ``sentence``. ``layer``,
     ``softmax`` (False scores by the raw product), ``kernel`` (odd: over how many neighbours scores are
-    averaged) and     ``heads`` (which query heads count) are as the model's calibration says where they are None
-    (`tokenprune calibrate`). ``near``: while it reads, a token sees so many positions before it
-    only, which is faster on long texts. ``threshold`` is an attention relative to an even look.
+    averaged) and ``heads`` (which query heads count) are as the model's calibration says where they are None
+    (`tokenprune calibrate`). ``near``: while it reads, a token sees so many positions before it only, which
+    is faster on long texts. ``threshold`` is an attention relative to an even look.
     """
     reader = EarlyLayer(layer, softmax=softmax, kernel=kernel, heads=heads, near=near)
     selector = choose(KeepRatio(DEFAULT_RATIO), threshold, keep_ratio, top_k)
