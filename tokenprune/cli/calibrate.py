@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -48,7 +48,7 @@ def calibrate(
     from tokenprune.models.causal_lm import load_causal_lm
     from tokenprune.models.progress import reporting
 
-    given = {"prompts": prompts, "tokens": tokens, "tolerance": tolerance}
+    given: dict[str, Any] = {"prompts": prompts, "tokens": tokens, "tolerance": tolerance}
     settings = replace(
         QUICK if quick else Settings(), seed=seed, **{k: v for k, v in given.items() if v is not None}
     )

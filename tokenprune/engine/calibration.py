@@ -137,12 +137,18 @@ _looked_up: WeakKeyDictionary[Decoder, Known] = WeakKeyDictionary()
 
 
 def known(decoder: Decoder) -> Known:
-    """Return what is known of a model, looked up once; a notice is logged once in a process."""
+    """Return what is known of a model, looked up once."""
     if decoder not in _looked_up:
         _looked_up[decoder] = look_up(decoder)
-        if notice := _looked_up[decoder].notice:
-            _announce(notice)
     return _looked_up[decoder]
+
+
+def go_by(decoder: Decoder, layer: int | None) -> Calibration:
+    """Return what is known of a model; where no ``layer`` is said, a notice is logged once in a process."""
+    found = known(decoder)
+    if layer is None and found.notice:
+        _announce(found.notice)
+    return found.calibration
 
 
 def look_up(decoder: Decoder) -> Known:

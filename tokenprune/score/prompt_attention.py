@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 import numpy as np
 
@@ -32,6 +32,11 @@ _GAP = "\n\n"
 
 class TokenReader(Protocol):
     """Scores the tokens of a prompt."""
+
+    @property
+    def room(self) -> int:
+        """Positions that are needed behind the prompt."""
+        ...
 
     def scores(self, decoder: Decoder, ids: Sequence[int], marks: Marks) -> FloatArray:
         """Return float64 [n]; more is better, and prompts of different lengths can be compared."""
@@ -61,14 +66,15 @@ class EarlyLayer:
     kernel: int | None = None
     heads: tuple[int, ...] | None = None
     near: int | None = None
+    room: ClassVar[int] = 0
 
     def scores(self, decoder: Decoder, ids: Sequence[int], marks: Marks) -> FloatArray:
         """Run the layers before the chosen one."""
-        from tokenprune.engine.calibration import known
+        from tokenprune.engine.calibration import go_by
         from tokenprune.engine.decoder import Near
         from tokenprune.engine.methods.gemfilter import scores_at
 
-        found = known(decoder).calibration
+        found = go_by(decoder, self.layer)
         base = found.question if self.question else found.published
         choice = base.but(self.layer, self.softmax, self.kernel, self.heads)
         window = (marks.window if self.question else ()) or (len(ids) - 1,)
@@ -95,6 +101,7 @@ class LayersReached:
 
     steps: tuple[Drop, ...] | None = None
     question: bool = False
+    room: ClassVar[int] = 0
 
     def scores(self, decoder: Decoder, ids: Sequence[int], marks: Marks) -> FloatArray:
         """Run the prefill; tokens that reach the last layer have 1."""
@@ -108,6 +115,38 @@ class LayersReached:
         for layer in reading.sequence.layers:
             reached[layer.positions.cpu().numpy()] += 1
         return reached / decoder.depth
+
+    def notice(self, decoder: Decoder) -> str:
+        """Say nothing."""
+        return ""
+
+
+@dataclass(frozen=True)
+class LookAhead:
+    """What the tokens attend to that the model would answer with, SpecPrefill's way; a chunk has one score.
+
+    Args:
+        lookahead: tokens that the model goes on for; 0: the last token of the prompt looks.
+        kernel: attention is averaged over as many neighbours.
+        chunk: tokens of one score.
+    """
+
+    lookahead: int = 8
+    kernel: int = 13
+    chunk: int = 32
+
+    @property
+    def room(self) -> int:
+        """Positions that are needed behind the prompt."""
+        return self.lookahead
+
+    def scores(self, decoder: Decoder, ids: Sequence[int], marks: Marks) -> FloatArray:
+        """Run the prefill and the look-ahead."""
+        from tokenprune.engine.methods.specprefill import Speculation
+
+        how = Speculation(self.lookahead, self.kernel, self.chunk)
+        found, _ = how.scores(decoder, ids)
+        return np.asarray(how.by_chunk(found).double().cpu().numpy(), dtype=np.float64)
 
     def notice(self, decoder: Decoder) -> str:
         """Say nothing."""
@@ -162,7 +201,7 @@ class PromptAttention:
 
         context = "".join(parts)
         prompt = QuestionPrompt.write(lm.tokenizer, context, query)
-        if len(prompt.ids) > lm.max_positions:
+        if len(prompt.ids) + self.reader.room > lm.max_positions:
             if len(parts) > 1:
                 half = len(parts) // 2
                 halves = (parts[:half], parts[half:])

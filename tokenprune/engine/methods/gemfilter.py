@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tokenprune.engine.calibration import Choice, fallback, known
+from tokenprune.engine.calibration import Choice, fallback, go_by
 from tokenprune.engine.choice import best_units, count_for_mass
 from tokenprune.engine.decoder import Check, Decoder, Near, no_check
 from tokenprune.engine.reading import Reading, SequenceKV, read, read_prompt
@@ -71,7 +71,7 @@ class GemFilter:
         """Choose the positions that stay; all of a prompt that is not longer than ``keep``."""
         if len(ids) <= self.keep:
             return Selected(tuple(range(len(ids))))
-        layer = known(decoder).calibration.published.layer if self.layer is None else self.layer
+        layer = go_by(decoder, None).published.layer if self.layer is None else self.layer
         found = scores_at(decoder, ids, layer, self.rule(), (len(ids) - 1,), check)
         chosen = found.scores.topk(self.keep).indices.sort().values
         return Selected(tuple(chosen.tolist()), found.peak_kv_bytes)
@@ -138,7 +138,8 @@ class QuestionGemFilter:
 
     def choice(self, decoder: Decoder) -> Choice:
         """Return how tokens of this model are scored."""
-        return known(decoder).calibration.question.but(self.layer, self.softmax, self.kernel, self.heads)
+        base = go_by(decoder, self.layer).question
+        return base.but(self.layer, self.softmax, self.kernel, self.heads)
 
     def select(self, decoder: Decoder, ids: Sequence[int], marks: Marks, check: Check = no_check) -> Selected:
         """Choose the positions that stay; all of a prompt that is not longer than ``keep``.
@@ -227,9 +228,16 @@ def _check_layer_and_keep(layer: int | None, keep: int) -> None:
         raise ConfigError(f"keep must be 1 or more tokens, not {keep}")
 
 
-def read_selected(decoder: Decoder, ids: Sequence[int], selected: Selected, check: Check) -> Reading:
-    """Read the selected tokens of a prompt as a prompt of their own, with fresh positions."""
-    reading = read_prompt(decoder, [ids[position] for position in selected.positions], check=check)
+def read_selected(
+    decoder: Decoder, ids: Sequence[int], selected: Selected, check: Check, *, fresh: bool = True
+) -> Reading:
+    """Read the selected tokens as a prompt of their own: with fresh positions, or at their old ones."""
+    reading = read_prompt(
+        decoder,
+        [ids[position] for position in selected.positions],
+        positions=None if fresh else selected.positions,
+        check=check,
+    )
     reading.kept = selected.positions
     meter = reading.sequence.meter
     meter.peak = max(meter.peak, selected.peak_kv_bytes)
