@@ -34,9 +34,11 @@ def fingerprint(decoder: Decoder) -> str:
         [layer.window for layer in weights.layers],
     )
     digest = hashlib.sha256(repr(shape).encode())
+    rotary = weights.rotary
+    turns = getattr(rotary, "original_inv_freq", None)
+    digest.update(f"{getattr(rotary, 'attention_scaling', 1.0):.4f}".encode())
     with torch.inference_mode():
-        turned = decoder.rotary(torch.tensor([1, 100], device=decoder.device)).cos
-        digest.update(repr([round(float(value), 2) for value in turned.flatten()[::4]]).encode())
+        digest.update(_sample(rotary.inv_freq if turns is None else turns))
         digest.update(_sample(weights.embedding))
         for layer in weights.layers:
             for projection in (layer.qkv, layer.out, layer.gate_up, layer.down):
