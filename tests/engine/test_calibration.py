@@ -1,5 +1,6 @@
 import json
 import logging
+from dataclasses import replace
 
 import pytest
 
@@ -7,11 +8,13 @@ torch = pytest.importorskip("torch")
 
 from tokenprune.engine import calibration  # noqa: E402
 from tokenprune.engine.calibration import Calibration, Choice, fallback, look_up, parse, store  # noqa: E402
-from tokenprune.engine.decoder import Decoder  # noqa: E402
+from tokenprune.engine.decoder import Decoder, no_check  # noqa: E402
 from tokenprune.engine.fingerprint import fingerprint  # noqa: E402
 from tokenprune.engine.methods.gemfilter import GemFilter, QuestionGemFilter, scores_at  # noqa: E402
+from tokenprune.engine.methods.lazyllm import LazyLLM  # noqa: E402
+from tokenprune.engine.reading import read_prompt  # noqa: E402
 from tokenprune.engine.rules import AttentionProbability, DotProduct, Pooled  # noqa: E402
-from tokenprune.engine.schedule import Marks  # noqa: E402
+from tokenprune.engine.schedule import Drop, Marks, TokenDropSchedule  # noqa: E402
 from tokenprune.errors import ConfigError  # noqa: E402
 
 IDS = torch.randint(0, 97, (60,), generator=torch.Generator().manual_seed(5)).tolist()
@@ -76,6 +79,23 @@ def test_methods_go_by_it_and_callers_go_before(tiny_lm, cache):
     assert QuestionGemFilter(2).choice(decoder) == Choice(2, True, 5)
     assert QuestionGemFilter(softmax=False).choice(decoder).rule() == Pooled(DotProduct(), 5)
     assert QuestionGemFilter(kernel=1).choice(decoder) == Choice(3, True, 1, (1, 4))
+
+
+def test_lazyllm_scores_each_layer_with_its_own_rule(tiny_lm, cache):
+    _, decoder = tiny_lm("llama")
+    choices = (Choice(1, True, 5, (2,)), Choice(3, False, 1))
+    store(replace(made(fingerprint(decoder)), choices=choices))
+    marks = Marks((50, 51))
+    steps = (Drop(0, 50), Drop(1, 30), Drop(3, 12))
+    lazy = LazyLLM(steps, question=True, calibrated=True).prefill(decoder, IDS, marks, no_check)
+    rules = {1: Pooled(AttentionProbability((2,)), 5), 3: Pooled(DotProduct(), 1)}
+    plain = read_prompt(decoder, IDS, reducer=TokenDropSchedule(steps, rules=rules), marks=marks)
+    assert lazy.kept == plain.kept and len(lazy.kept) == 12
+    assert torch.allclose(lazy.logits, plain.logits, atol=1e-4)
+    other = LazyLLM(steps, question=True).prefill(decoder, IDS, marks, no_check)
+    assert other.kept != lazy.kept
+    with pytest.raises(ConfigError, match="question"):
+        LazyLLM(calibrated=True)
 
 
 def test_a_guess_is_said_once_and_only_where_it_is_used(tiny_lm, cache, caplog):

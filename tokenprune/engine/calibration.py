@@ -103,6 +103,7 @@ class Calibration:
         question: For the question as the query (``gemfilter-q``).
         published: For the last token as the query and raw q.k (``gemfilter``).
         prompts: What it was found out on, in words.
+        choices: The best of each layer for the question as the query (``lazyllm`` scores in several).
         layers: Per layer: ``layer``, ``cost`` (share of a full prefill), and shares of answers kept, of the
             question with all heads, with the best ones, and of the last token.
     """
@@ -113,7 +114,12 @@ class Calibration:
     question: Choice
     published: Choice
     prompts: str = ""
+    choices: tuple[Choice, ...] = ()
     layers: tuple[Mapping[str, float], ...] = ()
+
+    def rules(self) -> dict[int, ScoreRule]:
+        """Return layer -> how its tokens are scored, for the question as the query."""
+        return {choice.layer: choice.rule() for choice in self.choices}
 
     def to_json(self) -> str:
         """Return what :func:`parse` reads."""
@@ -247,7 +253,7 @@ def parse(text: str, name: str) -> Calibration:
         raise ConfigError(
             f"{name} is no calibration ({why}); remove it or run `tokenprune calibrate` again"
         ) from None
-    for choice in (found.question, found.published):
+    for choice in (found.question, found.published, *found.choices):
         if choice.layer >= found.depth:
             raise ConfigError(f"{name}: layer {choice.layer} of a model of {found.depth} layers")
     return found

@@ -97,19 +97,23 @@ class LayersReached:
     Args:
         steps: where tokens leave and how many stay; None: the published schedule.
         question: the question's tokens score and stay; False: the last token scores.
+        calibrated: with the question, score in each layer as the model's calibration says, if it does.
     """
 
     steps: tuple[Drop, ...] | None = None
     question: bool = False
+    calibrated: bool = True
     room: ClassVar[int] = 0
 
     def scores(self, decoder: Decoder, ids: Sequence[int], marks: Marks) -> FloatArray:
         """Run the prefill; tokens that reach the last layer have 1."""
+        from tokenprune.engine.calibration import known
         from tokenprune.engine.methods.lazyllm import PUBLISHED
         from tokenprune.engine.reading import read_prompt
         from tokenprune.engine.schedule import Marks, TokenDropSchedule
 
-        schedule = TokenDropSchedule(PUBLISHED if self.steps is None else self.steps)
+        rules = known(decoder).calibration.rules() if self.question and self.calibrated else {}
+        schedule = TokenDropSchedule(PUBLISHED if self.steps is None else self.steps, rules=rules)
         reading = read_prompt(decoder, ids, reducer=schedule, marks=marks if self.question else Marks())
         reached = np.zeros(len(ids))
         for layer in reading.sequence.layers:
