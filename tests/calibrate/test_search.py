@@ -53,6 +53,20 @@ def test_takes_raw_products_and_the_last_token_where_they_know():
     assert found.published.kept[128] == 1.0
 
 
+def test_takes_out_what_favours_a_place():
+    """Tokens near to the end get far more from every head; the answer stands out where it is."""
+
+    def plant(answer, layer, heads, raw, last):
+        heads *= torch.linspace(0.2, 20, SIZE)
+        if layer == 2:
+            heads[:, answer : answer + 3] *= 4
+
+    found = search(prompts(plant), (64, 128))
+    assert found.question.layer == 2 and found.question.around is not None
+    by_layer = {layer.choice.layer: layer for layer in found.layers}
+    assert by_layer[2].kept > by_layer[2].all_heads + 0.1
+
+
 def test_the_tolerance_takes_an_earlier_layer():
     def plant(answer, layer, heads, raw, last):
         # Layer 2 knows it of most prompts, layer 4 of all.

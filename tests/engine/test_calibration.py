@@ -13,7 +13,7 @@ from tokenprune.engine.fingerprint import fingerprint  # noqa: E402
 from tokenprune.engine.methods.gemfilter import GemFilter, QuestionGemFilter, scores_at  # noqa: E402
 from tokenprune.engine.methods.lazyllm import LazyLLM  # noqa: E402
 from tokenprune.engine.reading import read_prompt  # noqa: E402
-from tokenprune.engine.rules import AttentionProbability, DotProduct, Pooled  # noqa: E402
+from tokenprune.engine.rules import AttentionProbability, DotProduct, Pooled, Relative  # noqa: E402
 from tokenprune.engine.schedule import Drop, Marks, TokenDropSchedule  # noqa: E402
 from tokenprune.errors import ConfigError  # noqa: E402
 
@@ -30,7 +30,7 @@ def cache(tmp_path, monkeypatch):
 
 
 def made(mark, model="tiny", layer=3, depth=5):
-    question = Choice(layer, True, 5, (1, 4), {64: 0.75})
+    question = Choice(layer, True, 5, (1, 4), 9, {64: 0.75})
     return Calibration(
         model, mark, depth, question, Choice(2, False, 5), "by hand", ({"layer": 1, "kept": 0.5},)
     )
@@ -66,19 +66,18 @@ def test_methods_go_by_it_and_callers_go_before(tiny_lm, cache):
     _, decoder = tiny_lm("llama")
     store(made(fingerprint(decoder)))
     marks = Marks((50, 51))
-    rule = Pooled(AttentionProbability((1, 4)), 5)
-    expected = QuestionGemFilter(3, 20, True, 5, (1, 4)).select(decoder, IDS, marks)
-    assert QuestionGemFilter(keep=20).select(decoder, IDS, marks) == expected
+    rule = Pooled(Relative(AttentionProbability((1, 4)), 9), 5)
     assert QuestionGemFilter(keep=20).choice(decoder).rule() == rule
+    assert QuestionGemFilter(3, keep=20).choice(decoder).rule() == rule
     scores = scores_at(decoder, IDS, 3, rule, marks.window).scores
-    kept = set(expected.positions)
+    kept = set(QuestionGemFilter(keep=20).select(decoder, IDS, marks).positions)
     free = [p for p in range(4, 52) if p not in marks.window]
     assert min(scores[p] for p in free if p in kept) >= max(scores[p] for p in free if p not in kept)
     assert GemFilter(keep=20).select(decoder, IDS) == GemFilter(2, 20).select(decoder, IDS)
     # Heads belong to their layer; what is said stays.
     assert QuestionGemFilter(2).choice(decoder) == Choice(2, True, 5)
     assert QuestionGemFilter(softmax=False).choice(decoder).rule() == Pooled(DotProduct(), 5)
-    assert QuestionGemFilter(kernel=1).choice(decoder) == Choice(3, True, 1, (1, 4))
+    assert QuestionGemFilter(kernel=1).choice(decoder) == Choice(3, True, 1, (1, 4), 9)
 
 
 def test_lazyllm_scores_each_layer_with_its_own_rule(tiny_lm, cache):
@@ -133,6 +132,18 @@ def test_damaged_files(tiny_lm, cache, caplog):
 def test_what_ships_can_be_read():
     for found in calibration.stored():
         assert 0 < found.question.layer < found.depth
+
+
+def test_relative_scores_are_over_the_mean_about_them():
+    generator = torch.Generator().manual_seed(0)
+    query, keys = torch.randn(6, 3, 4, generator=generator), torch.randn(2, 9, 4, generator=generator)
+    scores = AttentionProbability().score(query, keys, 0.5).tolist()
+    got = Relative(AttentionProbability(), 3).score(query, keys, 0.5).tolist()
+    for n, value in enumerate(scores):
+        about = scores[max(0, n - 1) : n + 2]
+        assert got[n] == pytest.approx(value / (sum(about) / len(about) + 0.5 / 9), rel=1e-4)
+    with pytest.raises(ConfigError, match="odd"):
+        Relative(AttentionProbability(), 4)
 
 
 def test_heads_of_a_rule(tiny_lm):

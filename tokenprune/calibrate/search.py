@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING
 
 from tokenprune.calibrate.observe import Observed
 from tokenprune.engine.calibration import PUBLISHED_KERNEL, Choice
+from tokenprune.engine.rules import relative
 from tokenprune.errors import ConfigError
 
 if TYPE_CHECKING:
     import torch
 
 KERNELS = (1, 5, 13)
+AROUND = (None, 129)
 COUNTS = (64, 128, 256, 512, 1024)
 HEAD_COUNTS = (1, 2, 3, 4, 6, 8, 12, 16)
 HEAD, TAIL = 4, 8  # of `QuestionGemFilter`: tokens that stay anyway
@@ -70,6 +72,7 @@ class _Candidate:
     softmax: bool
     kernel: int
     heads: tuple[int, ...] | None
+    around: int | None
     needs: torch.Tensor  # int64 [prompts]
 
 
@@ -97,7 +100,7 @@ def search(observed: Sequence[Observed], counts: Sequence[int], tolerance: float
     layers = tuple(_layer(observed, layer, counts, chooses) for layer in sorted(observed[0].layers))
     question = _earliest(layers, [found.chosen_by for found in layers], tolerance)
     last = _earliest(layers, [found.last_chosen_by for found in layers], tolerance)
-    published = Choice(last.choice.layer, False, PUBLISHED_KERNEL, None, last.last_kept)
+    published = Choice(last.choice.layer, False, PUBLISHED_KERNEL, kept=last.last_kept)
     return Found(question.choice, published, layers)
 
 
@@ -112,19 +115,23 @@ def _layer(
     import torch
 
     picks = torch.tensor(chooses)
-    candidates = [
-        _all_heads(observed, layer, kernel, softmax) for kernel in KERNELS for softmax in (True, False)
-    ]
+    candidates = []
     for kernel in KERNELS:
-        candidates += _few_heads(observed, layer, kernel, picks)
+        candidates.append(_all_heads(observed, layer, kernel, False, None))
+        for around in AROUND:
+            candidates.append(_all_heads(observed, layer, kernel, True, around))
+            candidates += _few_heads(observed, layer, kernel, around, picks)
     # Of equals the one with the smaller sets, then the first: all heads before few.
     best = max(candidates, key=lambda c: (_share(c.needs[picks], counts), -_size(c.needs[picks])))
     plain = max(
-        (c for c in candidates if c.heads is None and c.softmax),
+        (c for c in candidates if c.heads is None and c.softmax and c.around is None),
         key=lambda c: (_share(c.needs[picks], counts), -_size(c.needs[picks])),
     )
-    last = torch.stack([_needs(o, o.layers[layer].last[None], PUBLISHED_KERNEL, 0, 0)[0] for o in observed])
-    choice = Choice(layer, best.softmax, best.kernel, best.heads, _by_count(best.needs[~picks], counts))
+    last = torch.stack(
+        [_needs(o, o.layers[layer].last[None], PUBLISHED_KERNEL, None, 0, 0)[0] for o in observed]
+    )
+    kept = _by_count(best.needs[~picks], counts)
+    choice = Choice(layer, best.softmax, best.kernel, best.heads, best.around, kept)
     return LayerFound(
         choice=choice,
         chosen_by=_share(best.needs[picks], counts),
@@ -135,41 +142,52 @@ def _layer(
     )
 
 
-def _all_heads(observed: Sequence[Observed], layer: int, kernel: int, softmax: bool) -> _Candidate:
+def _all_heads(
+    observed: Sequence[Observed], layer: int, kernel: int, softmax: bool, around: int | None
+) -> _Candidate:
     import torch
 
     needs = []
     for one in observed:
         said = one.layers[layer]
         scores = said.heads.float().mean(0) if softmax else said.raw
-        needs.append(_needs(one, scores[None], kernel, HEAD, TAIL)[0])
-    return _Candidate(softmax, kernel, None, torch.stack(needs))
+        needs.append(_needs(one, scores[None], kernel, around)[0])
+    return _Candidate(softmax, kernel, None, around, torch.stack(needs))
 
 
 def _few_heads(
-    observed: Sequence[Observed], layer: int, kernel: int, picks: torch.Tensor
+    observed: Sequence[Observed], layer: int, kernel: int, around: int | None, picks: torch.Tensor
 ) -> list[_Candidate]:
     """Heads in the order of what they are worth alone; means of the first 1, 2, 3..."""
     import torch
 
-    alone = torch.stack([_needs(o, o.layers[layer].heads.float(), kernel, HEAD, TAIL) for o in observed])
+    alone = torch.stack([_needs(o, o.layers[layer].heads.float(), kernel, around) for o in observed])
     order = alone[picks].double().log().mean(0).argsort(stable=True)
     sizes = [size for size in HEAD_COUNTS if size < len(order)]
     rows = []
     for one in observed:
         ranked = one.layers[layer].heads.float()[order]
         means = torch.stack([ranked[:size].mean(0) for size in sizes]) if sizes else ranked[:0]
-        rows.append(_needs(one, means, kernel, HEAD, TAIL))
+        rows.append(_needs(one, means, kernel, around))
     needs = torch.stack(rows)
     return [
-        _Candidate(True, kernel, tuple(sorted(order[:size].tolist())), needs[:, n])
+        _Candidate(True, kernel, tuple(sorted(order[:size].tolist())), around, needs[:, n])
         for n, size in enumerate(sizes)
     ]
 
 
-def _needs(one: Observed, scores: torch.Tensor, kernel: int, head: int, tail: int) -> torch.Tensor:
+def _needs(
+    one: Observed,
+    scores: torch.Tensor,
+    kernel: int,
+    around: int | None,
+    head: int = HEAD,
+    tail: int = TAIL,
+) -> torch.Tensor:
     from torch.nn.functional import avg_pool1d
 
+    if around is not None:
+        scores = relative(scores, around)
     return one.need(avg_pool1d(scores, kernel, stride=1, padding=kernel // 2), head, tail)
 
 

@@ -78,6 +78,8 @@ def _show(found: Calibration) -> None:
     chosen = found.question
     heads = "all heads" if chosen.heads is None else f"heads {', '.join(map(str, chosen.heads))}"
     rule = "attention" if chosen.softmax else "raw q.k"
+    if chosen.around is not None:
+        rule += f" relative to {chosen.around} tokens about"
     console.print(
         f"* gemfilter-q: layer {chosen.layer} of {found.depth}, {rule}, pooling {chosen.kernel}, {heads}; "
         f"answers kept: {_kept(chosen.kept)}"

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from importlib import resources
 from pathlib import Path
@@ -20,7 +20,7 @@ from weakref import WeakKeyDictionary
 from pydantic import Field, TypeAdapter, ValidationError
 
 from tokenprune.engine.fingerprint import fingerprint
-from tokenprune.engine.rules import AttentionProbability, DotProduct, Pooled, ScoreRule
+from tokenprune.engine.rules import AttentionProbability, DotProduct, Pooled, Relative, ScoreRule
 from tokenprune.errors import ConfigError
 from tokenprune.models.catalog import cache_root
 from tokenprune.validation import faults
@@ -44,6 +44,7 @@ class Choice:
         softmax: Attention probability; False: raw q.k.
         kernel: Scores are averaged over as many neighbours.
         heads: Query heads of the layer that count; None: all.
+        around: Attention counts relative to so many tokens about each; None: as it is.
         kept: Tokens kept -> share of the answers that were among them, on prompts that chose nothing.
     """
 
@@ -51,6 +52,7 @@ class Choice:
     softmax: bool = True
     kernel: int = FALLBACK_KERNEL
     heads: tuple[int, ...] | None = None
+    around: int | None = None
     kept: Mapping[int, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -59,13 +61,14 @@ class Choice:
         Raises:
             ConfigError: A kernel or heads that no rule has.
         """
-        if self.heads is not None and not self.softmax:
-            raise ConfigError("heads are chosen among attention probabilities, not raw products")
+        if not self.softmax and (self.heads is not None or self.around is not None):
+            raise ConfigError("heads and around are of attention probabilities, not of raw products")
         self.rule()
 
     def rule(self) -> ScoreRule:
         """Return how tokens are scored."""
-        return Pooled(AttentionProbability(self.heads) if self.softmax else DotProduct(), self.kernel)
+        base: ScoreRule = AttentionProbability(self.heads) if self.softmax else DotProduct()
+        return Pooled(base if self.around is None else Relative(base, self.around), self.kernel)
 
     def but(
         self,
@@ -74,22 +77,18 @@ class Choice:
         kernel: int | None = None,
         heads: tuple[int, ...] | None = None,
     ) -> Choice:
-        """Return this choice with what a caller says; heads belong to their layer and go with it.
+        """Return this choice with what a caller says; heads and around belong to their layer.
 
         Raises:
             ConfigError: There is no such rule.
         """
         wanted = self.layer if layer is None else layer
         soft = self.softmax if softmax is None else softmax
+        around = None
         if heads is None and soft and wanted == self.layer:
-            heads = self.heads
-        same = (wanted, soft, heads) == (self.layer, self.softmax, self.heads) and kernel in (
-            None,
-            self.kernel,
-        )
-        return Choice(
-            wanted, soft, self.kernel if kernel is None else kernel, heads, self.kept if same else {}
-        )
+            heads, around = self.heads, self.around
+        asked = Choice(wanted, soft, self.kernel if kernel is None else kernel, heads, around)
+        return self if asked == replace(self, kept={}) else asked
 
 
 @dataclass(frozen=True, slots=True)

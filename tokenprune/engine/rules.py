@@ -91,6 +91,44 @@ class AttentionProbability:
         return head_probability(query[chosen], keys[owners], scale).mean(0)
 
 
+def relative(scores: torch.Tensor, around: int) -> torch.Tensor:
+    """Return scores [c, n], each over the mean of ``around`` (odd) tokens about it; scores are 0 or more.
+
+    Attention favours what is near to the question and the beginning, whatever stands there: this takes it
+    out. Half of the mean of all is added below, so that a token among ones that nobody looks at is no find.
+    """
+    from torch.nn.functional import avg_pool1d
+
+    base = avg_pool1d(scores, around, stride=1, padding=around // 2, count_include_pad=False)
+    return scores / (base + 0.5 * scores.mean(1, keepdim=True) + 1e-30)
+
+
+@dataclass(frozen=True, slots=True)
+class Relative:
+    """Another rule's scores over the mean about them; see :func:`relative`.
+
+    Attributes:
+        rule: Scores the tokens; 0 or more.
+        around: Tokens of the mean, odd.
+    """
+
+    rule: ScoreRule
+    around: int = 129
+
+    def __post_init__(self) -> None:
+        """Check the width.
+
+        Raises:
+            ConfigError: Even, or below 3.
+        """
+        if self.around < 3 or self.around % 2 == 0:
+            raise ConfigError(f"a mean about a token is over an odd number from 3, not {self.around}")
+
+    def score(self, query: torch.Tensor, keys: torch.Tensor, scale: float) -> torch.Tensor:
+        """Return float32 [n]; 1 is a token like those about it."""
+        return relative(self.rule.score(query, keys, scale)[None], self.around)[0]
+
+
 @dataclass(frozen=True, slots=True)
 class Pooled:
     """Another rule's scores, each the mean with its neighbours; zeros beyond the ends (GemFilter's code).

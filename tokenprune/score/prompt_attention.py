@@ -81,7 +81,8 @@ class EarlyLayer:
         near = None if self.near is None else Near(self.near, free_from=min(window))
         said = scores_at(decoder, ids, choice.layer, choice.rule(), window, near=near)
         scores = said.scores.double().cpu().numpy()
-        return np.asarray(scores * len(ids) if choice.softmax else scores, dtype=np.float64)
+        even = choice.softmax and choice.around is None
+        return np.asarray(scores * len(ids) if even else scores, dtype=np.float64)
 
     def notice(self, decoder: Decoder) -> str:
         """Say where the layer is a guess."""
