@@ -18,7 +18,7 @@ from tokenprune.errors import ConfigError
 if TYPE_CHECKING:
     import torch
 
-KERNELS = (1, 5, 13)
+KERNELS = (5, 13, 21, 29)  # a sentence has about 25 tokens
 AROUND = (None, 129)
 COUNTS = (64, 128, 256, 512, 1024)
 HEAD_COUNTS = (1, 2, 3, 4, 6, 8, 12, 16)

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("tokenprune")
 FALLBACK_SHARE = 0.45  # of the depth; between what is published for Llama-3.1-8B and for Mistral-Nemo
-FALLBACK_KERNEL = 13
+FALLBACK_KERNEL = 21
 PUBLISHED_KERNEL = 5
 _SHIPPED = ("data", "calibrations")
 
