@@ -21,7 +21,7 @@ from tokenprune.receipt import PruneResult, Receipt
 from tokenprune.registry import pruner as build_pruner
 from tokenprune.registry import without_query
 from tokenprune.render.costs import priced
-from tokenprune.score import ranks, score_and_rank, within
+from tokenprune.score import notes, ranks, score_and_rank, within
 from tokenprune.select.budget import fill
 from tokenprune.select.partial import use_up
 from tokenprune.select.simple import KeepRatio, ranking
@@ -247,6 +247,9 @@ class Pipeline:
             with clock.time(f"score:{pruner.name}"):
                 scorer = within(pruner.scorer, limit) if limit and any(ending) else pruner.scorer
                 scores, ranked = score_and_rank(scorer, query, units)
+                said = notes(scorer)
+            for job in mine:
+                job.notes += said
             items = [_Scored(*row) for row in zip(mine, [pruner] * len(mine), units, scores, strict=True)]
             if pruner.ranks or ranks(scorer):
                 _rank(items, ranked)

@@ -35,6 +35,7 @@ _BUILTIN = (
     "lazyllm",
     "passages",
     "provence",
+    "specprefill",
 )
 
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 import tokenprune as tp
 from tokenprune.errors import ConfigError, ModelError
 from tokenprune.score import prompt_attention
-from tokenprune.score.prompt_attention import EarlyLayer, LayersReached, PromptAttention
+from tokenprune.score.prompt_attention import EarlyLayer, LayersReached, LookAhead, PromptAttention
 from tokenprune.segment.sentences import Sentences
 from tokenprune.segment.tokens import Tokens
 from tokenprune.tokens import get_counter
@@ -46,7 +46,12 @@ def test_token_units_are_the_counters_tokens(text):
 
 @pytest.mark.parametrize(
     "reader",
-    [EarlyLayer(), EarlyLayer(6, question=False, softmax=False, kernel=5), LayersReached(question=True)],
+    [
+        EarlyLayer(),
+        EarlyLayer(6, question=False, softmax=False, kernel=5),
+        LayersReached(question=True),
+        LookAhead(2, 5, 8),
+    ],
 )
 def test_a_unit_is_worth_its_best_token(reader):
     """Against the reader's scores and offsets of a prompt written down here, token by token."""
@@ -66,7 +71,7 @@ def test_a_unit_is_worth_its_best_token(reader):
     assert lm.tokenizer.decode([encoded["input_ids"][i] for i in window]).strip() == QUERY
     from tokenprune.engine.schedule import Marks
 
-    scores = reader.scores(lm, decoder, encoded["input_ids"], Marks(tuple(window)))
+    scores = reader.scores(decoder, encoded["input_ids"], Marks(tuple(window)))
     for document, text, found in zip(documents, texts, got, strict=True):
         at = prompt.index(text)
         assert len(found) == len(document)
@@ -84,6 +89,12 @@ def test_layers_reached_are_shares_of_the_depth():
     assert 0.2 < (scores == 1).mean() < 0.4
 
 
+def test_chunks_of_the_draft_have_one_score():
+    scores = PromptAttention(LookAhead(1, 5, 16)).score(QUERY, [units(hay(1), Tokens())])[0]
+    runs = np.diff(np.flatnonzero(np.concatenate(([True], np.diff(scores) != 0, [True]))))
+    assert runs[1:-1].tolist() == [16] * (len(runs) - 2)
+
+
 @pytest.mark.parametrize("unit", ["token", "sentence"])
 def test_gemfilter_q_keeps_the_answer(unit, check):
     document = tp.Document(hay(4))
@@ -96,7 +107,7 @@ def test_gemfilter_q_keeps_the_answer(unit, check):
         assert "".join(document.text[a:b] for a, b in spans) == result.documents[0].text
 
 
-@pytest.mark.parametrize("method", ["gemfilter", "lazyllm"])
+@pytest.mark.parametrize("method", ["gemfilter", "lazyllm", "specprefill"])
 def test_the_published_ones_keep_what_they_say(method, check):
     document = tp.Document(hay(2))
     result = tp.Pipeline([method]).prune(QUERY, [document], tp.Budget(60))
@@ -118,6 +129,13 @@ def test_longer_than_the_model_is_read_in_parts(monkeypatch):
         assert found[needle] >= np.sort(found)[-3]
     one = PromptAttention(EarlyLayer()).score(QUERY, [units("word " * 180)])
     assert len(one[0]) == 1 and one[0][0] > 0
+    # A look-ahead needs room behind the prompt.
+    read = []
+    monkeypatch.setattr(
+        LookAhead, "scores", lambda self, d, ids, marks: read.append(len(ids)) or np.ones(len(ids))
+    )
+    PromptAttention(LookAhead(8)).score(QUERY, documents)
+    assert 100 < max(read) <= 112
     with pytest.raises(ModelError, match="question alone"):
         PromptAttention(EarlyLayer()).score("word " * 200, documents)
 

@@ -94,12 +94,13 @@ class Part:
 class Decoder:
     """A decoder read from a transformers model; shares its weights."""
 
-    def __init__(self, model: Any) -> None:
-        """Read ``model``.
+    def __init__(self, model: Any, name: str = "") -> None:
+        """Read ``model``; ``name`` is what it is known by, for messages and calibrations.
 
         Raises:
             ModelError: Not a family that the engine runs, or rotary embeddings on a part of a head only.
         """
+        self.name = name
         self.weights: DecoderWeights = read_weights(model)
         import torch
 

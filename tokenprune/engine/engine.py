@@ -116,7 +116,7 @@ class Engine:
         if max_model_len is not None and not 1 < max_model_len <= limit:
             raise SamplingError("max_model_len", f"max_model_len must be in 2..{limit}, got {max_model_len}.")
         self.max_model_len = max_model_len or limit
-        self.decoder = Decoder(self.lm.model)
+        self.decoder = Decoder(self.lm.model, model)
         self._turn = FairLock()
 
     def warm_up(self) -> None:

@@ -87,6 +87,29 @@ class LayerKV:
         self._positions[first:last] = positions
         return self._keys[:, first:last], self._values[:, first:last]
 
+    def select(self, rows: torch.Tensor) -> None:
+        """Keep other entries in each head, and give the memory of the others back.
+
+        From here on ``positions`` are those of the first head; they still lie before all later entries.
+
+        Args:
+            rows: int64 [heads, m], entries that stay, ascending in each head.
+        """
+        import torch
+
+        before, size = self.allocated_bytes, rows.shape[1]
+        heads, _, head_dim = self._keys.shape
+        keys = self._keys.new_empty((heads, size + _ROOM, head_dim))
+        values = torch.empty_like(keys)
+        at = rows[:, :, None].expand(-1, -1, head_dim)
+        torch.gather(self._keys, 1, at, out=keys[:, :size])
+        torch.gather(self._values, 1, at, out=values[:, :size])
+        positions = self._positions.new_empty(size + _ROOM)
+        positions[:size] = self._positions[rows[0]]
+        self._keys, self._values, self._positions, self._size = keys, values, positions, size
+        self._meter.add(self.allocated_bytes)
+        self._meter.add(-before)
+
     def _grow(self, size: int) -> None:
         before = self.allocated_bytes
         old = self._keys, self._values, self._positions

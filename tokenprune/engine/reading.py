@@ -68,6 +68,7 @@ def read(
     *,
     reducer: Reducer | None = None,
     marks: Sequence[Marks] | None = None,
+    positions: Sequence[Sequence[int]] | None = None,
     depth: int | None = None,
     last_only: bool = True,
     keep_kv: bool = True,
@@ -82,6 +83,7 @@ def read(
         ids: tokens to read, at least one per sequence.
         reducer: drops or merges rows between layers; None: nothing.
         marks: query window and pinned positions per sequence, for the reducer.
+        positions: of the tokens, ascending, behind what was read; None: without gaps. Not with marks.
         depth: layers to run; None: all.
         last_only: compute only the last row of each sequence in the last layer that runs.
         keep_kv: False gives the memory of a layer's keys and values back behind it.
@@ -96,9 +98,10 @@ def read(
 
     depth = decoder.depth if depth is None else depth
     chosen = marks or [Marks()] * len(sequences)
+    at = positions or [range(s.length, s.length + len(t)) for s, t in zip(sequences, ids, strict=True)]
     every = [
-        _start(decoder, sequence, len(tokens), mark)
-        for sequence, tokens, mark in zip(sequences, ids, chosen, strict=True)
+        _start(decoder, sequence, where, mark)
+        for sequence, where, mark in zip(sequences, at, chosen, strict=True)
     ]
     with torch.inference_mode():
         flat = torch.tensor([token for tokens in ids for token in tokens], device=decoder.device)
@@ -119,17 +122,16 @@ def read(
             if not keep_kv:
                 for part in parts:
                     part.kv.release()
-    for sequence, tokens in zip(sequences, ids, strict=True):
-        sequence.length += len(tokens)
+    for sequence, where in zip(sequences, at, strict=True):
+        sequence.length = where[-1] + 1
     return x
 
 
-def _start(decoder: Decoder, sequence: SequenceKV, count: int, marks: Marks) -> _Rows:
+def _start(decoder: Decoder, sequence: SequenceKV, where: Sequence[int], marks: Marks) -> _Rows:
     import torch
 
-    first = sequence.length
-    positions = torch.arange(first, first + count, device=decoder.device)
-    window, pinned = marks.rows(first, count)
+    positions = torch.tensor(where, device=decoder.device)
+    window, pinned = marks.rows(sequence.length, len(where))
     return _Rows(
         sequence,
         positions,
@@ -184,8 +186,25 @@ def _reduce(
     return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
+class HoldsKV:
+    """Says what its ``sequence`` holds."""
+
+    __slots__ = ()
+    sequence: SequenceKV
+
+    @property
+    def kv_bytes(self) -> int:
+        """Bytes of keys and values that are in use."""
+        return self.sequence.bytes
+
+    @property
+    def peak_kv_bytes(self) -> int:
+        """Most bytes of keys and values that were allocated at a time."""
+        return self.sequence.meter.peak
+
+
 @dataclass(slots=True)
-class Reading:
+class Reading(HoldsKV):
     """A prompt that was read, ready to be continued.
 
     Attributes:
@@ -199,16 +218,6 @@ class Reading:
     sequence: SequenceKV
     logits: torch.Tensor
     kept: tuple[int, ...] | None = field(default=None)
-
-    @property
-    def kv_bytes(self) -> int:
-        """Bytes of keys and values that are in use."""
-        return self.sequence.bytes
-
-    @property
-    def peak_kv_bytes(self) -> int:
-        """Most bytes of keys and values that were allocated at a time."""
-        return self.sequence.meter.peak
 
     def step(self, token: int, check: Check = no_check) -> torch.Tensor:
         """Read one more token; return float32 logits [vocabulary] behind it."""
@@ -226,10 +235,14 @@ def read_prompt(
     *,
     reducer: Reducer | None = None,
     marks: Marks | None = None,
+    positions: Sequence[int] | None = None,
     check: Check = no_check,
 ) -> Reading:
     """Read a whole prompt of one sequence; see :func:`read`."""
-    return read_prompts(decoder, [ids], reducer=reducer, marks=[marks or Marks()], check=check)[0]
+    at = None if positions is None else [positions]
+    return read_prompts(decoder, [ids], reducer=reducer, marks=[marks or Marks()], positions=at, check=check)[
+        0
+    ]
 
 
 def read_prompts(
@@ -238,13 +251,14 @@ def read_prompts(
     *,
     reducer: Reducer | None = None,
     marks: Sequence[Marks] | None = None,
+    positions: Sequence[Sequence[int]] | None = None,
     check: Check = no_check,
 ) -> list[Reading]:
     """Read whole prompts in one packed pass; see :func:`read`."""
     import torch
 
     sequences = [SequenceKV.empty(decoder) for _ in prompts]
-    hidden = read(decoder, sequences, prompts, reducer=reducer, marks=marks, check=check)
+    hidden = read(decoder, sequences, prompts, reducer=reducer, marks=marks, positions=positions, check=check)
     with torch.inference_mode():
         logits = decoder.logits(hidden)
     kept = [None if reducer is None else tuple(s.layers[-1].positions.tolist()) for s in sequences]

@@ -35,20 +35,98 @@ class DotProduct:
         return torch.einsum("gnd,gd->n", keys.float(), total)
 
 
+def head_probability(query: torch.Tensor, keys: torch.Tensor, scale: float) -> torch.Tensor:
+    """Return the attention probability of each query head, mean over the window, float32 [H, n].
+
+    Args:
+        query: [H, w, d], rotated, H a multiple of G.
+        keys: [G, n, d], rotated.
+        scale: of the logits.
+    """
+    import torch
+
+    heads, rows, head_dim = query.shape
+    shared = heads // len(keys)
+    grouped = query.float().reshape(len(keys), shared * rows, head_dim) * scale
+    out = torch.empty((heads, keys.shape[1]), device=keys.device)
+    for number, (own, key) in enumerate(zip(grouped, keys, strict=True)):
+        found = torch.softmax(own @ key.float().t(), -1).view(shared, rows, -1)
+        out[number * shared : (number + 1) * shared] = found.mean(1)
+    return out
+
+
 @dataclass(frozen=True, slots=True)
 class AttentionProbability:
-    """Attention probability, mean over heads and window (LazyLLM, equation 1; SnapKV and others)."""
+    """Attention probability, mean over heads and window (LazyLLM, equation 1; SnapKV and others).
+
+    Attributes:
+        heads: Query heads that count, from 0; None: all. Few heads of a model retrieve (arXiv 2404.15574),
+            and a mean over the others hides what they say.
+    """
+
+    heads: tuple[int, ...] | None = None
+
+    def __post_init__(self) -> None:
+        """Check the heads.
+
+        Raises:
+            ConfigError: None is named, one below 0, or one twice.
+        """
+        heads = self.heads
+        if heads is not None and (not heads or min(heads) < 0 or len(set(heads)) < len(heads)):
+            raise ConfigError(f"heads must be different numbers from 0, at least one, not {heads}")
 
     def score(self, query: torch.Tensor, keys: torch.Tensor, scale: float) -> torch.Tensor:
-        """Return float32 [n]; sums to 1."""
-        import torch
+        """Return float32 [n]; sums to 1.
 
-        heads, rows, head_dim = query.shape
-        grouped = query.float().reshape(len(keys), -1, head_dim) * scale
-        total = torch.zeros(keys.shape[1], device=keys.device)
-        for own, key in zip(grouped, keys.float(), strict=True):
-            total += torch.softmax(own @ key.t(), -1).sum(0)
-        return total.div_(heads * rows)
+        Raises:
+            ConfigError: The model has no such head.
+        """
+        if self.heads is None:
+            return head_probability(query, keys, scale).mean(0)
+        total, chosen = query.shape[0], list(self.heads)
+        if max(chosen) >= total:
+            raise ConfigError(f"the model has query heads 0 to {total - 1}, not {max(chosen)}")
+        owners = [head * len(keys) // total for head in chosen]
+        return head_probability(query[chosen], keys[owners], scale).mean(0)
+
+
+def relative(scores: torch.Tensor, around: int) -> torch.Tensor:
+    """Return scores [c, n], each over the mean of ``around`` (odd) tokens about it; scores are 0 or more.
+
+    Attention favours what is near to the question and the beginning, whatever stands there: this takes it
+    out. Half of the mean of all is added below, so that a token among ones that nobody looks at is no find.
+    """
+    from torch.nn.functional import avg_pool1d
+
+    base = avg_pool1d(scores, around, stride=1, padding=around // 2, count_include_pad=False)
+    return scores / (base + 0.5 * scores.mean(1, keepdim=True) + 1e-30)
+
+
+@dataclass(frozen=True, slots=True)
+class Relative:
+    """Another rule's scores over the mean about them; see :func:`relative`.
+
+    Attributes:
+        rule: Scores the tokens; 0 or more.
+        around: Tokens of the mean, odd.
+    """
+
+    rule: ScoreRule
+    around: int = 129
+
+    def __post_init__(self) -> None:
+        """Check the width.
+
+        Raises:
+            ConfigError: Even, or below 3.
+        """
+        if self.around < 3 or self.around % 2 == 0:
+            raise ConfigError(f"a mean about a token is over an odd number from 3, not {self.around}")
+
+    def score(self, query: torch.Tensor, keys: torch.Tensor, scale: float) -> torch.Tensor:
+        """Return float32 [n]; 1 is a token like those about it."""
+        return relative(self.rule.score(query, keys, scale)[None], self.around)[0]
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
@@ -166,10 +166,12 @@ class TokenDropSchedule:
     Attributes:
         steps: When and how much, by layer.
         rule: Scores the rows from the queries of the window and all keys.
+        rules: Layer -> its own rule, in place of ``rule``.
     """
 
     steps: Sequence[Drop]
     rule: ScoreRule = field(default_factory=AttentionProbability)
+    rules: Mapping[int, ScoreRule] = field(default_factory=dict)
 
     def acts_after(self, layer: int, depth: int) -> bool:
         """Tell whether a step lies behind ``layer``."""
@@ -181,7 +183,8 @@ class TokenDropSchedule:
         count = min(step.count(rows) for step in self.steps if step.behind(view.depth) == view.layer)
         if count >= rows:
             return None
-        scores = self.rule.score(view.query[:, view.window], view.keys[:, -rows:], view.scale)
+        rule = self.rules.get(view.layer, self.rule)
+        scores = rule.score(view.query[:, view.window], view.keys[:, -rows:], view.scale)
         return Reduction(best(scores, count, view.pinned))
 
 

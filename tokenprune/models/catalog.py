@@ -140,14 +140,19 @@ def list_models() -> list[NamedModel | ShippedModel]:
     return sorted([*CATALOG.values(), *SHIPPED.values()], key=lambda model: model.name)
 
 
-def cache_dir() -> Path:
-    """Return the folder that holds the models: ``$TOKENPRUNE_CACHE/models`` or the user's cache folder."""
+def cache_root() -> Path:
+    """Return the folder for what is kept between runs: ``$TOKENPRUNE_CACHE`` or the user's cache folder."""
     override = os.environ.get("TOKENPRUNE_CACHE")
     if override:
-        return Path(override).expanduser().absolute() / "models"
+        return Path(override).expanduser().absolute()
     from platformdirs import user_cache_dir
 
-    return Path(user_cache_dir("tokenprune")) / "models"
+    return Path(user_cache_dir("tokenprune"))
+
+
+def cache_dir() -> Path:
+    """Return the folder that holds the models."""
+    return cache_root() / "models"
 
 
 def get_model(name: str) -> NamedModel:

@@ -39,8 +39,9 @@ def gemfilter(
 ) -> Pruner:
     """Compose the method.
 
-    Without a budget a quarter of the tokens stays. ``layer`` None takes the one known for the model, ``unit``
-    is ``token`` (tokens of the counting tokenizer; they read like a telegram) or ``sentence``.
+    Without a budget a quarter of the tokens stays. ``layer`` None takes that of the model's calibration
+    (`tokenprune calibrate`), ``unit`` is ``token`` (tokens of the counting tokenizer; they read like a
+    telegram) or ``sentence``.
     """
     reader = EarlyLayer(layer, question=False, softmax=False, kernel=5)
     selector = choose(KeepRatio(DEFAULT_RATIO), threshold, keep_ratio, top_k)
@@ -58,8 +59,9 @@ def gemfilter_q(
     model: str = "smollm2-135m",
     layer: int | None = None,
     unit: Unit = "token",
-    softmax: bool = True,
-    kernel: int = 13,
+    softmax: bool | None = None,
+    kernel: int | None = None,
+    heads: tuple[int, ...] | None = None,
     near: int | None = None,
     threshold: float | None = None,
     keep_ratio: float | None = None,
@@ -68,11 +70,12 @@ def gemfilter_q(
 ) -> Pruner:
     """Compose the method.
 
-    Without a budget a quarter of the tokens stays. ``layer`` None takes the one known for the model, ``unit``
-    is ``token`` or ``sentence``, ``softmax`` False scores by the raw product, ``kernel`` (odd) is over how
-    many neighbours scores are averaged. ``near``: while it reads, a token sees so many positions before it
-    only, which is faster on long texts. ``threshold`` is an attention relative to an even look.
+    Without a budget a quarter of the tokens stays. ``unit`` is ``token`` or ``sentence``. ``layer``,
+    ``softmax`` (False scores by the raw product), ``kernel`` (odd: over how many neighbours scores are
+    averaged) and ``heads`` (which query heads count) are as the model's calibration says where they are None
+    (`tokenprune calibrate`). ``near``: while it reads, a token sees so many positions before it only, which
+    is faster on long texts. ``threshold`` is an attention relative to an even look.
     """
-    reader = EarlyLayer(layer, softmax=softmax, kernel=kernel, near=near)
+    reader = EarlyLayer(layer, softmax=softmax, kernel=kernel, heads=heads, near=near)
     selector = choose(KeepRatio(DEFAULT_RATIO), threshold, keep_ratio, top_k)
     return Pruner(cut(unit), PromptAttention(reader, model, dtype), selector)

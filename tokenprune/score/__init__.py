@@ -18,7 +18,8 @@ class Scorer(Protocol):
         """Return one float64 [n] per document; finite, deterministic.
 
         A scorer whose work should follow the budget also has ``within(max_tokens) -> Scorer``, one that
-        ranks whole documents as well is a `Ranker`.
+        ranks whole documents as well is a `Ranker`, and one whose scores need a word of caution has
+        ``notes() -> tuple of str``, asked for when it has scored.
         """
         ...
 
@@ -35,6 +36,12 @@ def within(scorer: Scorer, max_tokens: int) -> Scorer:
     """Return the scorer to use under a budget; one that has a ``within`` may read less, or must read more."""
     sized: Callable[[int], Scorer] | None = getattr(scorer, "within", None)
     return scorer if sized is None else sized(max_tokens)
+
+
+def notes(scorer: Scorer) -> tuple[str, ...]:
+    """Return what a receipt must say of the scores; none for most scorers."""
+    own: Callable[[], tuple[str, ...]] | None = getattr(scorer, "notes", None)
+    return () if own is None else own()
 
 
 def ranks(scorer: Scorer) -> bool:

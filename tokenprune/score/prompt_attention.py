@@ -11,13 +11,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 import numpy as np
 
-from tokenprune.arrays import FloatArray, IntArray
+from tokenprune.arrays import FloatArray
 from tokenprune.errors import ModelError
 from tokenprune.score.labeling import joined
+from tokenprune.score.question_prompt import QuestionPrompt
 from tokenprune.tokens import sanitize
 from tokenprune.units import Units
 
@@ -26,53 +27,68 @@ if TYPE_CHECKING:
     from tokenprune.engine.schedule import Drop, Marks
     from tokenprune.models.causal_lm import LoadedLM
 
-# The first layer that finds the needles of benchmarks/engine, for the named models; other models: this share.
-LAYERS = {"smollm2-135m": 14}
-LAYER_SHARE = 0.45
-
-_HEAD, _ASK, _GAP = "Context:\n", "\n\nQuestion: ", "\n\n"
+_GAP = "\n\n"
 
 
 class TokenReader(Protocol):
     """Scores the tokens of a prompt."""
 
-    def scores(self, lm: LoadedLM, decoder: Decoder, ids: Sequence[int], marks: Marks) -> FloatArray:
+    @property
+    def room(self) -> int:
+        """Positions that are needed behind the prompt."""
+        ...
+
+    def scores(self, decoder: Decoder, ids: Sequence[int], marks: Marks) -> FloatArray:
         """Return float64 [n]; more is better, and prompts of different lengths can be compared."""
+        ...
+
+    def notice(self, decoder: Decoder) -> str:
+        """Return what a receipt must say of the scores, or nothing."""
         ...
 
 
 @dataclass(frozen=True)
 class EarlyLayer:
-    """Queries and keys of one layer, GemFilter's way.
+    """Queries and keys of one layer, GemFilter's way. What is None is taken from the model's calibration.
 
     Args:
-        layer: its number; None: the one known for the model, else a share of the depth.
+        layer: its number.
         question: the question's tokens are the queries; False: the last token is.
         softmax: attention probability, times the tokens of the prompt (1 is an even look); False: raw q.k.
         kernel: scores are averaged over as many neighbours.
+        heads: query heads that count.
         near: see `QuestionGemFilter`.
     """
 
     layer: int | None = None
     question: bool = True
-    softmax: bool = True
-    kernel: int = 13
+    softmax: bool | None = None
+    kernel: int | None = None
+    heads: tuple[int, ...] | None = None
     near: int | None = None
+    room: ClassVar[int] = 0
 
-    def scores(self, lm: LoadedLM, decoder: Decoder, ids: Sequence[int], marks: Marks) -> FloatArray:
+    def scores(self, decoder: Decoder, ids: Sequence[int], marks: Marks) -> FloatArray:
         """Run the layers before the chosen one."""
+        from tokenprune.engine.calibration import go_by
         from tokenprune.engine.decoder import Near
         from tokenprune.engine.methods.gemfilter import scores_at
-        from tokenprune.engine.rules import AttentionProbability, DotProduct, Pooled
 
-        layer = self.layer
-        if layer is None:
-            layer = LAYERS.get(lm.name, max(1, round(LAYER_SHARE * decoder.depth)))
-        rule = Pooled(AttentionProbability() if self.softmax else DotProduct(), self.kernel)
+        found = go_by(decoder, self.layer)
+        base = found.question if self.question else found.published
+        choice = base.but(self.layer, self.softmax, self.kernel, self.heads)
         window = (marks.window if self.question else ()) or (len(ids) - 1,)
         near = None if self.near is None else Near(self.near, free_from=min(window))
-        found = scores_at(decoder, ids, layer, rule, window, near=near).scores.double().cpu().numpy()
-        return np.asarray(found * len(ids) if self.softmax else found, dtype=np.float64)
+        said = scores_at(decoder, ids, choice.layer, choice.rule(), window, near=near)
+        scores = said.scores.double().cpu().numpy()
+        even = choice.softmax and choice.around is None
+        return np.asarray(scores * len(ids) if even else scores, dtype=np.float64)
+
+    def notice(self, decoder: Decoder) -> str:
+        """Say where the layer is a guess."""
+        from tokenprune.engine.calibration import known
+
+        return known(decoder).notice if self.layer is None else ""
 
 
 @dataclass(frozen=True)
@@ -82,23 +98,64 @@ class LayersReached:
     Args:
         steps: where tokens leave and how many stay; None: the published schedule.
         question: the question's tokens score and stay; False: the last token scores.
+        calibrated: with the question, score in each layer as the model's calibration says, if it does.
     """
 
     steps: tuple[Drop, ...] | None = None
     question: bool = False
+    calibrated: bool = True
+    room: ClassVar[int] = 0
 
-    def scores(self, lm: LoadedLM, decoder: Decoder, ids: Sequence[int], marks: Marks) -> FloatArray:
+    def scores(self, decoder: Decoder, ids: Sequence[int], marks: Marks) -> FloatArray:
         """Run the prefill; tokens that reach the last layer have 1."""
+        from tokenprune.engine.calibration import known
         from tokenprune.engine.methods.lazyllm import PUBLISHED
         from tokenprune.engine.reading import read_prompt
         from tokenprune.engine.schedule import Marks, TokenDropSchedule
 
-        schedule = TokenDropSchedule(PUBLISHED if self.steps is None else self.steps)
+        rules = known(decoder).calibration.rules() if self.question and self.calibrated else {}
+        schedule = TokenDropSchedule(PUBLISHED if self.steps is None else self.steps, rules=rules)
         reading = read_prompt(decoder, ids, reducer=schedule, marks=marks if self.question else Marks())
         reached = np.zeros(len(ids))
         for layer in reading.sequence.layers:
             reached[layer.positions.cpu().numpy()] += 1
         return reached / decoder.depth
+
+    def notice(self, decoder: Decoder) -> str:
+        """Say nothing."""
+        return ""
+
+
+@dataclass(frozen=True)
+class LookAhead:
+    """What the tokens attend to that the model would answer with, SpecPrefill's way; a chunk has one score.
+
+    Args:
+        lookahead: tokens that the model goes on for; 0: the last token of the prompt looks.
+        kernel: attention is averaged over as many neighbours.
+        chunk: tokens of one score.
+    """
+
+    lookahead: int = 8
+    kernel: int = 13
+    chunk: int = 32
+
+    @property
+    def room(self) -> int:
+        """Positions that are needed behind the prompt."""
+        return self.lookahead
+
+    def scores(self, decoder: Decoder, ids: Sequence[int], marks: Marks) -> FloatArray:
+        """Run the prefill and the look-ahead."""
+        from tokenprune.engine.methods.specprefill import Speculation
+
+        how = Speculation(self.lookahead, self.kernel, self.chunk)
+        found, _ = how.scores(decoder, ids)
+        return np.asarray(how.by_chunk(found).double().cpu().numpy(), dtype=np.float64)
+
+    def notice(self, decoder: Decoder) -> str:
+        """Say nothing."""
+        return ""
 
 
 @dataclass(frozen=True)
@@ -137,15 +194,19 @@ class PromptAttention:
         scores = self._read(lm, decoder, sanitize(query).strip(), parts)
         return np.split(scores, np.cumsum(sizes)[:-1])
 
+    def notes(self) -> tuple[str, ...]:
+        """Return what a receipt must say of the scores; loads the model."""
+        _, decoder = _load(self.model, self.dtype)
+        notice = self.reader.notice(decoder)
+        return (notice,) if notice else ()
+
     def _read(self, lm: LoadedLM, decoder: Decoder, query: str, parts: Sequence[str]) -> FloatArray:
         """Score consecutive units, float64 [n]: in one prompt, or in halves where they do not fit."""
         from tokenprune.engine.schedule import Marks
 
         context = "".join(parts)
-        text = _prompt(lm.tokenizer, f"{_HEAD}{context}{_ASK}{query}")
-        encoded = lm.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-        ids = list(encoded["input_ids"])
-        if len(ids) > lm.max_positions:
+        prompt = QuestionPrompt.write(lm.tokenizer, context, query)
+        if len(prompt.ids) + self.reader.room > lm.max_positions:
             if len(parts) > 1:
                 half = len(parts) // 2
                 halves = (parts[:half], parts[half:])
@@ -153,31 +214,10 @@ class PromptAttention:
             if not len(context) // 2:
                 raise ModelError(f"the question alone exceeds the {lm.max_positions} positions of {lm.name}")
             return self._read(lm, decoder, query, [context[: len(context) // 2]])
-        spans = np.asarray(encoded["offset_mapping"], dtype=np.int64).reshape(-1, 2)
-        at = text.index(_HEAD) + len(_HEAD)
-        asked = at + len(context) + len(_ASK)
-        window = _overlapping(spans, np.asarray([asked, asked + len(query)]))[0]
-        found = self.reader.scores(lm, decoder, ids, Marks(window=tuple(range(*window))))
-        edges = at + np.concatenate(([0], np.cumsum([len(part) for part in parts])))
-        ranges = _overlapping(spans, edges)
+        found = self.reader.scores(decoder, prompt.ids, Marks(window=prompt.window))
+        edges = np.concatenate(([0], np.cumsum([len(part) for part in parts])))
+        ranges = prompt.tokens_between(edges)
         return np.asarray([found[a:b].max() if b > a else 0.0 for a, b in ranges], dtype=np.float64)
-
-
-def _prompt(tokenizer: Any, content: str) -> str:
-    """What a user's message becomes up to where the answer begins; the text itself without a template."""
-    if tokenizer.chat_template is None:
-        return content + "\n"
-    written: str = tokenizer.apply_chat_template(
-        [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
-    )
-    return written
-
-
-def _overlapping(spans: IntArray, edges: IntArray) -> list[tuple[int, int]]:
-    """Tokens ``[a, b)`` that share a character with each ``[edges[i], edges[i + 1])``; spans ascend."""
-    first = np.searchsorted(spans[:, 1], edges[:-1], side="right")
-    last = np.searchsorted(spans[:, 0], edges[1:], side="left")
-    return list(zip(first.tolist(), last.tolist(), strict=True))
 
 
 @lru_cache(maxsize=4)
@@ -186,4 +226,4 @@ def _load(model: str, dtype: str | None) -> tuple[LoadedLM, Decoder]:
     from tokenprune.models.causal_lm import load_causal_lm
 
     lm = load_causal_lm(model, dtype=dtype)
-    return lm, Decoder(lm.model)
+    return lm, Decoder(lm.model, model)

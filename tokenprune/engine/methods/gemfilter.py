@@ -14,10 +14,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from tokenprune.engine.calibration import Choice, fallback, go_by
 from tokenprune.engine.choice import best_units, count_for_mass
 from tokenprune.engine.decoder import Check, Decoder, Near, no_check
 from tokenprune.engine.reading import Reading, SequenceKV, read, read_prompt
-from tokenprune.engine.rules import AttentionProbability, DotProduct, Pooled, ScoreRule
+from tokenprune.engine.rules import DotProduct, Pooled, ScoreRule
 from tokenprune.engine.schedule import Marks, best
 from tokenprune.errors import ConfigError
 
@@ -44,11 +45,12 @@ class GemFilter:
 
     Attributes:
         layer: r, whose queries and keys are looked at; 13 of 32 for Llama-3.1-8B, 19 of 40 for Mistral-Nemo.
+            None: as the model is calibrated (:mod:`tokenprune.engine.calibration`).
         keep: Tokens of the prompt that the model reads.
         kernel: Scores are averaged over as many neighbours.
     """
 
-    layer: int
+    layer: int | None = None
     keep: int = 1024
     kernel: int = 5
 
@@ -69,7 +71,8 @@ class GemFilter:
         """Choose the positions that stay; all of a prompt that is not longer than ``keep``."""
         if len(ids) <= self.keep:
             return Selected(tuple(range(len(ids))))
-        found = scores_at(decoder, ids, self.layer, self.rule(), (len(ids) - 1,), check)
+        layer = go_by(decoder, None).published.layer if self.layer is None else self.layer
+        found = scores_at(decoder, ids, layer, self.rule(), (len(ids) - 1,), check)
         chosen = found.scores.topk(self.keep).indices.sort().values
         return Selected(tuple(chosen.tolist()), found.peak_kv_bytes)
 
@@ -82,11 +85,15 @@ class GemFilter:
 class QuestionGemFilter:
     """GemFilter with the question as the query.
 
+    What is None of layer, softmax, kernel and heads is as the model is calibrated
+    (:mod:`tokenprune.engine.calibration`); calibrated heads go with their layer.
+
     Attributes:
         layer: r, whose queries and keys are looked at.
         keep: Tokens of the prompt that the model reads, pinned ones included; pinned ones stay even beyond.
         softmax: Score by attention probability; False: by the raw product.
         kernel: Scores are averaged over as many neighbours.
+        heads: Query heads that count.
         head: First tokens that always stay (the template, an attention sink).
         tail: Last tokens that always stay (the template).
         snap: Keep whole units of ``Marks.units`` instead of single tokens.
@@ -98,10 +105,11 @@ class QuestionGemFilter:
             half of the work at 4,096 tokens of a small model, and most of it is far away.
     """
 
-    layer: int
+    layer: int | None = None
     keep: int = 256
-    softmax: bool = True
-    kernel: int = 13
+    softmax: bool | None = None
+    kernel: int | None = None
+    heads: tuple[int, ...] | None = None
     head: int = 4
     tail: int = 8
     snap: bool = False
@@ -116,17 +124,22 @@ class QuestionGemFilter:
             ConfigError: A value outside its range, or ``mass`` with raw products, which can be negative.
         """
         _check_layer_and_keep(self.layer, self.keep)
-        self.rule()
+        fallback(2).question.but(self.layer, self.softmax, self.kernel, self.heads)
         if min(self.head, self.tail) < 0:
             raise ConfigError("head and tail must be 0 or more")
         if self.near is not None:
             Near(self.near)
-        if self.mass is not None and not (self.softmax and 0 < self.mass <= 1):
+        if self.mass is not None:
+            self._check_mass(self.softmax is not False)
+
+    def _check_mass(self, softmax: bool) -> None:
+        if self.mass is not None and not (softmax and 0 < self.mass <= 1):
             raise ConfigError("mass must lie in (0, 1], and needs softmax scores")
 
-    def rule(self) -> ScoreRule:
-        """Return how tokens are scored."""
-        return Pooled(AttentionProbability() if self.softmax else DotProduct(), self.kernel)
+    def choice(self, decoder: Decoder) -> Choice:
+        """Return how tokens of this model are scored."""
+        base = go_by(decoder, self.layer).question
+        return base.but(self.layer, self.softmax, self.kernel, self.heads)
 
     def select(self, decoder: Decoder, ids: Sequence[int], marks: Marks, check: Check = no_check) -> Selected:
         """Choose the positions that stay; all of a prompt that is not longer than ``keep``.
@@ -144,7 +157,9 @@ class QuestionGemFilter:
             return Selected(tuple(range(size)))
         window = marks.window or (size - 1,)
         near = None if self.near is None else Near(self.near, free_from=min(window))
-        found = scores_at(decoder, ids, self.layer, self.rule(), window, check, near)
+        choice = self.choice(decoder)
+        self._check_mass(choice.softmax)
+        found = scores_at(decoder, ids, choice.layer, choice.rule(), window, check, near)
         _, fixed = marks.rows(0, size)
         fixed[: self.head] = True
         fixed[size - self.tail :] = True
@@ -206,16 +221,23 @@ def scores_at(
         return Scores(rule.score(query, keys, decoder.weights.scale), sequence.meter.peak)
 
 
-def _check_layer_and_keep(layer: int, keep: int) -> None:
-    if layer < 1:
+def _check_layer_and_keep(layer: int | None, keep: int) -> None:
+    if layer is not None and layer < 1:
         raise ConfigError(f"the layer must be 1 or more, not {layer}")
     if keep < 1:
         raise ConfigError(f"keep must be 1 or more tokens, not {keep}")
 
 
-def read_selected(decoder: Decoder, ids: Sequence[int], selected: Selected, check: Check) -> Reading:
-    """Read the selected tokens of a prompt as a prompt of their own, with fresh positions."""
-    reading = read_prompt(decoder, [ids[position] for position in selected.positions], check=check)
+def read_selected(
+    decoder: Decoder, ids: Sequence[int], selected: Selected, check: Check, *, fresh: bool = True
+) -> Reading:
+    """Read the selected tokens as a prompt of their own: with fresh positions, or at their old ones."""
+    reading = read_prompt(
+        decoder,
+        [ids[position] for position in selected.positions],
+        positions=None if fresh else selected.positions,
+        check=check,
+    )
     reading.kept = selected.positions
     meter = reading.sequence.meter
     meter.peak = max(meter.peak, selected.peak_kv_bytes)

@@ -8,12 +8,13 @@ the next layer goes on from its stored hidden state. So each token goes through 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from tokenprune.engine.calibration import known
 from tokenprune.engine.decoder import Check, Decoder, Part, no_check
-from tokenprune.engine.reading import SequenceKV
+from tokenprune.engine.reading import HoldsKV, SequenceKV
 from tokenprune.engine.rules import AttentionProbability, Pooled, ScoreRule
 from tokenprune.engine.schedule import Drop, Marks, best
 from tokenprune.errors import ConfigError
@@ -32,6 +33,8 @@ class LazyLLM:
     Attributes:
         steps: Where tokens leave and how many stay, of those that are left.
         question: In the prefill the tokens of the window score, not the last one, and what is pinned stays.
+        calibrated: With the question, score in each layer as the model's calibration says
+            (:mod:`tokenprune.engine.calibration`), where it says something of the layer.
         kernel: Scores are averaged over as many neighbours; 1, as published, over none.
         revive: Select anew in each decode step, as published; False: what left the prefill stays away, and
             each decode step reads whatever a layer holds.
@@ -41,14 +44,17 @@ class LazyLLM:
     question: bool = False
     kernel: int = 1
     revive: bool = True
+    calibrated: bool = False
 
     def __post_init__(self) -> None:
         """Check the kernel.
 
         Raises:
-            ConfigError: Not an odd number.
+            ConfigError: Not an odd number, or calibrated without the question.
         """
         self.rule()
+        if self.calibrated and not self.question:
+            raise ConfigError("calibrations are of the question as the query: set question too")
 
     def rule(self) -> ScoreRule:
         """Return how tokens are scored."""
@@ -62,21 +68,25 @@ class LazyLLM:
             if layer >= decoder.depth - 1:
                 raise ConfigError(f"nothing can leave behind layer {layer}: the model has {decoder.depth}")
             plan.setdefault(layer, []).append(step)
-        reading = LazyReading(decoder, self, plan, SequenceKV.empty(decoder))
+        rules = known(decoder).calibration.rules() if self.calibrated else {}
+        reading = LazyReading(decoder, self, plan, SequenceKV.empty(decoder), rules)
         reading.read(ids, marks if self.question else Marks(), check)
         reading.kept = tuple(reading.sequence.layers[-1].positions.tolist())
         return reading
 
 
 @dataclass(slots=True)
-class LazyReading:
+class LazyReading(HoldsKV):
     """A prompt that was read lazily; see :class:`tokenprune.engine.reading.Reading`.
+
+    The auxiliary store is not among its bytes of keys and values: see :attr:`aux_bytes`.
 
     Attributes:
         decoder: The model.
         strategy: What was asked for.
         plan: Layer -> steps behind it.
         sequence: Keys and values; a layer's entries are in the order they were computed.
+        rules: Layer -> its own rule.
         frontier: int64 [capacity], for each position the first layer that has not computed it.
         aux: [capacity, hidden], for each position its input to that layer.
         logits: float32 [vocabulary], behind the last token read.
@@ -87,6 +97,7 @@ class LazyReading:
     strategy: LazyLLM
     plan: dict[int, list[Drop]]
     sequence: SequenceKV
+    rules: Mapping[int, ScoreRule]
     frontier: torch.Tensor = field(init=False)
     aux: torch.Tensor = field(init=False)
     logits: torch.Tensor = field(init=False)
@@ -99,16 +110,6 @@ class LazyReading:
         device = self.decoder.device
         self.frontier = torch.zeros(0, dtype=torch.long, device=device)
         self.aux = torch.zeros((0, self.decoder.hidden), dtype=self.decoder.dtype, device=device)
-
-    @property
-    def kv_bytes(self) -> int:
-        """Bytes of keys and values in use; the auxiliary store is :attr:`aux_bytes`."""
-        return self.sequence.bytes
-
-    @property
-    def peak_kv_bytes(self) -> int:
-        """Most bytes of keys and values that were allocated at a time."""
-        return self.sequence.meter.peak
 
     @property
     def aux_bytes(self) -> int:
@@ -194,7 +195,8 @@ class LazyReading:
         entries = entries[order]
         positions = kv.positions[entries]
         count = min(step.count(len(positions)) for step in self.plan[number])
-        scores = self.strategy.rule().score(query, kv.keys[:, entries], self.decoder.weights.scale)
+        rule = self.rules.get(number) or self.strategy.rule()
+        scores = rule.score(query, kv.keys[:, entries], self.decoder.weights.scale)
         stay = positions[best(scores, count, pinned[positions])]
         chosen = torch.zeros_like(selected)
         chosen[stay] = True

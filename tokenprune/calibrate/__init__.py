@@ -1,0 +1,1 @@
+"""Finding out, for one language model, which layer and heads know the tokens that answer a question."""

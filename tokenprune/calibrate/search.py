@@ -1,0 +1,203 @@
+"""From what all heads said of some prompts to the layer, rule, pooling and heads to go by.
+
+Half of the prompts choose, the other half says what the choice is worth. Early layers cost less: of the
+layers that keep nearly as many answers as the best one, the earliest is taken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tokenprune.calibrate.observe import Observed
+from tokenprune.engine.calibration import PUBLISHED_KERNEL, Choice
+from tokenprune.engine.rules import relative
+from tokenprune.errors import ConfigError
+
+if TYPE_CHECKING:
+    import torch
+
+KERNELS = (5, 13, 21, 29)  # a sentence has about 25 tokens
+AROUND = (None, 129)
+COUNTS = (64, 128, 256, 512, 1024)
+HEAD_COUNTS = (1, 2, 3, 4, 6, 8, 12, 16)
+HEAD, TAIL = 4, 8  # of `QuestionGemFilter`: tokens that stay anyway
+TOLERANCE = 0.03
+
+
+@dataclass(frozen=True, slots=True)
+class LayerFound:
+    """What one layer is worth; shares of answers kept are means over the token counts, on unseen prompts.
+
+    Attributes:
+        choice: the best rule of the layer; ``kept`` is of unseen prompts.
+        chosen_by: share of answers kept on the prompts that chose it.
+        all_heads: of the best pooling with all heads.
+        last: of the published rule.
+        last_chosen_by: of the published rule, on the prompts that choose.
+        last_kept: of the published rule, by tokens kept.
+    """
+
+    choice: Choice
+    chosen_by: float
+    all_heads: float
+    last: float
+    last_chosen_by: float
+    last_kept: dict[int, float]
+
+    @property
+    def kept(self) -> float:
+        """Share of answers kept on unseen prompts, mean over the token counts."""
+        return sum(self.choice.kept.values()) / len(self.choice.kept)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The outcome.
+
+    Attributes:
+        question: for the question as the query.
+        published: for the last token.
+        layers: every layer that was looked at, in order.
+    """
+
+    question: Choice
+    published: Choice
+    layers: tuple[LayerFound, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Candidate:
+    softmax: bool
+    kernel: int
+    heads: tuple[int, ...] | None
+    around: int | None
+    needs: torch.Tensor  # int64 [prompts]
+
+
+def counts_for(tokens: int) -> tuple[int, ...]:
+    """Return how many tokens to keep of prompts of ``tokens``: up to a quarter."""
+    return tuple(count for count in COUNTS if count <= max(COUNTS[0], tokens // 4))
+
+
+def search(observed: Sequence[Observed], counts: Sequence[int], tolerance: float = TOLERANCE) -> Found:
+    """Choose.
+
+    Args:
+        observed: prompts; by turns, pairs of them choose and test.
+        counts: numbers of tokens to keep that matter, all alike.
+        tolerance: share of answers that an earlier layer may miss beyond the best one.
+
+    Raises:
+        ConfigError: fewer than 4 prompts, or a tolerance outside [0, 1].
+    """
+    if len(observed) < 4:
+        raise ConfigError(f"a choice needs 4 prompts or more, not {len(observed)}")
+    if not 0 <= tolerance <= 1:
+        raise ConfigError(f"the tolerance must lie in [0, 1], not {tolerance}")
+    chooses = [n // 2 % 2 == 0 for n in range(len(observed))]
+    layers = tuple(_layer(observed, layer, counts, chooses) for layer in sorted(observed[0].layers))
+    question = _earliest(layers, [found.chosen_by for found in layers], tolerance)
+    last = _earliest(layers, [found.last_chosen_by for found in layers], tolerance)
+    published = Choice(last.choice.layer, False, PUBLISHED_KERNEL, kept=last.last_kept)
+    return Found(question.choice, published, layers)
+
+
+def _earliest(layers: Sequence[LayerFound], values: Sequence[float], tolerance: float) -> LayerFound:
+    enough = max(values) - tolerance
+    return next(found for found, value in zip(layers, values, strict=True) if value >= enough - 1e-9)
+
+
+def _layer(
+    observed: Sequence[Observed], layer: int, counts: Sequence[int], chooses: Sequence[bool]
+) -> LayerFound:
+    import torch
+
+    picks = torch.tensor(chooses)
+    candidates = []
+    for kernel in KERNELS:
+        candidates.append(_all_heads(observed, layer, kernel, False, None))
+        for around in AROUND:
+            candidates.append(_all_heads(observed, layer, kernel, True, around))
+            candidates += _few_heads(observed, layer, kernel, around, picks)
+    # Of equals the one with the smaller sets, then the first: all heads before few.
+    best = max(candidates, key=lambda c: (_share(c.needs[picks], counts), -_size(c.needs[picks])))
+    plain = max(
+        (c for c in candidates if c.heads is None and c.softmax and c.around is None),
+        key=lambda c: (_share(c.needs[picks], counts), -_size(c.needs[picks])),
+    )
+    last = torch.stack(
+        [_needs(o, o.layers[layer].last[None], PUBLISHED_KERNEL, None, 0, 0)[0] for o in observed]
+    )
+    kept = _by_count(best.needs[~picks], counts)
+    choice = Choice(layer, best.softmax, best.kernel, best.heads, best.around, kept)
+    return LayerFound(
+        choice=choice,
+        chosen_by=_share(best.needs[picks], counts),
+        all_heads=_share(plain.needs[~picks], counts),
+        last=_share(last[~picks], counts),
+        last_chosen_by=_share(last[picks], counts),
+        last_kept=_by_count(last[~picks], counts),
+    )
+
+
+def _all_heads(
+    observed: Sequence[Observed], layer: int, kernel: int, softmax: bool, around: int | None
+) -> _Candidate:
+    import torch
+
+    needs = []
+    for one in observed:
+        said = one.layers[layer]
+        scores = said.heads.float().mean(0) if softmax else said.raw
+        needs.append(_needs(one, scores[None], kernel, around)[0])
+    return _Candidate(softmax, kernel, None, around, torch.stack(needs))
+
+
+def _few_heads(
+    observed: Sequence[Observed], layer: int, kernel: int, around: int | None, picks: torch.Tensor
+) -> list[_Candidate]:
+    """Heads in the order of what they are worth alone; means of the first 1, 2, 3..."""
+    import torch
+
+    alone = torch.stack([_needs(o, o.layers[layer].heads.float(), kernel, around) for o in observed])
+    order = alone[picks].double().log().mean(0).argsort(stable=True)
+    sizes = [size for size in HEAD_COUNTS if size < len(order)]
+    rows = []
+    for one in observed:
+        ranked = one.layers[layer].heads.float()[order]
+        means = torch.stack([ranked[:size].mean(0) for size in sizes]) if sizes else ranked[:0]
+        rows.append(_needs(one, means, kernel, around))
+    needs = torch.stack(rows)
+    return [
+        _Candidate(True, kernel, tuple(sorted(order[:size].tolist())), around, needs[:, n])
+        for n, size in enumerate(sizes)
+    ]
+
+
+def _needs(
+    one: Observed,
+    scores: torch.Tensor,
+    kernel: int,
+    around: int | None,
+    head: int = HEAD,
+    tail: int = TAIL,
+) -> torch.Tensor:
+    from torch.nn.functional import avg_pool1d
+
+    if around is not None:
+        scores = relative(scores, around)
+    return one.need(avg_pool1d(scores, kernel, stride=1, padding=kernel // 2), head, tail)
+
+
+def _share(needs: torch.Tensor, counts: Sequence[int]) -> float:
+    return sum(_by_count(needs, counts).values()) / len(counts)
+
+
+def _by_count(needs: torch.Tensor, counts: Sequence[int]) -> dict[int, float]:
+    return {count: round(float((needs <= count).double().mean()), 4) for count in counts}
+
+
+def _size(needs: torch.Tensor) -> float:
+    return float(needs.double().log().mean())

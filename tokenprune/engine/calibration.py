@@ -1,0 +1,263 @@
+"""What is known of a model: which layer and which heads find the tokens that answer a question.
+
+``tokenprune calibrate MODEL`` finds it out and stores it in the user's cache folder; that of the named models
+ships. A model is looked up by the fingerprint of its weights, then by its name. For one that nothing is known
+of, a layer at about half of the depth is taken, all heads, and it is said so.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+from weakref import WeakKeyDictionary
+
+from pydantic import Field, TypeAdapter, ValidationError
+
+from tokenprune.engine.fingerprint import fingerprint
+from tokenprune.engine.rules import AttentionProbability, DotProduct, Pooled, Relative, ScoreRule
+from tokenprune.errors import ConfigError
+from tokenprune.models.catalog import cache_root
+from tokenprune.validation import faults
+
+if TYPE_CHECKING:
+    from tokenprune.engine.decoder import Decoder
+
+log = logging.getLogger("tokenprune")
+FALLBACK_SHARE = 0.45  # of the depth; between what is published for Llama-3.1-8B and for Mistral-Nemo
+FALLBACK_KERNEL = 21
+PUBLISHED_KERNEL = 5
+_SHIPPED = ("data", "calibrations")
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """How one method looks at one model.
+
+    Attributes:
+        layer: r, whose queries and keys are looked at.
+        softmax: Attention probability; False: raw q.k.
+        kernel: Scores are averaged over as many neighbours.
+        heads: Query heads of the layer that count; None: all.
+        around: Attention counts relative to so many tokens about each; None: as it is.
+        kept: Tokens kept -> share of the answers that were among them, on prompts that chose nothing.
+    """
+
+    layer: Annotated[int, Field(ge=1)]
+    softmax: bool = True
+    kernel: int = FALLBACK_KERNEL
+    heads: tuple[int, ...] | None = None
+    around: int | None = None
+    kept: Mapping[int, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Check that there is such a rule.
+
+        Raises:
+            ConfigError: A kernel or heads that no rule has.
+        """
+        if not self.softmax and (self.heads is not None or self.around is not None):
+            raise ConfigError("heads and around are of attention probabilities, not of raw products")
+        self.rule()
+
+    def rule(self) -> ScoreRule:
+        """Return how tokens are scored."""
+        base: ScoreRule = AttentionProbability(self.heads) if self.softmax else DotProduct()
+        return Pooled(base if self.around is None else Relative(base, self.around), self.kernel)
+
+    def but(
+        self,
+        layer: int | None = None,
+        softmax: bool | None = None,
+        kernel: int | None = None,
+        heads: tuple[int, ...] | None = None,
+    ) -> Choice:
+        """Return this choice with what a caller says; heads and around belong to their layer.
+
+        Raises:
+            ConfigError: There is no such rule.
+        """
+        wanted = self.layer if layer is None else layer
+        soft = self.softmax if softmax is None else softmax
+        around = None
+        if heads is None and soft and wanted == self.layer:
+            heads, around = self.heads, self.around
+        asked = Choice(wanted, soft, self.kernel if kernel is None else kernel, heads, around)
+        return self if asked == replace(self, kept={}) else asked
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """What is known of a model.
+
+    Attributes:
+        model: Its name when it was calibrated.
+        fingerprint: Of its weights; see :mod:`tokenprune.engine.fingerprint`.
+        depth: Its layers.
+        question: For the question as the query (``gemfilter-q``).
+        published: For the last token as the query and raw q.k (``gemfilter``).
+        prompts: What it was found out on, in words.
+        choices: The best of each layer for the question as the query (``lazyllm`` scores in several).
+        layers: Per layer: ``layer``, ``cost`` (share of a full prefill), and shares of answers kept, of the
+            question with all heads, with the best ones, and of the last token.
+    """
+
+    model: str
+    fingerprint: str
+    depth: int
+    question: Choice
+    published: Choice
+    prompts: str = ""
+    choices: tuple[Choice, ...] = ()
+    layers: tuple[Mapping[str, float], ...] = ()
+
+    def rules(self) -> dict[int, ScoreRule]:
+        """Return layer -> how its tokens are scored, for the question as the query."""
+        return {choice.layer: choice.rule() for choice in self.choices}
+
+    def to_json(self) -> str:
+        """Return what :func:`parse` reads."""
+        return json.dumps(_adapter().dump_python(self, mode="json"), indent=1) + "\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A calibration and where it is from.
+
+    Attributes:
+        calibration: What to go by.
+        notice: What a user should know of it; empty for one of these very weights.
+    """
+
+    calibration: Calibration
+    notice: str = ""
+
+
+_looked_up: WeakKeyDictionary[Decoder, Known] = WeakKeyDictionary()
+
+
+def known(decoder: Decoder) -> Known:
+    """Return what is known of a model, looked up once."""
+    if decoder not in _looked_up:
+        _looked_up[decoder] = look_up(decoder)
+    return _looked_up[decoder]
+
+
+def go_by(decoder: Decoder, layer: int | None) -> Calibration:
+    """Return what is known of a model; where no ``layer`` is said, a notice is logged once in a process."""
+    found = known(decoder)
+    if layer is None and found.notice:
+        _announce(found.notice)
+    return found.calibration
+
+
+def look_up(decoder: Decoder) -> Known:
+    """Look for what is known of a model, by its weights, then by its name; never fails for want of it."""
+    mark, name = fingerprint(decoder), decoder.name
+    every = stored()
+    for calibration in every:
+        if calibration.fingerprint == mark and calibration.depth == decoder.depth:
+            return Known(calibration)
+    for calibration in every:
+        if calibration.model == name and calibration.depth == decoder.depth:
+            return Known(
+                calibration,
+                f"{name} has other weights than when it was calibrated; run `tokenprune calibrate {name}`",
+            )
+    guessed = fallback(decoder.depth, name, mark)
+    return Known(
+        guessed,
+        f"{name or 'this model'} is not calibrated: layer {guessed.question.layer} of {decoder.depth} is a "
+        f"guess, and the layer decides what is found; run `tokenprune calibrate {name or 'MODEL'}`, or say "
+        "which layer",
+    )
+
+
+@lru_cache(maxsize=256)
+def _announce(notice: str) -> None:
+    log.warning(notice)
+
+
+def fallback(depth: int, model: str = "", mark: str = "") -> Calibration:
+    """Return the guess for a model of ``depth`` layers."""
+    layer = max(1, round(FALLBACK_SHARE * depth))
+    return Calibration(
+        model, mark, depth, Choice(layer), Choice(layer, softmax=False, kernel=PUBLISHED_KERNEL)
+    )
+
+
+def folder() -> Path:
+    """Return where the user's calibrations are: ``calibrations`` in the cache folder."""
+    return cache_root() / "calibrations"
+
+
+def store(calibration: Calibration, path: Path | None = None) -> Path:
+    """Write a calibration, by default to where :func:`look_up` finds it, and return the file.
+
+    Raises:
+        ConfigError: The file cannot be written.
+    """
+    target = folder() / f"{calibration.fingerprint}.json" if path is None else path
+    partial = target.with_name(f"{target.name}.partial")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_text(calibration.to_json(), encoding="utf-8")
+        partial.replace(target)
+    except OSError as error:
+        raise ConfigError(f"cannot write {target}: {error}; give --out a file that can be written") from error
+    return target
+
+
+def stored() -> list[Calibration]:
+    """Return the user's calibrations and those that ship; the user's come first, damaged ones are logged."""
+    found = []
+    for path in sorted(folder().glob("*.json")):
+        try:
+            found.append(read(path))
+        except ConfigError as error:
+            log.warning("%s", error)
+    for entry in resources.files("tokenprune").joinpath(*_SHIPPED).iterdir():
+        if entry.name.endswith(".json"):
+            found.append(parse(entry.read_text(encoding="utf-8"), entry.name))
+    return found
+
+
+def read(path: Path) -> Calibration:
+    """Read a file that ``tokenprune calibrate`` wrote.
+
+    Raises:
+        ConfigError: There is none, or it is damaged.
+    """
+    try:
+        return parse(path.read_text(encoding="utf-8"), str(path))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read the calibration {path}: {error}") from error
+
+
+def parse(text: str, name: str) -> Calibration:
+    """Read a calibration from JSON; ``name`` is for messages.
+
+    Raises:
+        ConfigError: It is none.
+    """
+    try:
+        found: Calibration = _adapter().validate_json(text)
+    except (ValidationError, ConfigError) as error:
+        why = faults(error) if isinstance(error, ValidationError) else error
+        raise ConfigError(
+            f"{name} is no calibration ({why}); remove it or run `tokenprune calibrate` again"
+        ) from None
+    for choice in (found.question, found.published, *found.choices):
+        if choice.layer >= found.depth:
+            raise ConfigError(f"{name}: layer {choice.layer} of a model of {found.depth} layers")
+    return found
+
+
+@lru_cache(maxsize=1)
+def _adapter() -> TypeAdapter[Any]:
+    return TypeAdapter(Calibration)
