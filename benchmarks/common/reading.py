@@ -1,4 +1,4 @@
-"""One question and its context, read by one method in our engine: seconds, what was kept, the answer, its NLL.
+"""A question and its context, read by one method in our engine: seconds, what was kept, answer and its NLL.
 
 The prompt is that of benchmarks/common/nll.py. The clock runs from the documents to the logits of the first
 token: pruning of text, the chat template, tokens, selection and prefill all count, for every method.
@@ -126,7 +126,7 @@ def answerable(case: Case) -> bool:
 
 
 def clock() -> tuple[str, Clock]:
-    """CPU time of the process where one thread computes: another process then costs little. Else wall time."""
+    """CPU time of the process where one thread computes, so that others disturb little; else wall time."""
     import torch
 
     one = torch.get_num_threads() == 1

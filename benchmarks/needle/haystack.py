@@ -44,7 +44,11 @@ _PLACES = (
 # (sentence, question in other words, what the answer is drawn from)
 _PARAPHRASES = (
     ("Whoever enters the {} has to type {} first.", "I am locked out. Which code opens the {}?", "number"),
-    ("For the {}, the bill of the carpenters was sent to {}.", "Who paid for the woodwork at the {}?", "name"),
+    (
+        "For the {}, the bill of the carpenters was sent to {}.",
+        "Who paid for the woodwork at the {}?",
+        "name",
+    ),
     ("At the {}, money is hidden in {}.", "Where would a thief find cash in the {}?", "place"),
 )
 

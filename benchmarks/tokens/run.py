@@ -4,8 +4,8 @@
     OMP_NUM_THREADS=1 python benchmarks/tokens/run.py --sets kv75 --methods gemfilter-q,lazyllm --keep 512
 
 Sections: ``quality`` (all methods on nq20, squad10 and kv75 in our engine: answer kept and given, F1, NLL of
-the gold answer, time to the first token with everything counted, peak KV), ``sweep`` (which layer, pooling and
-number of tokens of the question-window selection suit nq20; on its validation fold). Sets come from the
+the gold answer, time to the first token with everything counted, peak KV), ``sweep`` (which layer, pooling
+and number of tokens of the question-window selection suit nq20; on its validation fold). Sets come from the
 folder in TOKENPRUNE_DATA (or --data). With one thread the clock is CPU time. Rows are stored in OUT/cache as
 they come, so a run that was stopped goes on where it was.
 """

@@ -82,7 +82,6 @@ class Look:
 
 def selected(view: LayerView, made: Prompt, choice: Choice) -> Selected:
     """Choose as `QuestionGemFilter` does, from a layer that ran."""
-    import torch
 
     size = len(made.ids)
     if size <= choice.keep:

@@ -226,7 +226,7 @@ def _with_original(given: dict[str, Any], data: bytes, kind: Any) -> dict[str, A
     return {**given, "originals": {str(name): Document.from_bytes(data, kind=kind).text}}
 
 
-def _shortened(stretch: Stretch, most: int) -> str:
+def shortened(stretch: Stretch, most: int) -> str:
     """The text to show: of what is dropped, the beginning, a mark, and the end."""
     text = stretch.text.translate(_PICTURES)
     if stretch.kept or most < 0 or len(text) <= most:
@@ -244,7 +244,7 @@ def _styled(document: Shown, most: int) -> Text:
 
     text = Text()
     for stretch in document.stretches:
-        text.append(_shortened(stretch, most), style=KEPT if stretch.kept else DROPPED)
+        text.append(shortened(stretch, most), style=KEPT if stretch.kept else DROPPED)
         text.append(_score(stretch), style=SCORE)
     return text
 
@@ -269,7 +269,7 @@ def _print_plain(documents: Sequence[Shown], most: int, width: int | None) -> No
     for document in documents:
         parts.append(f"{_title(document, documents)}{document.legend}; kept text is in {OPEN} {CLOSE}\n")
         for stretch in document.stretches:
-            text = _shortened(stretch, most)
+            text = shortened(stretch, most)
             parts.append((f"{OPEN}{text}{CLOSE}" if stretch.kept else text) + _score(stretch))
         parts.append("\n")
     text = "".join(parts)
