@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 from zlib import crc32
 
 import numpy as np
@@ -20,7 +21,10 @@ from tokenprune.registry import pruner
 from tokenprune.score.prompt_attention import LAYERS
 
 MODEL = "smollm2-135m"
-LAYER, KEEP, NEAR = LAYERS[MODEL], 256, 1024
+KEEP, NEAR = 256, 1024
+# Published rule: the layer at which needles are found. The question's: what nq20 needs (see the sweep of
+# benchmarks/tokens): behind layer 14 its attention lies elsewhere, and single tokens say less than places.
+PUBLISHED_LAYER, LAYER, KERNEL = LAYERS[MODEL], 18, 31
 FORTY = (Drop(0.3, 0.4), Drop(0.6, 0.4), Drop(0.9, 0.4))  # 60 % leave, where the paper's 30 % do
 
 
@@ -41,22 +45,27 @@ class Random:
         return read_selected(decoder, ids, Selected(tuple(kept.tolist())), check)
 
 
+def _question(keep: int, **options: Any) -> QuestionGemFilter:
+    return QuestionGemFilter(**{"layer": LAYER, "kernel": KERNEL, "keep": keep, **options})
+
+
 def _provence() -> Pipeline:
     return Pipeline([pruner("provence")])
 
 
 MAKERS: dict[str, Callable[[int], Method]] = {
     "full": lambda keep: Method(),
-    "random": lambda keep: Method(Random(QuestionGemFilter(LAYER, keep))),
-    "gemfilter": lambda keep: Method(GemFilter(LAYER, keep)),
-    "gemfilter-q": lambda keep: Method(QuestionGemFilter(LAYER, keep)),
-    "gemfilter-q near": lambda keep: Method(QuestionGemFilter(LAYER, keep, near=NEAR)),
-    "gemfilter-q snap": lambda keep: Method(QuestionGemFilter(LAYER, keep, snap=True)),
+    "random": lambda keep: Method(Random(_question(keep))),
+    "gemfilter": lambda keep: Method(GemFilter(PUBLISHED_LAYER, keep)),
+    "gemfilter-q": lambda keep: Method(_question(keep)),
+    "gemfilter-q near": lambda keep: Method(_question(keep, near=NEAR)),
+    "gemfilter-q snap": lambda keep: Method(_question(keep, snap=True)),
+    "gemfilter-q r14": lambda keep: Method(_question(keep, layer=14, kernel=13)),
     "lazyllm": lambda keep: Method(LazyLLM()),
     "lazyllm 40 %": lambda keep: Method(LazyLLM(FORTY)),
-    "lazyllm-q 40 %": lambda keep: Method(LazyLLM(FORTY, question=True, kernel=13)),
+    "lazyllm-q 40 %": lambda keep: Method(LazyLLM(FORTY, question=True, kernel=KERNEL)),
     "provence": lambda keep: Method(texts=_provence()),
-    "provence + gemfilter-q": lambda keep: Method(QuestionGemFilter(LAYER, keep), _provence()),
+    "provence + gemfilter-q": lambda keep: Method(_question(keep), _provence()),
 }
 
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from benchmarks.common.context import Context
 from benchmarks.common.reading import Case, Prompt, gold_nll, prompt, rendered
-from benchmarks.common.token_methods import LAYER, MODEL
+from benchmarks.common.token_methods import KERNEL, LAYER, MODEL
 from benchmarks.tokens.cases import cases
 from tokenprune.bench.statistics import interval
 from tokenprune.engine.choice import best_units
@@ -30,8 +30,9 @@ if TYPE_CHECKING:
 
 SET = "nq20"
 FULL = "full"
-DEPTHS = (8, 10, 11, 12, 13, 14, 15, 16, 18, 20)
-DEFAULT = QuestionGemFilter(LAYER)
+DEPTHS = (10, 12, 14, 16, 17, 18, 19, 20)
+KERNELS = (13, 31, 63)
+DEFAULT = QuestionGemFilter(LAYER, kernel=KERNEL)
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class Choice:
 
     layer: int = LAYER
     softmax: bool = True
-    kernel: int = DEFAULT.kernel
+    kernel: int = KERNEL
     keep: int = DEFAULT.keep
     snap: bool = False
     pins: bool = True
@@ -57,14 +58,11 @@ class Choice:
 
 
 def choices(keeps: Sequence[int]) -> Iterator[Choice]:
-    """One thing at a time is varied, and units with every number of tokens."""
-    yield from (Choice(layer) for layer in DEPTHS)
-    yield from (Choice(kernel=kernel) for kernel in (1, 5, 31))
+    """Layers with poolings, then one thing at a time at the default."""
+    yield from (Choice(layer, kernel=kernel) for layer in DEPTHS for kernel in KERNELS)
     yield Choice(softmax=False)
     yield Choice(pins=False)
     yield from (Choice(keep=keep, snap=snap) for keep in keeps for snap in (False, True))
-    yield from (Choice(layer, snap=True) for layer in DEPTHS)
-    yield from (Choice(kernel=kernel, snap=True) for kernel in (1, 5, 31))
 
 
 @dataclass
