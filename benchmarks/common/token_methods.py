@@ -26,6 +26,8 @@ KEEP, NEAR = 256, 1024
 # benchmarks/tokens): behind layer 14 its attention lies elsewhere, and single tokens say less than places.
 PUBLISHED_LAYER, LAYER, KERNEL = LAYERS[MODEL], 18, 31
 FORTY = (Drop(0.3, 0.4), Drop(0.6, 0.4), Drop(0.9, 0.4))  # 60 % leave, where the paper's 30 % do
+# Early layers may say little of where the answer is: few leave there, and most behind the layer that knows.
+LATE = (Drop(0.3, 0.6), Drop(LAYER, 0.1))
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,7 @@ MAKERS: dict[str, Callable[[int], Method]] = {
     "lazyllm": lambda keep: Method(LazyLLM()),
     "lazyllm 40 %": lambda keep: Method(LazyLLM(FORTY)),
     "lazyllm-q 40 %": lambda keep: Method(LazyLLM(FORTY, question=True, kernel=KERNEL)),
+    "lazyllm-q late": lambda keep: Method(LazyLLM(LATE, question=True, kernel=KERNEL)),
     "provence": lambda keep: Method(texts=_provence()),
     "provence + gemfilter-q": lambda keep: Method(_question(keep), _provence()),
 }

@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tokenprune.cli.show import Stretch, shortened, shown
+from tokenprune.cli.show import shortened
+from tokenprune.cli.stretches import Stretch, from_result, shown
 from tokenprune.errors import ConfigError
 from tokenprune.pipeline import Pipeline
 
@@ -139,8 +140,7 @@ def test_a_receipt_with_its_file(run, tmp_path):
 
 def test_a_receipt_of_the_proxy(run, tmp_path):
     result = Pipeline(["bm25-sentences"]).prune("needle", [TEXT, "Dogs bark. A needle."])
-    entry = result.to_dict() | {"originals": {name: d.text for name, d in result.originals.items()}}
-    (tmp_path / "r.json").write_text(json.dumps({"id": "rcpt_x", "query": "needle", "results": [entry]}))
+    (tmp_path / "r.json").write_text(json.dumps({"id": "rcpt_x", "results": [from_result(result)]}))
     out = run("show", "--receipt", "r.json")
     assert f"⟦{KEPT}⟧" in out and "⟦A needle.⟧" in out
     assert out.startswith("doc0: ") and "\ndoc1: " in out

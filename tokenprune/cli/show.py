@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from itertools import groupby
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -17,6 +14,8 @@ from tokenprune.cli import one_document as one
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
+
+    from tokenprune.cli.stretches import Shown, Stretch
 
 KEPT, DROPPED, SCORE, LEGEND = "bold", "dim strike", "cyan", "italic"
 OPEN, CLOSE = "⟦", "⟧"  # around kept text where there are no styles
@@ -27,36 +26,6 @@ _PICTURES = {n: 0x2400 + n for n in range(32) if chr(n) not in "\n\t"} | {0x7F: 
 _PICTURES |= dict.fromkeys([*range(0x80, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A)], 0xFFFD)
 # Lone surrogates cannot be written.
 _PICTURES |= dict.fromkeys(range(0xD800, 0xE000), 0xFFFD)
-
-
-@dataclass(frozen=True)
-class Stretch:
-    """A run of text that is kept or dropped.
-
-    Attributes:
-        text: as in the original.
-        kept: whether it is.
-        score: of its unit; None where nothing was scored, or units were joined.
-    """
-
-    text: str
-    kept: bool
-    score: float | None = None
-
-
-@dataclass(frozen=True)
-class Shown:
-    """One document to show.
-
-    Attributes:
-        name: its id.
-        legend: tokens before and after, units, reasons of what was dropped.
-        stretches: its whole text.
-    """
-
-    name: str
-    legend: str
-    stretches: tuple[Stretch, ...]
 
 
 def show(
@@ -99,21 +68,21 @@ def show(
       tokenprune show -q "How do I open a file?" --scores --html kept.html page.html
       tokenprune prune -q "Who?" --format json notes.txt > r.json; tokenprune show --receipt r.json notes.txt
     """
+    from tokenprune.cli import stretches
+
     if receipt is None:
         if file is None:
             raise typer.BadParameter("give a FILE to prune, or --receipt")
         options = (query, method, max_tokens, keep_ratio, threshold, kind, None, config, tokenizer)
-        result = one.Pruning(*options)(file)
-        given: dict[str, Any] = result.to_dict()
-        given["originals"] = {name: document.text for name, document in result.originals.items()}
+        given = stretches.from_result(one.Pruning(*options)(file))
     else:
         pruning = (query or None, method, max_tokens, keep_ratio, threshold, config, tokenizer)
         if any(option is not None for option in pruning):
             raise typer.BadParameter("--receipt says what was pruned; it goes with no option of pruning")
-        given = _loaded(receipt)
+        given = stretches.from_file(receipt)
         if file is not None:
-            given = _with_original(given, one.read(file), None if kind is None else kind.value)
-    documents = shown(given, by_unit=scores)
+            given = stretches.with_original(given, one.read(file), None if kind is None else kind.value)
+    documents = stretches.shown(given, by_unit=scores)
     if html is not None:
         _write_page(documents, html, dropped, width or _PAGE_WIDTH)
         return
@@ -124,106 +93,6 @@ def show(
         _print(console, documents, dropped)
     else:
         _print_plain(documents, dropped, width)
-
-
-def shown(given: dict[str, Any], *, by_unit: bool = False) -> list[Shown]:
-    """Read a result with its originals.
-
-    Args:
-        given: what `PruneResult.to_dict` returns, and ``originals``; or several of these as ``results``.
-        by_unit: a stretch per unit; else neighbours of one fate are joined.
-
-    Raises:
-        ConfigError: it is no such mapping, an original is missing, or a receipt is of another text.
-    """
-    from pydantic import BaseModel, ValidationError
-
-    from tokenprune.errors import ConfigError
-    from tokenprune.validation import faults
-
-    class Unit(BaseModel):
-        start: int
-        end: int
-        kept: bool
-        score: float | None = None
-        reason: str = ""
-
-    class Receipt(BaseModel):
-        document_id: str
-        tokens_before: int
-        tokens_after: int
-        units: list[Unit]
-
-    class Result(BaseModel):
-        receipts: list[Receipt]
-        originals: dict[str, str] = {}
-
-    class Results(BaseModel):
-        results: list[Result]
-
-    try:
-        results = Results.model_validate(given if "results" in given else {"results": [given]}).results
-    except ValidationError as error:
-        raise ConfigError(
-            f"not what `tokenprune prune --format json` or /v1/receipts/ID gives: {faults(error)}"
-        ) from None
-    found = []
-    for result in results:
-        for receipt in result.receipts:
-            name = receipt.document_id
-            if name not in result.originals:
-                raise ConfigError(f"the receipt does not hold the text of {name!r}: give its FILE as well")
-            text = result.originals[name]
-            edges = [0, *(unit.end for unit in receipt.units)]
-            if edges[-1] != len(text) or edges[:-1] != [unit.start for unit in receipt.units]:
-                raise ConfigError(
-                    f"the receipt of {name!r} is of another text: it covers {edges[-1]} characters without "
-                    f"gaps, and the text has {len(text)}"
-                )
-            every = [Stretch(text[u.start : u.end], u.kept, u.score) for u in receipt.units]
-            stretches = every if by_unit else list(_joined(every))
-            legend = _legend(receipt.tokens_before, receipt.tokens_after, receipt.units)
-            found.append(Shown(name, legend, tuple(stretches)))
-    return found
-
-
-def _legend(before: int, after: int, units: Sequence[Any]) -> str:
-    share = f" ({after / before:.0%})" if before else ""
-    kept = sum(unit.kept for unit in units)
-    why = Counter(unit.reason for unit in units if not unit.kept)
-    reasons = "".join(f", {reason or 'dropped'} {count}" for reason, count in why.most_common())
-    return f"{before} -> {after} tokens{share}; {kept} of {len(units)} units kept{reasons}"
-
-
-def _joined(every: Sequence[Stretch]) -> Iterator[Stretch]:
-    for kept, group in groupby(every, key=lambda stretch: stretch.kept):
-        yield Stretch("".join(stretch.text for stretch in group), kept)
-
-
-def _loaded(path: Path) -> dict[str, Any]:
-    import json
-
-    from tokenprune.errors import ConfigError
-
-    try:
-        given = json.loads(one.read(str(path)))
-    except ValueError as error:
-        raise ConfigError(f"{path} is not JSON: {error}") from None
-    if not isinstance(given, dict):
-        raise ConfigError(f"{path} holds no JSON object")
-    return given
-
-
-def _with_original(given: dict[str, Any], data: bytes, kind: Any) -> dict[str, Any]:
-    """Put a file beside the receipt of the one document that was pruned."""
-    from tokenprune.document import Document
-    from tokenprune.errors import ConfigError
-
-    receipts = given.get("receipts")
-    if not isinstance(receipts, list) or len(receipts) != 1:
-        raise ConfigError("with a FILE, --receipt must hold the receipt of one document")
-    name = receipts[0].get("document_id") if isinstance(receipts[0], dict) else None
-    return {**given, "originals": {str(name): Document.from_bytes(data, kind=kind).text}}
 
 
 def shortened(stretch: Stretch, most: int) -> str:
