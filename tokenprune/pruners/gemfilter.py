@@ -4,7 +4,7 @@ from typing import Literal
 
 from tokenprune.pruners.base import Pruner
 from tokenprune.registry import named
-from tokenprune.score.prompt_attention import EarlyLayer, PromptAttention
+from tokenprune.score.prompt_attention import KERNEL, EarlyLayer, PromptAttention
 from tokenprune.segment import Segmenter
 from tokenprune.segment.by_kind import ByKind
 from tokenprune.segment.tokens import Tokens
@@ -59,7 +59,7 @@ def gemfilter_q(
     layer: int | None = None,
     unit: Unit = "token",
     softmax: bool = True,
-    kernel: int = 13,
+    kernel: int = KERNEL,
     near: int | None = None,
     threshold: float | None = None,
     keep_ratio: float | None = None,
