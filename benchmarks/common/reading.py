@@ -209,6 +209,9 @@ def in_turns(
     store = context.store("reading")
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in methods}
     about = f"{engine.lm.name}|{engine.decoder.dtype}"
+    for method in methods.values():
+        if method.texts is not None:  # so that no case pays for loading models
+            method.texts.prune("warm up", [Document("One sentence. Another one.", kind="text")])
     for case in context.track(cases, len(cases), label):
         for name, method in methods.items():
             texts = "" if method.texts is None else "+".join(p.name for p in method.texts.pruners)

@@ -50,7 +50,8 @@ def _question(keep: int, **options: Any) -> QuestionGemFilter:
 
 
 def _provence() -> Pipeline:
-    return Pipeline([pruner("provence")])
+    # What was read is remembered otherwise, and the second of two methods would have it for nothing.
+    return Pipeline([pruner("provence", cache_bytes=0)])
 
 
 MAKERS: dict[str, Callable[[int], Method]] = {
