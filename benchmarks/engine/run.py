@@ -6,8 +6,8 @@
 `prefill`: our full prefill against transformers' (sdpa, cache filled, logits of the last token), in turns;
 the figure is the median of the ratios of the rounds. `methods`: time to the first token of each method
 against our own full prefill of the same prompts, everything counted, and whether the answer of a generated
-haystack is among the kept tokens and in the greedy answer. Beside it stands the limit: what the layers that
-must run cost if nothing else did, in floating-point operations.
+haystack (benchmarks/needle) is among the kept tokens and in the greedy answer. Beside it stands the limit:
+what the layers that must run cost if nothing else did, in floating-point operations.
 
 On a busy machine use one thread (OMP_NUM_THREADS=1): then the clock is the CPU time of this process.
 """
@@ -18,46 +18,27 @@ import argparse
 import json
 import statistics
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from benchmarks.engine.haystack import Case, build
+from benchmarks.common.reading import clock, compared, measure
+from benchmarks.common.token_methods import KEEP, MAKERS, MODEL
+from benchmarks.common.token_methods import methods as by_name
+from benchmarks.needle.haystack import KINDS, build
 from tokenprune.bench.machine import machine
 from tokenprune.engine.engine import Engine, Strategy
 from tokenprune.engine.methods.gemfilter import GemFilter, QuestionGemFilter
-from tokenprune.engine.methods.lazyllm import LazyLLM
-from tokenprune.engine.schedule import Drop, Marks
 
-MODEL = "smollm2-135m"
-LAYER, KEEP, NEAR = 14, 256, 1024
-QUARTERS = (Drop(0.3, 0.4), Drop(0.6, 0.4), Drop(0.9, 0.4))
-METHODS: dict[str, Strategy | None] = {
-    "full": None,
-    "gemfilter": GemFilter(LAYER, KEEP),
-    "gemfilter-q": QuestionGemFilter(LAYER, KEEP),
-    "gemfilter-q near": QuestionGemFilter(LAYER, KEEP, near=NEAR),
-    "lazyllm": LazyLLM(),
-    "lazyllm 40 %": LazyLLM(QUARTERS),
-    "lazyllm-q 40 %": LazyLLM(QUARTERS, question=True, kernel=13),
-}
-ANSWER_TOKENS = 24
-
-
-def clock() -> Callable[[], float]:
-    import torch
-
-    return time.process_time if torch.get_num_threads() == 1 else time.perf_counter
+NAMES = ("gemfilter", "gemfilter-q", "gemfilter-q near", "lazyllm", "lazyllm 40 %", "lazyllm-q 40 %")
 
 
 def prefill(engine: Engine, sizes: list[int], rounds: int) -> list[dict[str, Any]]:
     import torch
 
     rows = []
-    now = clock()
+    _, now = clock()
     for size in sizes:
         ids = torch.randint(
             0, engine.decoder.vocabulary, (size,), generator=torch.Generator().manual_seed(size)
@@ -100,71 +81,34 @@ def prefill(engine: Engine, sizes: list[int], rounds: int) -> list[dict[str, Any
 def methods(engine: Engine, sizes: list[int], rounds: int, names: list[str]) -> list[dict[str, Any]]:
     """One case per round: depths spread over the context, another needle each time."""
     rows = []
-    now = clock()
+    _, now = clock()
+    chosen = by_name(names, KEEP)
     for size in sizes:
-        cases = [build(engine.lm.tokenizer, size, (i + 0.5) / rounds, size + i) for i in range(rounds)]
-        seen: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
+        cases = [build(size, (i + 0.5) / rounds, KINDS[i % len(KINDS)], size + i) for i in range(rounds)]
+        seen: dict[str, list[dict[str, Any]]] = {name: [] for name in chosen}
         for case in cases:
-            for name in names:
-                seen[name].append(one(engine, METHODS[name], case, now))
-        for name in names:
-            row = summary(engine, name, seen[name], seen["full"], cases)
-            rows.append({"tokens": size, "method": name, **row})
+            for name, method in chosen.items():
+                seen[name].append(measure(engine, method, case, now, nll=False))
+        for name, mine in seen.items():
+            limit = statistics.median(limit_of(engine, chosen[name].strategy, row) for row in mine)
+            row = {"method": name, **compared(mine, seen["full"]), "limit": limit}
+            rows.append({"size": size, **row})
             print(
-                f"{size:6} {name:18} {row['seconds']:7.2f} s  {row['speedup']:5.2f}x (limit "
-                f"{row['limit']:5.2f}x)  kept {row['kept']:6.0f}  answer kept {row['answer_kept']}/{rounds}, "
-                f"given {row['answered']}/{rounds}  KV {row['peak_kv_mb']:.1f} MB",
+                f"{size:6} {name:18} {row['seconds']:7.2f} s  {row['speedup']:5.2f}x (limit {limit:5.2f}x)  "
+                f"kept {row['kept']:6.0f}  answer kept {row['answer_kept']}/{rounds}, given "
+                f"{row['answered']}/{rounds}  KV {row['peak_kv_mb']:.1f} MB",
                 flush=True,
             )
     return rows
 
 
-def one(engine: Engine, strategy: Strategy | None, case: Case, now: Callable[[], float]) -> dict[str, Any]:
-    marks = Marks(window=case.question)
-    began = now()
-    reading = engine.prefill(case.ids, strategy=strategy, marks=marks)
-    token = int(reading.logits.argmax())
-    seconds = now() - began
-    kept = set(range(len(case.ids)) if reading.kept is None else reading.kept)
-    work = [len(layer) for layer in reading.sequence.layers]  # type: ignore[attr-defined]
-    peak = reading.peak_kv_bytes
-    tokens = [token]
-    while len(tokens) < ANSWER_TOKENS and tokens[-1] not in engine.lm.eos_ids:
-        tokens.append(int(reading.step(tokens[-1]).argmax()))
-    return {
-        "seconds": seconds,
-        "kept": len(kept),
-        "answer_kept": set(case.answer) <= kept,
-        "answered": case.code in engine.lm.tokenizer.decode(tokens, skip_special_tokens=True),
-        "peak_kv_bytes": peak,
-        "work": work,
-    }
-
-
-def summary(
-    engine: Engine, name: str, mine: list[dict[str, Any]], full: list[dict[str, Any]], cases: list[Case]
-) -> dict[str, Any]:
-    speedups = [f["seconds"] / m["seconds"] for f, m in zip(full, mine, strict=True)]
-    limits = []
-    for case, result in zip(cases, mine, strict=True):
-        whole = [len(case.ids)] * engine.decoder.depth
-        strategy = METHODS[name]
-        if isinstance(strategy, GemFilter | QuestionGemFilter):
-            near = getattr(strategy, "near", None)
-            cost = operations(engine, whole[: strategy.layer], near) + operations(engine, result["work"])
-        else:
-            cost = operations(engine, result["work"])
-        limits.append(operations(engine, whole) / cost)
-    return {
-        "seconds": statistics.median(m["seconds"] for m in mine),
-        "speedup": statistics.median(speedups),
-        "speedup_range": [min(speedups), max(speedups)],
-        "limit": statistics.median(limits),
-        "kept": statistics.mean(m["kept"] for m in mine),
-        "answer_kept": sum(m["answer_kept"] for m in mine),
-        "answered": sum(m["answered"] for m in mine),
-        "peak_kv_mb": max(m["peak_kv_bytes"] for m in mine) / 1e6,
-    }
+def limit_of(engine: Engine, strategy: Strategy | None, row: dict[str, Any]) -> float:
+    """How many times fewer operations than the full prompt a method needs at least, for a row it measured."""
+    whole = [row["tokens"]] * engine.decoder.depth
+    cost = operations(engine, row["work"])
+    if isinstance(strategy, GemFilter | QuestionGemFilter):
+        cost += operations(engine, whole[: strategy.layer], getattr(strategy, "near", None))
+    return operations(engine, whole) / cost
 
 
 def operations(engine: Engine, rows: list[int], near: int | None = None) -> float:
@@ -183,7 +127,7 @@ def main() -> None:
     )
     parser.add_argument("--sections", default="prefill,methods")
     parser.add_argument("--tokens", default="512,1024,2048,4096")
-    parser.add_argument("--methods", default=",".join(METHODS))
+    parser.add_argument("--methods", default=",".join(NAMES), help=",".join(MAKERS))
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--out", type=Path, default=Path("build/engine.json"))
@@ -196,7 +140,7 @@ def main() -> None:
     result: dict[str, Any] = {
         "machine": machine(),
         "threads": torch.get_num_threads(),
-        "clock": "CPU time" if torch.get_num_threads() == 1 else "wall time",
+        "clock": clock()[0],
         "model": MODEL,
         "dtype": args.dtype,
         "rounds": args.rounds,
@@ -206,8 +150,7 @@ def main() -> None:
         if section == "prefill":
             result[section] = prefill(engine, sizes, args.rounds)
         elif section == "methods":
-            names = ["full", *(name for name in args.methods.split(",") if name != "full")]
-            result[section] = methods(engine, sizes, args.rounds, names)
+            result[section] = methods(engine, sizes, args.rounds, args.methods.split(","))
         else:
             parser.error(f"unknown section {section!r}; there are prefill and methods")
         args.out.parent.mkdir(parents=True, exist_ok=True)

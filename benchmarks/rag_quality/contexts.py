@@ -19,14 +19,14 @@ from benchmarks.common.scorers import Method
 from benchmarks.common.store import Store
 from tokenprune.tokens import get_counter
 from tokenprune.training.passages import generator
-from tokenprune.training.sets import Item, Passage, fold_of, load, text_key
+from tokenprune.training.sets import Fold, Item, Passage, fold_of, load, text_key
 
 Masks = Sequence[NDArray[np.bool_]]
 
 
-def items(data: Path, name: str, sample: int, seed: int) -> list[Item]:
-    """Return ``sample`` test lists with an order of their passages; smaller samples are the beginning."""
-    found = [item for item in load(name, data) if fold_of(item) == "test"]
+def items(data: Path, name: str, sample: int, seed: int, fold: Fold = "test") -> list[Item]:
+    """Return ``sample`` lists with an order of their passages; smaller samples are the beginning."""
+    found = [item for item in load(name, data) if fold_of(item) == fold]
     found.sort(key=lambda item: int(generator(item, seed).integers(2**60)))
     return [_shuffled(item, seed) for item in found[:sample]]
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from tokenprune import __version__
-from tokenprune.cli import bench, calibrate, estimate, methods, models, prune, serve
+from tokenprune.cli import bench, calibrate, estimate, methods, models, prune, serve, show
 from tokenprune.errors import TokenPruneError
 
 app = typer.Typer(
@@ -26,6 +26,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("prune")(prune.prune)
+app.command("show")(show.show)
 app.command("serve")(serve.serve)
 app.add_typer(bench.app, name="bench")
 app.command("estimate")(estimate.estimate)

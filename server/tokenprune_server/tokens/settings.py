@@ -17,7 +17,7 @@ class TokenSettings(BaseModel):
     tokenizer: str | None = Field(
         None, description="Tokenizer and chat template of the served model; None: those of `model`."
     )
-    method: Literal["gemfilter-q", "gemfilter", "lazyllm"] = Field(
+    method: Literal["gemfilter-q", "gemfilter", "lazyllm", "specprefill"] = Field(
         "gemfilter-q", description="How tokens are scored."
     )
     unit: Literal["sentence", "token"] = Field(
@@ -36,7 +36,11 @@ class TokenSettings(BaseModel):
         ge=1,
         description="GemFilter: while they are read, tokens before the question see so many before them.",
     )
-    kernel: int = Field(13, ge=1, description="gemfilter-q: scores are averaged over as many neighbours.")
+    kernel: int | None = Field(
+        None,
+        ge=1,
+        description="gemfilter-q: scores are averaged over as many neighbours; None: as known for the model.",
+    )
     send: Literal["ids", "text"] = Field(
         "ids",
         description="`ids`: as token ids where that answers as a chat does, else as text; `text`: always as "
