@@ -179,7 +179,7 @@ class Kept:
         """Parameters of the model that stays; ``config`` is the dense model's; tied weights count once."""
         shape = Shape.of(config)
         outside = shape.vocabulary * shape.hidden * (1 if shape.tied else 2) + shape.hidden
-        added = sum(bias.numel() for bias in (biases or {}).values())
+        added = sum(int(bias.numel()) for bias in (biases or {}).values())
         return outside + added + sum(self.layer_params(config, i) for i in range(len(self.layers)))
 
     def layer_params(self, config: Any, layer: int) -> int:

@@ -1,0 +1,137 @@
+"""Which units go: in each layer by its ratio, or from one pool of all layers; costs meet the target."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal
+
+from tokenprune.errors import RecipeError
+from tokenprune.weights.rounding import Carry
+from tokenprune.weights.units import Constraints, UnitCosts, UnitScores
+
+if TYPE_CHECKING:
+    import torch
+
+Units = tuple[tuple[int, ...], tuple[int, ...]]  # KV groups and channels that stay
+Norm = Literal["none", "mean", "zscore"]
+
+
+def by_ratio(
+    scores: Sequence[UnitScores], ratios: Sequence[float], costs: UnitCosts, limits: Constraints
+) -> list[Units]:
+    """Take each layer's share of its cost: KV groups as near to the ratio as they come, channels for the rest.
+
+    Rounding is carried from layer to layer, so the whole misses the target by at most one smallest unit.
+
+    Args:
+        scores: Of each layer.
+        ratios: Share of each layer's cost that goes.
+        costs: Of units.
+        limits: What serving needs.
+
+    Raises:
+        RecipeError: The limits do not leave so much to prune.
+    """
+    groups_open, money = Carry(), Carry()
+    found = []
+    group, step = limits.tensor_parallel, limits.channel_step
+    for layer, ratio in zip(scores, ratios, strict=True):
+        kv, wide = _worth(layer)
+        most_groups, most_channels = _most(layer, limits)
+        gone_groups = 0
+        if costs.group and most_groups:
+            groups_open.add(ratio * len(kv) / group)
+            gone_groups = groups_open.give(min(max(round(groups_open.open), 0), most_groups // group)) * group
+        money.add(ratio * (len(kv) * costs.group + len(wide) * costs.channel))
+        money.give(gone_groups * costs.group)
+        gone = 0
+        if costs.channel:
+            gone = min(max(round(money.open / (step * costs.channel)), 0), most_channels // step) * step
+        money.give(gone * costs.channel)
+        found.append((_stay(kv, gone_groups), _stay(wide, gone)))
+    smallest = step * costs.channel or group * costs.group
+    if abs(money.open) > smallest:
+        raise RecipeError(
+            f"the target cannot be met: {money.open:+.0f} of cost is left over, a unit is {smallest}; ask for "
+            "less, or loosen the least sizes and multiples"
+        )
+    return found
+
+
+def pooled(
+    scores: Sequence[UnitScores], target: int, costs: UnitCosts, limits: Constraints, norm: Norm
+) -> list[Units]:
+    """Take units of all layers from one pool, the lowest first, until their cost meets ``target``.
+
+    Channels come in steps that serving can use, the lowest of a layer together, worth their mean.
+
+    Args:
+        scores: Of each layer.
+        target: Cost that goes.
+        costs: Of units.
+        limits: What serving needs.
+        norm: How scores of layers and kinds are made comparable: not at all, by the mean of each layer's kind,
+            or to mean 0 and deviation 1 (FLAP, arXiv 2312.11983, section 3.3).
+
+    Raises:
+        RecipeError: The limits do not leave so much to prune.
+    """
+    atoms: list[tuple[float, int, int, int, int]] = []  # score, layer, kind, cost, units
+    for index, layer in enumerate(scores):
+        kv, wide = _worth(_normal(layer, norm))
+        for kind, (worth, most, step, cost) in enumerate(
+            (
+                (kv, _most(layer, limits)[0], limits.tensor_parallel, costs.group),
+                (wide, _most(layer, limits)[1], limits.channel_step, costs.channel),
+            )
+        ):
+            ascending = worth.sort().values
+            for first in range(0, most // step * step if cost else 0, step):
+                score = float(ascending[first : first + step].mean())
+                atoms.append((score, index, kind, cost * step, step))
+    gone = [[0, 0] for _ in scores]
+    left = target
+    for _, index, kind, cost, step in sorted(atoms):
+        if cost <= left:
+            gone[index][kind] += step
+            left -= cost
+    smallest = min((cost for *_, cost, _ in atoms), default=0)
+    if left > smallest:
+        raise RecipeError(
+            f"the target cannot be met: {left} of {target} stays to be pruned where every layer is at its least "
+            "size; ask for less, or loosen the least sizes"
+        )
+    return [
+        (_stay(_worth(layer)[0], groups), _stay(_worth(layer)[1], channels))
+        for layer, (groups, channels) in zip(scores, gone, strict=True)
+    ]
+
+
+def _worth(layer: UnitScores) -> tuple[torch.Tensor, torch.Tensor]:
+    return layer.kv.mean(1), layer.channels
+
+
+def _most(layer: UnitScores, limits: Constraints) -> tuple[int, int]:
+    """Units of each kind that may go; groups worth infinity are not for sale."""
+    for_sale = bool(layer.kv.isfinite().all())
+    return (
+        max(len(layer.kv) - limits.min_groups, 0) if for_sale else 0,
+        max(len(layer.channels) - limits.min_channels, 0),
+    )
+
+
+def _normal(layer: UnitScores, norm: Norm) -> UnitScores:
+    if norm == "none":
+        return layer
+    if norm == "mean":
+        return UnitScores(*(x / x.mean().clamp_min(1e-30) for x in (layer.kv, layer.channels)))
+    return UnitScores(
+        *(
+            (x - x.mean()) / x.std().clamp_min(1e-30) if x.numel() > 1 else x * 0
+            for x in (layer.kv, layer.channels)
+        )
+    )
+
+
+def _stay(worth: torch.Tensor, gone: int) -> tuple[int, ...]:
+    return tuple(sorted(worth.sort(stable=True).indices[gone:].tolist()))
