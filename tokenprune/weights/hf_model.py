@@ -1,8 +1,8 @@
 """Transformers classes for checkpoints whose layers differ in size; ``Auto*`` find them by ``model_type``.
 
-They are the family's own classes with other layers inside: every attention and FFN is the family's, built from
-a copy of the config with the sizes of its layer, so that masks, rotations, caches and attention kernels stay
-transformers' own. Importing this module registers the classes.
+They are the family's own classes with other layers inside: every attention and FFN is the family's, built
+from a copy of the config with the sizes of its layer, so that masks, rotations, caches and attention kernels
+stay transformers' own. Importing this module registers the classes.
 """
 
 from __future__ import annotations
@@ -13,10 +13,15 @@ from typing import Any
 import torch
 from torch import nn
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
+    LlamaConfig,
     LlamaForCausalLM,
+    MistralConfig,
     MistralForCausalLM,
+    Qwen2Config,
     Qwen2ForCausalLM,
+    Qwen3Config,
     Qwen3ForCausalLM,
 )
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer
@@ -24,14 +29,7 @@ from transformers.models.mistral.modeling_mistral import MistralDecoderLayer
 from transformers.models.qwen2.modeling_qwen2 import Qwen2DecoderLayer
 from transformers.models.qwen3.modeling_qwen3 import Qwen3DecoderLayer
 
-from tokenprune.weights.hf_config import (
-    CONFIGS,
-    PrunedLlamaConfig,
-    PrunedMistralConfig,
-    PrunedQwen2Config,
-    PrunedQwen3Config,
-)
-from tokenprune.weights.shapes import LayerShape, from_config
+from tokenprune.weights.shapes import MODEL_TYPES, LayerShape, from_config
 
 
 class Constant(nn.Module):  # type: ignore[misc]
@@ -149,6 +147,42 @@ class _Pruned:
         model.post_init()
 
 
+class PrunedLlamaConfig(LlamaConfig):  # type: ignore[misc]
+    """A Llama config with ``prune_layers``."""
+
+    model_type = MODEL_TYPES["llama"]
+    prune_layers: list[dict[str, Any]] | None = None
+
+
+class PrunedMistralConfig(MistralConfig):  # type: ignore[misc]
+    """A Mistral config with ``prune_layers``."""
+
+    model_type = MODEL_TYPES["mistral"]
+    prune_layers: list[dict[str, Any]] | None = None
+
+
+class PrunedQwen2Config(Qwen2Config):  # type: ignore[misc]
+    """A Qwen2 config with ``prune_layers``."""
+
+    model_type = MODEL_TYPES["qwen2"]
+    prune_layers: list[dict[str, Any]] | None = None
+
+
+class PrunedQwen3Config(Qwen3Config):  # type: ignore[misc]
+    """A Qwen3 config with ``prune_layers``."""
+
+    model_type = MODEL_TYPES["qwen3"]
+    prune_layers: list[dict[str, Any]] | None = None
+
+
+CONFIGS: dict[str, Any] = {
+    "llama": PrunedLlamaConfig,
+    "mistral": PrunedMistralConfig,
+    "qwen2": PrunedQwen2Config,
+    "qwen3": PrunedQwen3Config,
+}
+
+
 class PrunedLlamaLayer(_PrunedLayer, LlamaDecoderLayer):  # type: ignore[misc]
     """One layer of `PrunedLlamaForCausalLM`."""
 
@@ -205,5 +239,6 @@ MODELS: dict[str, Any] = {
 }
 
 
-for _family, _model in MODELS.items():
-    AutoModelForCausalLM.register(CONFIGS[_family], _model, exist_ok=True)
+for _family, _config in CONFIGS.items():
+    AutoConfig.register(_config.model_type, _config, exist_ok=True)
+    AutoModelForCausalLM.register(_config, MODELS[_family], exist_ok=True)

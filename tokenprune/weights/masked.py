@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 def masked(model: PreTrainedModel, kept: Kept, biases: Biases | None = None) -> Iterator[PreTrainedModel]:
     """Make the dense ``model`` compute as if it were pruned, until the block ends.
 
-    Activations that enter ``o_proj`` and ``down_proj`` are set to zero where they come from a dropped KV group
-    or channel, the output of a dropped sublayer is zero, a dropped expert gets no tokens, and the biases are
+    Activations that enter ``o_proj`` and ``down_proj`` are zeroed where they come from a dropped KV group or
+    channel, the output of a dropped sublayer is zero, a dropped expert gets no tokens, and the biases are
     added. Weights are not touched.
 
     Args:

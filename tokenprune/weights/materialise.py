@@ -83,14 +83,23 @@ def check_fit(kept: Kept, biases: Biases, config: Any) -> None:
         parts = (
             ("kv_heads", layer.attention, layer.kv_heads, shape.kv_heads),
             ("channels", layer.mlp, layer.channels, shape.intermediate[index]),
-            ("experts", layer.mlp and layer.experts is not None, layer.experts or (), shape.experts[index] or 0),
+            (
+                "experts",
+                layer.mlp and layer.experts is not None,
+                layer.experts or (),
+                shape.experts[index] or 0,
+            ),
         )
         if (layer.experts is None) != (shape.experts[index] is None):
             raise ModelError(f"layer {index}: experts must be given for a layer of experts, and for no other")
         for name, there, indices, limit in parts:
             if there and not indices:
-                raise ModelError(f"layer {index} keeps the sublayer but none of its {name}: drop the sublayer")
-            if list(indices) != sorted(set(indices)) or (indices and not 0 <= indices[0] <= indices[-1] < limit):
+                raise ModelError(
+                    f"layer {index} keeps the sublayer but none of its {name}: drop the sublayer"
+                )
+            if list(indices) != sorted(set(indices)) or (
+                indices and not 0 <= indices[0] <= indices[-1] < limit
+            ):
                 raise ModelError(f"layer {index}: {name} must be ascending, in 0..{limit - 1}, each once")
     for name, bias in biases.items():
         match = _BIAS.fullmatch(name)
@@ -116,7 +125,7 @@ def config_of(dense: Any, kept: Kept, shapes: Sequence[LayerShape]) -> tuple[Any
     remaining = [shapes[index] for index in left]
     if _plain(config, Shape.of(dense), remaining):
         return config, True
-    from tokenprune.weights.hf_config import CONFIGS
+    from tokenprune.weights.hf_model import CONFIGS
 
     settings = {
         name: value
@@ -144,8 +153,8 @@ def _plain(config: Any, dense: Shape, shapes: Sequence[LayerShape]) -> bool:
     (kv_heads,), (width,) = groups, widths
     heads = kv_heads * dense.queries_per_kv
     if kv_heads != dense.kv_heads:
-        # Qwen2 works out the size of a head from their number in vLLM; Llama and Mistral want a number of heads
-        # that divides the hidden size, though they do not use the quotient.
+        # In vLLM Qwen2 works out the size of a head from their number; Llama wants a number of heads that
+        # divides the hidden size, though it does not use the quotient.
         if config.model_type == "qwen2" or dense.hidden % heads:
             return False
         config.head_dim = dense.head_dim
@@ -179,8 +188,8 @@ def _experts(config: Any, dense: Any, kept: Kept, shapes: Sequence[LayerShape], 
     alike = all(len(sizes) <= 1 for sizes in (counts, widths, wide, groups))
     if not alike or any(not (s.kv_heads and s.intermediate_size) for s in shapes):
         raise ModelError(
-            f"layers of a {dense.model_type!r} model must keep as many KV groups, channels and experts as one "
-            "another, or be dropped whole: use a uniform allocation"
+            f"layers of a {dense.model_type!r} model must keep equal numbers of KV groups, channels and experts, "
+            "or be dropped whole: use a uniform allocation"
         )
     if any((s.o_bias, s.down_bias) != (shape.o_bias, shape.mlp_bias) for s in shapes):
         raise ModelError(f"a {dense.model_type!r} model has no place for biases: use no compensation by bias")
@@ -249,10 +258,8 @@ def _layer(
     return new
 
 
-def _of_experts(
-    name: str, tensor: torch.Tensor, kept: LayerKept, channels: torch.Tensor
-) -> torch.Tensor:
-    """Cut a tensor of a layer of experts: [experts, 2 channels, hidden], [experts, hidden, channels], router."""
+def _of_experts(name: str, tensor: torch.Tensor, kept: LayerKept, channels: torch.Tensor) -> torch.Tensor:
+    """Cut a tensor of a layer of experts: router, [experts, 2 channels, hidden], [experts, hidden, channels]."""
     import torch
 
     experts = torch.tensor(kept.experts, device=tensor.device)

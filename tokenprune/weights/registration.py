@@ -14,18 +14,49 @@ from collections.abc import Sequence
 from importlib.abc import Loader, MetaPathFinder
 from types import ModuleType
 
-# When the first is imported, ``Auto*`` exists and the second registers with it.
-_THEN = {
-    "transformers.models.auto.configuration_auto": "tokenprune.weights.hf_config",
-    "transformers.models.auto.modeling_auto": "tokenprune.weights.hf_model",
-}
+_OURS = "tokenprune.weights.hf_model"
+# Any of them may be what a program imports first, and importing one may import others: ours follows when none
+# is half done.
+_AWAITED = frozenset(
+    f"transformers.models.{name}"
+    for name in (
+        "auto.configuration_auto",
+        "auto.modeling_auto",
+        "llama.configuration_llama",
+        "mistral.configuration_mistral",
+        "qwen2.configuration_qwen2",
+        "qwen3.configuration_qwen3",
+    )
+)
+
+
+class _Watch(MetaPathFinder):
+    """Finds nothing but the awaited modules, which it has the other finders find."""
+
+    def __init__(self) -> None:
+        self._searching = False
+        self.half_done = 0
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        if fullname not in _AWAITED or self._searching:
+            return None
+        self._searching = True
+        try:
+            spec = importlib.util.find_spec(fullname)
+        finally:
+            self._searching = False
+        if spec is not None and spec.loader is not None:
+            spec.loader = _Then(spec.loader, self)
+        return spec
 
 
 class _Then(Loader):
-    """Runs a module with its own loader, then imports another."""
+    """Runs a module with its own loader, and then ours."""
 
-    def __init__(self, loader: Loader, following: str) -> None:
-        self._loader, self._following = loader, following
+    def __init__(self, loader: Loader, watch: _Watch) -> None:
+        self._loader, self._watch = loader, watch
 
     def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType | None:
         return self._loader.create_module(spec)
@@ -34,35 +65,18 @@ class _Then(Loader):
         module.__loader__ = self._loader
         if module.__spec__ is not None:
             module.__spec__.loader = self._loader
-        self._loader.exec_module(module)
-        importlib.import_module(self._following)
-
-
-class _Watch(MetaPathFinder):
-    """Finds nothing but the awaited modules."""
-
-    def __init__(self) -> None:
-        self._searching = False
-
-    def find_spec(
-        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
-    ) -> importlib.machinery.ModuleSpec | None:
-        if fullname not in _THEN or self._searching:
-            return None
-        self._searching = True  # the other finders are asked through the same door
+        self._watch.half_done += 1
         try:
-            spec = importlib.util.find_spec(fullname)
+            self._loader.exec_module(module)
         finally:
-            self._searching = False
-        if spec is not None and spec.loader is not None:
-            spec.loader = _Then(spec.loader, _THEN[fullname])
-        return spec
+            self._watch.half_done -= 1
+        if not self._watch.half_done and _OURS not in sys.modules:
+            importlib.import_module(_OURS)
 
 
 def register_when_used() -> None:
-    """Register our classes with ``Auto*`` now if it is loaded, else as soon as it is."""
-    for awaited, following in _THEN.items():
-        if awaited in sys.modules:
-            importlib.import_module(following)
-    if not any(isinstance(finder, _Watch) for finder in sys.meta_path):
+    """Register our classes with ``Auto*`` now if transformers' are loaded, else as soon as they are."""
+    if _AWAITED & set(sys.modules):
+        importlib.import_module(_OURS)
+    elif not any(isinstance(finder, _Watch) for finder in sys.meta_path):
         sys.meta_path.insert(0, _Watch())

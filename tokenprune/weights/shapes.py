@@ -1,8 +1,8 @@
 """The sizes of every layer of a pruned checkpoint: the ``prune_layers`` list of its config.json.
 
-One entry a layer, read alike by the transformers classes, the vLLM plugin and ``tokenprune weights inspect``.
-The other keys of the config stay those of the dense model: ``num_attention_heads / num_key_value_heads`` query
-heads go with each KV group that is left.
+One entry a layer, read alike by the transformers classes and the vLLM plugin. The other keys of the config
+stay those of the dense model: ``num_attention_heads / num_key_value_heads`` query heads go with each KV group
+that is left.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from tokenprune.errors import ModelError
 from tokenprune.weights.kept import DENSE, Biases, Kept, Shape
 
 KEY = "prune_layers"
-# A model type of its own: a loader without this package refuses the folder, where with the dense type it would
-# fill what is missing with random numbers.
+# A model type of its own: a loader without this package refuses the folder; with the dense type it would fill
+# what is missing with random numbers.
 PREFIX = "tokenprune_"
 MODEL_TYPES = {family: PREFIX + family for family in DENSE}
 ARCHITECTURES = {
@@ -64,7 +64,10 @@ def from_config(config: Any) -> tuple[LayerShape, ...]:
     groups, width = int(config.num_key_value_heads), int(config.intermediate_size)
     entries = getattr(config, KEY, None)
     if entries is None:
-        biased, wide = bool(getattr(config, "attention_bias", False)), bool(getattr(config, "mlp_bias", False))
+        biased, wide = (
+            bool(getattr(config, "attention_bias", False)),
+            bool(getattr(config, "mlp_bias", False)),
+        )
         return (LayerShape(groups, width, biased, wide),) * layers
     if not isinstance(entries, list) or len(entries) != layers:
         found = len(entries) if isinstance(entries, list) else repr(entries)
