@@ -174,7 +174,7 @@ def test_dsnot_moves_the_mean_output_back():
     before = ((weight * pruned) @ x.mean(0)).abs()
     after = ((weight * refined) @ x.mean(0)).abs()
     assert bool((after <= before + 1e-5).all())
-    assert after.mean() < 0.3 * before.mean()
+    assert after.mean() < 0.5 * before.mean()
     assert torch.equal(Dsnot(threshold=1e9).refine(pruned, weight, stats), pruned)
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from tokenprune import __version__
-from tokenprune.cli import bench, estimate, methods, models, prune, serve
+from tokenprune.cli import bench, estimate, methods, models, prune, serve, weights
 from tokenprune.errors import TokenPruneError
 
 app = typer.Typer(
@@ -29,6 +29,7 @@ app.command("prune")(prune.prune)
 app.command("serve")(serve.serve)
 app.add_typer(bench.app, name="bench")
 app.command("estimate")(estimate.estimate)
+app.add_typer(weights.app, name="weights")
 app.add_typer(models.app, name="models")
 app.command("methods")(methods.methods)
 

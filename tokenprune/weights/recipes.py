@@ -131,6 +131,20 @@ def get_recipe(name: str, file: Path | None = None) -> Recipe:
     return found[name]
 
 
+def describe(name: str, recipe: Recipe) -> str:
+    """Return all that is known of a recipe as text."""
+    lines = [
+        f"{name}: {recipe.summary}",
+        f"from: {recipe.paper}",
+        f"deviations: {recipe.deviations or 'none'}",
+        "",
+    ]
+    body = recipe.model_dump(mode="json", exclude={"summary", "paper", "deviations"}, exclude_defaults=True)
+    lines.append(yaml.safe_dump({name: body}, sort_keys=False, default_flow_style=False).rstrip())
+    lines.append(f"\nuse: tokenprune weights prune MODEL OUT --recipe {name} --calibration FILE")
+    return "\n".join(lines)
+
+
 def part(part: Part, known: Mapping[str, str], what: str) -> Any:
     """Build a part from its name and options.
 

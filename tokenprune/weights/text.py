@@ -82,3 +82,37 @@ def mean_nll(model: Any, windows: torch.Tensor, reporter: Reporter = SILENT) -> 
     if not math.isfinite(total):
         raise RecipeError("the model's loss is not finite: its weights hold NaN or infinity")
     return total / (windows.shape[0] * (windows.shape[1] - 1))
+
+
+def self_text(model: Any, count: int, length: int, seed: int, reporter: Reporter = SILENT) -> torch.Tensor:
+    """Let the model write its own calibration text: sampled from the first token on, seeded.
+
+    Args:
+        model: A transformers decoder.
+        count: Windows.
+        length: Tokens of each.
+        seed: Of the samples.
+        reporter: Told of each window.
+
+    Returns:
+        int64 [count, length].
+    """
+    import torch
+
+    first = model.config.bos_token_id
+    first = 0 if first is None else int(first)
+    reporter.stage("calibration text", float(length * count))
+    state = torch.random.get_rng_state()
+    torch.manual_seed(seed)
+    try:
+        with torch.no_grad():
+            ids = torch.full((count, 1), first, dtype=torch.int64)
+            cache = None
+            for _ in range(length):
+                found = model(ids[:, -1:], past_key_values=cache, use_cache=True)
+                cache, logits = found.past_key_values, found.logits[:, -1].float()
+                ids = torch.cat([ids, torch.multinomial(logits.softmax(-1), 1)], 1)
+                reporter.advance(count)
+    finally:
+        torch.random.set_rng_state(state)
+    return ids[:, 1:]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal, cast, get_args
 
 from tokenprune.errors import RecipeError
 from tokenprune.weights.kept import Shape
@@ -138,3 +138,11 @@ class Constraints:
         import math
 
         return math.lcm(self.tensor_parallel, self.channel_multiple)
+
+
+def cost_name(text: str) -> CostName:
+    """Return the cost a word names; raises RecipeError for any other."""
+    for name in get_args(CostName):
+        if text == name:
+            return cast(CostName, name)
+    raise RecipeError(f"unknown cost {text!r}; the target can count {', '.join(get_args(CostName))}")
