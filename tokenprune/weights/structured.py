@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from tokenprune.errors import RecipeError
@@ -42,7 +42,7 @@ class UnitPruning:
     criterion: UnitCriterion
     allocation: LayerRatios | Norm = "zscore"
     compensation: Literal["bias", "least-squares"] | None = None
-    limits: Constraints = Constraints()
+    limits: Constraints = field(default_factory=Constraints)
     costs: CostName = "params"
     spared_first: int = 0
     spared_last: int = 0
@@ -97,7 +97,13 @@ class UnitPruning:
         reporter.stage("scoring layers", float(len(stream.layers)))
         for index, layer in enumerate(stream.layers):
             stats = stream.observe(index, self.criterion.gram)
-            at = LayerFacts(shape, matrices(layer), stats, total and total[index], squares and squares[index])
+            at = LayerFacts(
+                shape,
+                matrices(layer),
+                stats,
+                None if total is None else total[index],
+                None if squares is None else squares[index],
+            )
             scores.append(self.criterion.score(at))
             for site in _OUT:
                 stats[site].gram = None

@@ -81,7 +81,7 @@ def mean_nll(model: Any, windows: torch.Tensor, reporter: Reporter = SILENT) -> 
             reporter.advance(1)
     if not math.isfinite(total):
         raise RecipeError("the model's loss is not finite: its weights hold NaN or infinity")
-    return total / (windows.shape[0] * (windows.shape[1] - 1))
+    return total / float(windows.shape[0] * (windows.shape[1] - 1))
 
 
 def self_text(model: Any, count: int, length: int, seed: int, reporter: Reporter = SILENT) -> torch.Tensor:
