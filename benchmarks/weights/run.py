@@ -83,7 +83,9 @@ def measure(name: str, args: argparse.Namespace) -> dict[str, Any]:
 def table(rows: list[dict[str, Any]]) -> str:
     texts = [t for t in ("wikitext2", "shakespeare") if t in rows[0]]
     lines = [
-        "| recipe | sparsity | " + " | ".join(texts) + " | parameters, M | non-zero in layers, M | seconds | peak, GB |",
+        "| recipe | sparsity | "
+        + " | ".join(texts)
+        + " | parameters, M | non-zero in layers, M | seconds | peak, GB |",
         "|---|---:|" + "---:|" * (len(texts) + 4),
     ]
     for row in rows:

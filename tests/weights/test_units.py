@@ -147,7 +147,7 @@ def test_cfsp_spares_attention(tiny_lm, windows):
 
 
 def cost(kept, costs):
-    return sum(len(l.kv_heads) * costs.group + len(l.channels) * costs.channel for l in kept.layers)
+    return sum(len(x.kv_heads) * costs.group + len(x.channels) * costs.channel for x in kept.layers)
 
 
 @pytest.mark.parametrize("criterion", CRITERIA, ids=lambda c: type(c).__name__)
@@ -180,7 +180,7 @@ def test_constraints(tiny_lm, windows):
         kept, _ = UnitPruning(Fluctuation(), allocation, limits=limits).run(
             copy.deepcopy(model), windows, 0.3
         )
-        assert all(len(l.kv_heads) in (2, 4) and len(l.channels) in (16, 32, 48) for l in kept.layers)
+        assert all(len(x.kv_heads) in (2, 4) and len(x.channels) in (16, 32, 48) for x in kept.layers)
     with pytest.raises(RecipeError, match="cannot be met"):
         UnitPruning(Fluctuation(), "zscore", limits=limits).run(model, windows, 0.9)
     with pytest.raises(RecipeError, match="4 KV groups do not divide"):
@@ -191,7 +191,7 @@ def test_constraints(tiny_lm, windows):
 
 def test_spared_layers(tiny_lm, windows):
     kept, _ = UnitPruning(WandaUnits(), Uniform(), spared_first=1, spared_last=1).run(tiny_lm(), windows, 0.2)
-    assert [len(l.channels) == 48 and len(l.kv_heads) == 2 for l in kept.layers] == [True, False, True]
+    assert [len(x.channels) == 48 and len(x.kv_heads) == 2 for x in kept.layers] == [True, False, True]
 
 
 def test_experts_are_refused(tiny_lm, windows):

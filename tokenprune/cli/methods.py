@@ -13,7 +13,7 @@ def methods(
         typer.Argument(help="Show all that is known of this one, its options included.", show_default=False),
     ] = None,
 ) -> None:
-    """List every pruning method and weight-pruning recipe, one line each, with the paper it comes from; or one of them in full.
+    """List every method and weight-pruning recipe, one line each, with its paper; or one of them in full.
 
     \b
     Examples:

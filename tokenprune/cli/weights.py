@@ -59,7 +59,7 @@ def prune(
       tokenprune weights prune smollm2-135m out --recipe flap --sparsity 0.2 --calibration text.txt
     """
     from tokenprune.models.progress import reporting
-    from tokenprune.weights.recipes import get_recipe
+    from tokenprune.weights.recipes import get_recipe, load_recipes
     from tokenprune.weights.run import Calibration, prune_to
     from tokenprune.weights.units import Constraints, cost_name
 
@@ -77,6 +77,7 @@ def prune(
             counted,
             text,
             overwrite,
+            load_recipes(recipes),
             reporter,
         )
     share = found["left"] / found["parameters"]
@@ -115,3 +116,45 @@ def evaluate(
         typer.echo(json.dumps({"perplexity": found, "tokens": rows.numel(), "parameters": parameters}))
     else:
         typer.echo(f"perplexity {found:.3f} on {rows.numel():,} tokens in windows of {rows.shape[1]:,}")
+
+
+@app.command("recover")
+def recover(
+    folder: Annotated[str, typer.Argument(help="A folder that `weights prune` wrote.", show_default=False)],
+    out: Annotated[Path, typer.Argument(help="The new folder.", show_default=False)],
+    text: Annotated[
+        Path, typer.Option(help="What to train on: text, .jsonl or .jsonl.gz.", show_default=False)
+    ],
+    train: Annotated[str, typer.Option(help="perp (norms, biases, masked LoRA), lora or full.")] = "perp",
+    distill: Annotated[bool, typer.Option("--distill", help="Learn from the dense model's outputs.")] = False,
+    select: Annotated[
+        float, typer.Option(help="Share of the text to train on: what pruning hurt most.")
+    ] = 1.0,
+    steps: Annotated[int, typer.Option(min=1, help="Updates.")] = 200,
+    batch: Annotated[int, typer.Option(min=1, help="Windows an update.")] = 2,
+    window: Annotated[int, typer.Option(min=2, help="Tokens of a window.")] = 512,
+    lr: Annotated[float, typer.Option(help="Peak learning rate.")] = 5e-4,
+    rank: Annotated[int, typer.Option(min=1, help="Of LoRA.")] = 8,
+    dense: Annotated[
+        str | None, typer.Option(help="The model before pruning; the card's source by default.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the order of windows and of LoRA.")] = 0,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a folder pruned before.")] = False,
+) -> None:
+    """Train a pruned model into a new folder; what was pruned stays pruned. A stopped run goes on.
+
+    \b
+    Examples:
+      tokenprune weights recover out better --text text.txt
+      tokenprune weights recover out better --text text.txt --train full --distill --lr 1e-4
+    """
+    from tokenprune.models.progress import reporting
+    from tokenprune.weights.recovery.train import Recovery, part_name
+    from tokenprune.weights.run import recover_to
+
+    how = Recovery(part_name(train), distill, steps, batch, lr, rank, 2.0 * rank, select, seed)
+    with reporting("weights recover") as reporter:
+        losses = recover_to(folder, out, how, text, window, dense, overwrite, reporter)
+    typer.echo(
+        f"{out}: loss {losses[0]:.3f} -> {losses[-1]:.3f}" if losses else f"{out}: was trained already"
+    )

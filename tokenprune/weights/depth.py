@@ -34,9 +34,9 @@ class BlockInfluence:
 class OutputChange:
     """FinerCut: drop the sublayer whose loss changes the model's output least, again and again.
 
-    Zhang et al. 2024, arXiv 2405.18218, algorithm 1. Deviation: the change is 1 - cos of the normed last hidden
-    states (the paper compares logits as well); the states before each layer are kept, so that a trial costs the
-    layers behind it only.
+    Zhang et al. 2024, arXiv 2405.18218, algorithm 1. Deviation: the change is 1 - cos of the normed
+    last hidden states (the paper compares logits as well). States before each layer are kept, so that a trial
+    costs only the layers behind it.
 
     Attributes:
         windows: Windows used of the calibration text.
@@ -45,7 +45,7 @@ class OutputChange:
     windows: int = 2
 
     def run(self, model: Any, windows: torch.Tensor, sparsity: float, reporter: Reporter = SILENT) -> Kept:
-        """Return what stays; drops until the parameters of the layers meet the target. The model stays as it is.
+        """Return what stays; drops until the layers' parameters meet the target. The model stays as it is.
 
         A sublayer that no longer fits the target is not tried, so the target is missed by less than the
         smallest sublayer.
@@ -70,9 +70,11 @@ class OutputChange:
                     if not (layer.attention if attention else layer.mlp):
                         continue
                     trial = Kept(
-                        kept.layers[:index]
-                        + (_without(layer, attention, not attention),)
-                        + kept.layers[index + 1 :]
+                        (
+                            *kept.layers[:index],
+                            _without(layer, attention, not attention),
+                            *kept.layers[index + 1 :],
+                        )
                     )
                     cost = kept.layer_params(config, index) - trial.layer_params(config, index)
                     if cost > left or all(one.empty for one in trial.layers):

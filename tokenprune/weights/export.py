@@ -68,7 +68,6 @@ def export(
     place = Path(folder).expanduser().absolute()
     _check_place(place, overwrite)
     small = materialise(model, kept, biases) if small is None else small
-    _check_finite(small)
     card = Card.of(
         dense=model.config,
         kept=kept,
@@ -82,6 +81,22 @@ def export(
         calibration=dict(calibration or {}),
         perplexity=dict(perplexity or {}),
     )
+    return write_model(small, card, place, tokenizer=tokenizer, source=source, overwrite=overwrite)
+
+
+def write_model(
+    small: PreTrainedModel,
+    card: Card,
+    folder: str | Path,
+    *,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    source: str | Path | None = None,
+    overwrite: bool = False,
+) -> Path:
+    """Write a model that is cut already with its card; arguments and errors as for `export`."""
+    place = Path(folder).expanduser().absolute()
+    _check_place(place, overwrite)
+    _check_finite(small)
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
         work = Path(tempfile.mkdtemp(prefix=f".{place.name}-partial-", dir=place.parent))
@@ -186,4 +201,4 @@ def _into_place(out: Path, place: Path, work: Path) -> None:
         raise
 
 
-__all__ = ["CARD", "README", "export"]
+__all__ = ["CARD", "README", "export", "write_model"]

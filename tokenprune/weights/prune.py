@@ -53,8 +53,8 @@ def prune(
         model: A transformers decoder in float32.
         windows: Calibration text, int64 [n, tokens].
         recipe: What to do.
-        sparsity: Share that goes; of the matrices' weights for elements, of the decoder layers' cost for units
-            and depth, of the experts for experts. The recipe's own by default.
+        sparsity: Share that goes; of the matrices' weights for elements, of the layers' cost for units and
+            depth, of the experts for experts. The recipe's own by default.
         limits: What serving needs (units).
         costs: What the target of units counts.
         reporter: Told of each step.

@@ -48,6 +48,7 @@ COMPENSATIONS: Mapping[str, Mapping[str, str]] = {
     "depth": {},
     "experts": {},
 }
+RECOVERIES: Mapping[str, str] = {"train": "recovery.train:Recovery"}
 POOL = "pool"
 
 
@@ -71,17 +72,16 @@ class Recipe(BaseModel):
         summary: One line.
         paper: Where it comes from.
         deviations: Where it differs from the paper.
-        structure: ``elements`` (single weights), ``units`` (KV groups and FFN channels), ``depth`` or ``experts``.
+        structure: ``elements`` (weights), ``units`` (KV groups, FFN channels), ``depth`` or ``experts``.
         criterion: What is worth what.
         allocation: How much from where; for units also ``pool`` with ``norm``: none, mean or zscore.
         compensation: How what stays makes up, or None.
-        recovery: Training behind it, or None; see `tokenprune.weights.recovery`.
+        recovery: Training behind it on the calibration text, ``train`` with options, or None.
         pattern: N:M for elements.
         propagate: Whether layers are judged by ``pruned`` or ``dense`` outputs of those before (elements).
         sparsity: Share that goes when none is asked for.
-        rounds: Pruning in so many equal steps, scored anew each time, with recovery between (units).
         spared: Layers at the start and at the end that lose nothing (units).
-        then: A recipe that prunes what stays (STUN).
+        then: A recipe for elements that prunes what stays, by its own sparsity (STUN).
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -97,7 +97,6 @@ class Recipe(BaseModel):
     pattern: str | None = None
     propagate: Literal["pruned", "dense"] = "pruned"
     sparsity: float = Field(default=0.5, ge=0, lt=1)
-    rounds: int = Field(default=1, ge=1)
     spared: tuple[int, int] = (0, 0)
     then: str | None = None
 

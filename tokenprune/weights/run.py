@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 from tokenprune.errors import RecipeError
 from tokenprune.models.causal_lm import LoadedLM, fresh_causal_lm
 from tokenprune.models.progress import SILENT, Reporter
-from tokenprune.weights.export import export
+from tokenprune.weights.card import read_card
+from tokenprune.weights.export import export, write_model
 from tokenprune.weights.materialise import materialise
 from tokenprune.weights.prune import Pruned, prune
-from tokenprune.weights.recipes import Recipe
+from tokenprune.weights.recipes import RECOVERIES, Recipe, load_recipes, part
+from tokenprune.weights.recovery.train import Recovery
 from tokenprune.weights.text import perplexity, read_text, self_text, windows_of
 from tokenprune.weights.units import Constraints, CostName
 
@@ -70,6 +73,7 @@ def prune_to(
     costs: CostName = "params",
     evaluate: Path | None = None,
     overwrite: bool = False,
+    recipes: Mapping[str, Recipe] | None = None,
     reporter: Reporter = SILENT,
 ) -> dict[str, float]:
     """Prune a named model into a folder, with a card.
@@ -85,6 +89,7 @@ def prune_to(
         costs: What the target counts.
         evaluate: A text whose perplexity before and after goes into the card.
         overwrite: Replace a folder that was exported before.
+        recipes: Where the recipe that comes ``then`` is looked up; the package's by default.
         reporter: Told of each step.
 
     Returns:
@@ -102,6 +107,17 @@ def prune_to(
     before = sum(p.numel() for p in lm.model.parameters())
     done = prune(lm.model, windows, recipe, sparsity, limits, costs, reporter)
     small = materialise(lm.model, done.kept, done.biases)
+    if recipe.then is not None:  # prunes what stays, in place
+        following = (recipes or load_recipes()).get(recipe.then)
+        if following is None or following.structure != "elements":
+            raise RecipeError(f"{label}: {recipe.then!r}, which comes then, must be a recipe for elements")
+        prune(small, windows, following, None, None, costs, reporter)
+    shown = recipe_card(label, recipe, done)
+    recovery = None if recipe.recovery is None else part(recipe.recovery, RECOVERIES, "recovery")
+    if recovery is not None:
+        dense = fresh_causal_lm(name).model if recovery.needs_dense else None
+        recovery.run(small, windows, dense, reporter=reporter)
+        shown["recovery"] = recovery.describe()
     if held is not None:
         found["pruned"] = perplexity(small, held, reporter)
     reporter.stage("writing", None)
@@ -113,12 +129,59 @@ def prune_to(
         small=small,
         tokenizer=lm.tokenizer,
         source=name,
-        recipe=recipe_card(label, recipe, done),
+        recipe=shown,
         calibration=calibration.card(),
         perplexity=found,
         overwrite=overwrite,
     )
     return {"parameters": before, "left": sum(p.numel() for p in small.parameters()), **found}
+
+
+def recover_to(
+    folder: str,
+    out: Path,
+    recovery: Recovery,
+    text: Path,
+    length: int = 512,
+    dense: str | None = None,
+    overwrite: bool = False,
+    reporter: Reporter = SILENT,
+) -> list[float]:
+    """Train a pruned folder into another one; a run that was stopped goes on when it is given again.
+
+    Args:
+        folder: What `prune_to` wrote.
+        out: Where to; ``OUT.recovery`` beside it is the checkpoint while it lasts.
+        recovery: How.
+        text: On what; all of its windows.
+        length: Tokens of a window.
+        dense: The model before pruning, for distillation and selection; the card's source by default.
+        overwrite: Replace a folder that was exported before.
+        reporter: Told of each step.
+
+    Returns:
+        The loss of each step.
+
+    Raises:
+        TokenPruneError: Anything that cannot work.
+    """
+    card = read_card(folder)
+    lm = fresh_causal_lm(folder)
+    rows = windows_of(lm.tokenizer, read_text(text), None, length, f"text {str(text)!r}")
+    teacher = None
+    if recovery.needs_dense:
+        source = dense or card.source
+        if source is None:
+            raise RecipeError("the card does not say which model was pruned: name it with --dense")
+        teacher = fresh_causal_lm(source).model
+    checkpoint = out.with_name(out.name + ".recovery")
+    losses = recovery.run(lm.model, rows, teacher, checkpoint, reporter)
+    told = {**card.recipe, "recovery": f"{recovery.describe()} on {text.name}"}
+    kept = {key: value for key, value in card.perplexity.items() if key == "dense"}
+    card = card.model_copy(update={"recipe": told, "perplexity": kept})
+    reporter.stage("writing", None)
+    write_model(lm.model, card, out, tokenizer=lm.tokenizer, source=folder, overwrite=overwrite)
+    return losses
 
 
 def recipe_card(label: str, recipe: Recipe, done: Pruned) -> dict[str, Any]:

@@ -18,7 +18,7 @@ class LayerRatios:
     def ratios(
         self, model: Any, windows: torch.Tensor, sparsity: float, reporter: Reporter = SILENT
     ) -> list[float]:
-        """Return a ratio in [0, 1] for each layer; weighted by the layers' weights their mean is ``sparsity``.
+        """Return a ratio in [0, 1] for each layer; weighted by layer sizes their mean is ``sparsity``.
 
         Args:
             model: The dense model; it stays as it is.

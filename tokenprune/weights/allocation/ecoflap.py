@@ -1,6 +1,6 @@
 """ECoFLaP: zeroth-order estimates of each layer's gradient norm (Sung et al. 2023, arXiv 2310.02998, eq. 5).
 
-Deviation: importance is the root mean square over directions of the finite difference, and is mapped to ratios
+Deviation: importance is the root mean square over directions of the finite difference, mapped to ratios
 linearly, at most ``width`` apart.
 """
 

@@ -1,4 +1,4 @@
-"""Ratios from how far each layer moves the hidden states: CFSP's coarse step and Adapt-Pruner's similarity."""
+"""Ratios from how far each layer moves the hidden states: as in CFSP and as in Adapt-Pruner."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class AngularInfluence(LayerRatios):
 
 @dataclass(frozen=True)
 class Similarity(LayerRatios):
-    """Adapt-Pruner: a layer is as important as its output is unlike its input (arXiv 2502.03460, section 3.1)."""
+    """Adapt-Pruner: a layer matters as much as its output is unlike its input (arXiv 2502.03460, 3.1)."""
 
     width: float = 0.1
 

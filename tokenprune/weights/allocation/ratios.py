@@ -9,7 +9,7 @@ def spread(importance: Sequence[float], sparsity: float, width: float, costs: Se
     """Give important layers less sparsity: ratios within ``width`` around a mean of ``sparsity``.
 
     The ratio falls linearly with the importance, from most to least ``width`` apart (as OWL maps it, arXiv
-    2310.05175, section 4); where a ratio would leave [0, 1] the width shrinks, so that the cost still adds up.
+    2310.05175, section 4); where a ratio would leave [0, 1] the width shrinks, so the cost still adds up.
 
     Args:
         importance: Of each layer.

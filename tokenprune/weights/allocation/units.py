@@ -19,7 +19,7 @@ Norm = Literal["none", "mean", "zscore"]
 def by_ratio(
     scores: Sequence[UnitScores], ratios: Sequence[float], costs: UnitCosts, limits: Constraints
 ) -> list[Units]:
-    """Take each layer's share of its cost: KV groups as near to the ratio as they come, channels for the rest.
+    """Take each layer's share: KV groups as near to the ratio as they come, channels for the rest.
 
     Rounding is carried from layer to layer, so the whole misses the target by at most one smallest unit.
 
@@ -52,8 +52,8 @@ def by_ratio(
     smallest = step * costs.channel or group * costs.group
     if abs(money.open) > smallest:
         raise RecipeError(
-            f"the target cannot be met: {money.open:+.0f} of cost is left over, a unit is {smallest}; ask for "
-            "less, or loosen the least sizes and multiples"
+            f"the target cannot be met: {money.open:+.0f} of cost is left over, a unit is {smallest}; ask "
+            "for less, or loosen the least sizes and multiples"
         )
     return found
 
@@ -70,8 +70,8 @@ def pooled(
         target: Cost that goes.
         costs: Of units.
         limits: What serving needs.
-        norm: How scores of layers and kinds are made comparable: not at all, by the mean of each layer's kind,
-            or to mean 0 and deviation 1 (FLAP, arXiv 2312.11983, section 3.3).
+        norm: How scores of layers and kinds are made comparable: not at all, by the mean of each kind in
+            its layer, or to mean 0 and deviation 1 (FLAP, arXiv 2312.11983, section 3.3).
 
     Raises:
         RecipeError: The limits do not leave so much to prune.
@@ -98,7 +98,7 @@ def pooled(
     smallest = min((cost for *_, cost, _ in atoms), default=0)
     if left > smallest:
         raise RecipeError(
-            f"the target cannot be met: {left} of {target} stays to be pruned where every layer is at its least "
+            f"the target cannot be met: {left} of {target} is left where every layer is at its least "
             "size; ask for less, or loosen the least sizes"
         )
     return [

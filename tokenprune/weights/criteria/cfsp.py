@@ -12,7 +12,7 @@ from tokenprune.weights.units import LayerFacts, UnitCriterion, UnitScores
 
 @dataclass(frozen=True)
 class Cfsp(UnitCriterion):
-    """(|W_down| ||x||^b + |W_up'| + |W_gate'|) ||x||^c, each matrix normalised by the sum of its rows' channels.
+    """(|W_down| ||x||^b + |W_up'| + |W_gate'|) ||x||^c, each matrix normalised over channels.
 
     Attributes:
         inner: b.

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SparseGPT(ElementCriterion):
-    """Ranked in the matrix; together with compensation ``obs`` it is ranked block by block on updated weights."""
+    """Ranked in the matrix; with compensation ``obs`` block by block, on updated weights."""
 
     damping: float = 0.01
     by_row: ClassVar[bool] = False

@@ -1,4 +1,4 @@
-"""The L2 norm of all weights that leave with a unit (Li et al. 2016, arXiv 1608.08710, for coupled slices)."""
+"""The L2 norm of all weights that leave with a unit (Li et al. 2016, arXiv 1608.08710)."""
 
 from __future__ import annotations
 

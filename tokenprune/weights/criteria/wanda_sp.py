@@ -1,4 +1,4 @@
-"""Wanda's score summed over the columns of o_proj and down_proj: the Wanda-sp baseline of arXiv 2312.11983."""
+"""Wanda's score summed over columns of o_proj and down_proj: Wanda-sp of arXiv 2312.11983."""
 
 from __future__ import annotations
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import pickle
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 from tokenprune.errors import RecipeError
 from tokenprune.models.progress import SILENT, Reporter
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     import torch
 
 _SAVE_EVERY = 25
-_PARTS = ("perp", "lora", "full")
+Trained = Literal["perp", "lora", "full"]
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Recovery:
         seed: Of the order of windows and of LoRA.
     """
 
-    train: Literal["perp", "lora", "full"] = "perp"
+    train: Trained = "perp"
     distill: bool = False
     steps: int = 200
     batch: int = 2
@@ -52,8 +53,7 @@ class Recovery:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.train not in _PARTS:
-            raise RecipeError(f"recovery cannot train {self.train!r}; it trains {', '.join(_PARTS)}")
+        part_name(self.train)
         if min(self.steps, self.batch, self.rank) < 1 or self.lr <= 0 or not 0 < self.select <= 1:
             raise RecipeError(
                 "recovery: steps, batch and rank must be 1 or more, lr above 0, select in (0, 1]"
@@ -63,6 +63,12 @@ class Recovery:
     def needs_dense(self) -> bool:
         """The dense model has to be there."""
         return self.distill or self.select < 1
+
+    def describe(self) -> str:
+        """Return settings in a few words."""
+        taught = "distilled from the dense model" if self.distill else "on text"
+        chosen = f", the {self.select:.0%} most hurt" if self.select < 1 else ""
+        return f"{self.train} {taught}{chosen}, {self.steps} steps of {self.batch} windows, lr {self.lr:g}"
 
     def run(
         self,
@@ -184,6 +190,14 @@ class Recovery:
         return digest.hexdigest()
 
 
+def part_name(text: str) -> Trained:
+    """Return what a word says is trained; raises RecipeError for any other."""
+    for name in get_args(Trained):
+        if text == name:
+            return cast(Trained, name)
+    raise RecipeError(f"recovery cannot train {text!r}; it trains {', '.join(get_args(Trained))}")
+
+
 def _save(path: Path, mark: str, step: int, trained: list[torch.Tensor], optimizer: Any) -> None:
     import torch
 
@@ -213,8 +227,10 @@ def _restore(path: Path | None, mark: str, trained: list[torch.Tensor], optimize
         state = torch.load(path, weights_only=True)
         if state["mark"] != mark:
             raise RecipeError(f"{path} is the checkpoint of another run; remove it to begin anew")
-    except (OSError, RuntimeError, KeyError, EOFError, ValueError) as error:
-        raise RecipeError(f"cannot read the checkpoint {path}: {error}; remove it to begin anew") from error
+    except (OSError, RuntimeError, KeyError, EOFError, ValueError, pickle.UnpicklingError) as error:
+        raise RecipeError(
+            f"cannot read the checkpoint {path}: it is damaged; remove it to begin anew"
+        ) from error
     with torch.no_grad():
         for parameter, saved in zip(trained, state["trained"], strict=True):
             parameter.copy_(saved)
