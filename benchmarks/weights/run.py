@@ -4,9 +4,9 @@
         [--window 512] [--eval-windows 24] [--out build/weights.json]
 
 Calibrates on the first half of the articles of lm/wikitext2 and evaluates on the second half and, with
---shakespeare, on lm/shakespeare. A recipe may carry a sparsity behind an @. All in float32 on the CPU; seconds
-are CPU time of this process when torch has one thread. Results are stored after every recipe and found again,
-so a run that was stopped goes on.
+--shakespeare, on lm/shakespeare. A recipe may carry a sparsity behind an @. All in float32 on the CPU;
+seconds are CPU time of this process when torch has one thread. Results are stored after every recipe and
+found again, so a run that was stopped goes on.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from tokenprune.weights.text import perplexity, windows_of
 
 RECIPES = (
     "magnitude,wanda,wanda-owl,sparsegpt,dsnot,gblm,wanda-2:4,sparsegpt-2:4,"
-    "wanda-sp,flap,ziplike,cfsp,amp,llm-pruner,shortgpt,finercut"
+    "wanda-sp,flap,flap-refit,cfsp,amp,llm-pruner,shortgpt,finercut"
 )
 
 

@@ -142,3 +142,33 @@ def test_damaged_and_unknown_models(folder, tmp_path):
             status=1,
         )
         assert says in done.stderr and not (tmp_path / "out").exists()
+
+
+def test_experts_then_weights(folder, tmp_path):
+    from transformers import AutoModelForCausalLM, MixtralConfig, MixtralForCausalLM
+
+    torch.manual_seed(0)
+    config = MixtralConfig(
+        vocab_size=len(WORDS) + 3, hidden_size=32, intermediate_size=24, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, num_local_experts=4, num_experts_per_tok=2, bos_token_id=1, eos_token_id=2,
+    )  # fmt: skip
+    MixtralForCausalLM(config).save_pretrained(tmp_path / "moe")
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (tmp_path / "moe" / name).write_bytes((folder / "model" / name).read_bytes())
+    run(
+        "prune",
+        tmp_path / "moe",
+        tmp_path / "out",
+        "--recipe",
+        "stun",
+        "--calibration",
+        folder / "text.txt",
+        *SMALL,
+    )
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    for layer in model.model.layers:
+        assert layer.mlp.experts.down_proj.shape[0] == 3 == layer.mlp.gate.weight.shape[0]
+        assert float((layer.mlp.experts.down_proj == 0).float().mean()) == pytest.approx(0.4, abs=0.01)
+    assert (
+        json.loads((tmp_path / "out" / "pruning.json").read_text())["recipe"]["then"] == "wanda sparsity 0.4"
+    )

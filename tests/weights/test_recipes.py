@@ -40,7 +40,7 @@ def test_every_recipe_runs(tiny_lm, windows, name):
     if recipe.recovery is not None:
         assert isinstance(part(recipe.recovery, RECOVERIES, "recovery"), Recovery)
     if recipe.then is not None:
-        assert get_recipe(recipe.then).structure == "elements"
+        assert get_recipe(recipe.then.name).structure == "elements"
     assert recipe.paper in describe(name, recipe)
 
 

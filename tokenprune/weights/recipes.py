@@ -81,7 +81,7 @@ class Recipe(BaseModel):
         propagate: Whether layers are judged by ``pruned`` or ``dense`` outputs of those before (elements).
         sparsity: Share that goes when none is asked for.
         spared: Layers at the start and at the end that lose nothing (units).
-        then: A recipe for elements that prunes what stays, by its own sparsity (STUN).
+        then: A recipe for elements that prunes what stays, with a sparsity of its own or given here (STUN).
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -98,9 +98,9 @@ class Recipe(BaseModel):
     propagate: Literal["pruned", "dense"] = "pruned"
     sparsity: float = Field(default=0.5, ge=0, lt=1)
     spared: tuple[int, int] = (0, 0)
-    then: str | None = None
+    then: Part | None = None
 
-    @field_validator("criterion", "allocation", "compensation", "recovery", mode="before")
+    @field_validator("criterion", "allocation", "compensation", "recovery", "then", mode="before")
     @classmethod
     def _strings_are_names(cls, value: Any) -> Any:
         return {"name": value} if isinstance(value, str) else value

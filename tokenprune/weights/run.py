@@ -14,7 +14,7 @@ from tokenprune.weights.card import read_card
 from tokenprune.weights.export import export, write_model
 from tokenprune.weights.materialise import materialise
 from tokenprune.weights.prune import Pruned, prune
-from tokenprune.weights.recipes import RECOVERIES, Recipe, load_recipes, part
+from tokenprune.weights.recipes import RECOVERIES, Part, Recipe, load_recipes, part
 from tokenprune.weights.recovery.train import Recovery
 from tokenprune.weights.text import perplexity, read_text, self_text, windows_of
 from tokenprune.weights.units import Constraints, CostName
@@ -107,11 +107,8 @@ def prune_to(
     before = sum(p.numel() for p in lm.model.parameters())
     done = prune(lm.model, windows, recipe, sparsity, limits, costs, reporter)
     small = materialise(lm.model, done.kept, done.biases)
-    if recipe.then is not None:  # prunes what stays, in place
-        following = (recipes or load_recipes()).get(recipe.then)
-        if following is None or following.structure != "elements":
-            raise RecipeError(f"{label}: {recipe.then!r}, which comes then, must be a recipe for elements")
-        prune(small, windows, following, None, None, costs, reporter)
+    if recipe.then is not None:
+        _then(small, windows, label, recipe.then, recipes or load_recipes(), reporter)
     shown = recipe_card(label, recipe, done)
     recovery = None if recipe.recovery is None else part(recipe.recovery, RECOVERIES, "recovery")
     if recovery is not None:
@@ -135,6 +132,25 @@ def prune_to(
         overwrite=overwrite,
     )
     return {"parameters": before, "left": sum(p.numel() for p in small.parameters()), **found}
+
+
+def _then(
+    small: Any,
+    windows: torch.Tensor,
+    label: str,
+    then: Part,
+    recipes: Mapping[str, Recipe],
+    reporter: Reporter,
+) -> None:
+    """Prune single weights of what stays, in place."""
+    following = recipes.get(then.name)
+    share = then.options.get("sparsity")
+    wrong = set(then.options) - {"sparsity"}
+    if following is None or following.structure != "elements" or following.then or wrong:
+        raise RecipeError(f"{label}: `then` must name a recipe for elements, and may give its sparsity")
+    if share is not None and not isinstance(share, float | int):
+        raise RecipeError(f"{label}: the sparsity of `then` is {share!r}, must be a number")
+    prune(small, windows, following, share, reporter=reporter)
 
 
 def recover_to(
@@ -190,6 +206,8 @@ def recipe_card(label: str, recipe: Recipe, done: Pruned) -> dict[str, Any]:
     shown["criterion"] = recipe.criterion.name
     shown["allocation"] = recipe.allocation.name
     shown["compensation"] = "none" if recipe.compensation is None else recipe.compensation.name
+    if recipe.then is not None:
+        shown["then"] = " ".join([recipe.then.name, *(f"{k} {v}" for k, v in recipe.then.options.items())])
     if recipe.pattern:
         shown["pattern"] = recipe.pattern
     return shown

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 
-class LoraLinear(nn.Module):
+class LoraLinear(nn.Module):  # type: ignore[misc]
     """A linear map with W + s B A, masked where W is zero."""
 
     def __init__(self, base: nn.Linear, rank: int, alpha: float) -> None:

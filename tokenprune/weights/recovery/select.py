@@ -1,8 +1,8 @@
 """Which texts to train on: those that pruning hurt most.
 
 After PASER (He et al. 2025, arXiv 2502.12594), which picks 4 to 20 % of the recovery data by how much a
-capability degraded. Deviation: windows of text are ranked by themselves by the rise of their loss, not clustered
-into capabilities first.
+capability degraded. Deviation: windows of text are ranked one by one by the rise of their loss, not
+clustered into capabilities first.
 """
 
 from __future__ import annotations

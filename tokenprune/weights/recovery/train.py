@@ -1,4 +1,4 @@
-"""Recovery: few parameters (PERP), low-rank updates (LoRA), or all weights taught by the dense model (Minitron)."""
+"""Recovery: few parameters (PERP), low-rank updates (LoRA), or all weights; on text or distilled."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Recovery:
 
     Attributes:
         train: ``perp``: norms, biases that are there, and masked LoRA (Zimmer et al. 2023, arXiv 2312.15230);
-            ``lora``: LoRA alone (LLM-Pruner, arXiv 2305.11627); ``full``: all weights of the decoder layers and
+            ``lora``: LoRA alone (LLM-Pruner, arXiv 2305.11627); ``full``: all weights of the layers and
             norms.
         distill: The target is the dense model's distribution (KL, Minitron, Muralidharan et al. 2024, arXiv
             2407.14679, section 3), else the text.
