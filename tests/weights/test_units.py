@@ -323,3 +323,20 @@ def test_zeroth_order_finds_the_sensitive_layer(tiny_lm, windows):
             w *= 2
     ratios = ZerothOrder(directions=4).ratios(model, windows, 0.5)
     assert ratios.index(max(ratios)) == 0
+
+
+@pytest.mark.parametrize("allocation", [Similarity(), Uniform(), "zscore", "mean"], ids=str)
+def test_rounds_only_take_more(tiny_lm, windows, allocation):
+    model = tiny_lm(num_attention_heads=8, num_key_value_heads=4, num_hidden_layers=4)
+    whole, costs = Kept.all_of(model.config), UnitCosts.of(Shape.of(model.config))
+    how = UnitPruning(Taylor("first"), allocation)
+    now = None
+    for share in (0.1, 0.2, 0.3):
+        before = now
+        now, _ = how.run(model, windows, share, before=before)
+        assert abs(cost(whole, costs) * (1 - share) - cost(now, costs)) <= costs.channel
+        for old, new in zip((before or whole).layers, now.layers, strict=True):
+            assert set(new.kv_heads) <= set(old.kv_heads) and set(new.channels) <= set(old.channels)
+    with torch.no_grad():  # what went in any round is zero in the model
+        small = materialise(model, now, {})
+        torch.testing.assert_close(small(windows).logits, model(windows).logits, rtol=1e-3, atol=1e-3)

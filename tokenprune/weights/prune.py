@@ -13,7 +13,7 @@ from tokenprune.weights.choose import Pattern
 from tokenprune.weights.elements import ElementPruning
 from tokenprune.weights.gradients import gradients
 from tokenprune.weights.kept import Kept, Shape
-from tokenprune.weights.recipes import ALLOCATIONS, COMPENSATIONS, CRITERIA, POOL, Recipe, part
+from tokenprune.weights.recipes import ALLOCATIONS, COMPENSATIONS, CRITERIA, POOL, RECOVERIES, Recipe, part
 from tokenprune.weights.sites import matrices
 from tokenprune.weights.structured import UnitPruning
 from tokenprune.weights.units import Constraints, CostName
@@ -47,7 +47,7 @@ def prune(
     reporter: Reporter = SILENT,
     recipes: Mapping[str, Recipe] | None = None,
 ) -> Pruned:
-    """Run a recipe without its recovery; ``model`` changes in place.
+    """Run a recipe without the recovery at its end; ``model`` changes in place.
 
     Args:
         model: A transformers decoder in float32.
@@ -73,8 +73,9 @@ def prune(
         _elements(model, windows, recipe, criterion, pattern, share, reporter)
         return Pruned(Kept.all_of(model.config), share)
     if recipe.structure == "units":
-        kept, biases = _units(recipe, criterion, limits, costs).run(model, windows, share, reporter)
-        return Pruned(kept, share, biases)
+        return _units_in_rounds(
+            model, windows, recipe, _units(recipe, criterion, limits, costs), share, reporter
+        )
     kept = criterion.run(model, windows, share, reporter)
     return Pruned(kept, share)
 
@@ -152,6 +153,24 @@ def _units(recipe: Recipe, criterion: Any, limits: Constraints | None, costs: Co
         raise UnknownNameError("compensation of units", name, list(COMPENSATIONS["units"]))
     first, last = recipe.spared
     return UnitPruning(criterion, allocation, name, limits or Constraints(), costs, first, last)
+
+
+def _units_in_rounds(
+    model: Any, windows: torch.Tensor, recipe: Recipe, how: UnitPruning, share: float, reporter: Reporter
+) -> Pruned:
+    """Prune a little, train a little, and again (Adapt-Pruner, arXiv 2502.03460, section 3.3)."""
+    recovery = None if recipe.recovery is None else part(recipe.recovery, RECOVERIES, "recovery")
+    if recipe.rounds > 1:
+        if how.compensation is not None:
+            raise RecipeError("rounds train between prunings and take no compensation: leave one of them out")
+        if recovery is not None and recovery.needs_dense:
+            raise RecipeError("rounds train on text alone: leave distill and select out")
+    kept, biases = how.run(model, windows, share / recipe.rounds, reporter)
+    for done in range(1, recipe.rounds):
+        if recovery is not None:
+            recovery.run(model, windows, reporter=reporter)
+        kept, biases = how.run(model, windows, share * (done + 1) / recipe.rounds, reporter, kept)
+    return Pruned(kept, share, biases)
 
 
 def _ratios(recipe: Recipe) -> LayerRatios:

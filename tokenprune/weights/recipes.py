@@ -80,6 +80,8 @@ class Recipe(BaseModel):
         pattern: N:M for elements.
         propagate: Whether layers are judged by ``pruned`` or ``dense`` outputs of those before (elements).
         sparsity: Share that goes when none is asked for.
+        rounds: Pruning in so many equal steps, scored anew each time, with the recovery between them; what is
+            left is recovered at the end as well (units without compensation).
         spared: Layers at the start and at the end that lose nothing (units).
         then: A recipe for elements that prunes what stays, with a sparsity of its own or given here (STUN).
     """
@@ -97,6 +99,7 @@ class Recipe(BaseModel):
     pattern: str | None = None
     propagate: Literal["pruned", "dense"] = "pruned"
     sparsity: float = Field(default=0.5, ge=0, lt=1)
+    rounds: int = Field(default=1, ge=1)
     spared: tuple[int, int] = (0, 0)
     then: Part | None = None
 

@@ -48,7 +48,12 @@ class UnitPruning:
     spared_last: int = 0
 
     def run(
-        self, model: Any, windows: torch.Tensor, sparsity: float, reporter: Reporter = SILENT
+        self,
+        model: Any,
+        windows: torch.Tensor,
+        sparsity: float,
+        reporter: Reporter = SILENT,
+        before: Kept | None = None,
     ) -> tuple[Kept, dict[str, torch.Tensor]]:
         """Prune ``model`` in place: pruned columns of o_proj and down_proj become zero, kept ones may change.
 
@@ -57,6 +62,7 @@ class UnitPruning:
             windows: int64 [n, tokens].
             sparsity: Share of the decoder layers' cost that goes.
             reporter: Told of each layer.
+            before: What an earlier round on this model left; the target counts what went then.
 
         Returns:
             What stays, and the biases (see `tokenprune.weights.kept`).
@@ -71,6 +77,9 @@ class UnitPruning:
             )
         self.limits.check(shape)
         scores, means = self._score(model, windows, shape, reporter)
+        if before is not None:
+            there = zip(scores, before.layers, strict=True)
+            scores = [score.without(layer.kv_heads, layer.channels) for score, layer in there]
         units = self._allocate(model, windows, scores, sparsity, shape, reporter)
         kept = Kept(tuple(LayerKept(True, kv, True, channels) for kv, channels in units))
         biases: dict[str, torch.Tensor] = {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal, cast, get_args
 
@@ -47,6 +47,16 @@ class UnitScores:
 
     kv: torch.Tensor
     channels: torch.Tensor
+
+    def without(self, kv_heads: Sequence[int], channels: Sequence[int]) -> UnitScores:
+        """Return scores where all units but these went already: they are worth minus infinity."""
+        import torch
+
+        gone_kv, gone = (torch.ones(len(x), dtype=torch.bool) for x in (self.kv, self.channels))
+        gone_kv[list(kv_heads)] = False
+        gone[list(channels)] = False
+        lost = -torch.inf
+        return UnitScores(self.kv.masked_fill(gone_kv[:, None], lost), self.channels.masked_fill(gone, lost))
 
 
 class UnitCriterion:

@@ -33,29 +33,41 @@ def by_ratio(
         RecipeError: The limits do not leave so much to prune.
     """
     groups_open, money = Carry(), Carry()
-    found = []
+    gone: list[list[int]] = []  # KV groups and channels of each layer
     group, step = limits.tensor_parallel, limits.channel_step
+    unit = step * costs.channel
     for layer, ratio in zip(scores, ratios, strict=True):
         kv, wide = _worth(layer)
         most_groups, most_channels = _most(layer, limits)
         gone_groups = 0
         if costs.group and most_groups:
             groups_open.add(ratio * len(kv) / group)
-            gone_groups = groups_open.give(min(max(round(groups_open.open), 0), most_groups // group)) * group
+            least = _lost(kv) // group
+            steps = min(max(round(groups_open.open), least), most_groups // group)
+            gone_groups = groups_open.give(steps) * group
         money.add(ratio * (len(kv) * costs.group + len(wide) * costs.channel))
         money.give(gone_groups * costs.group)
-        gone = 0
-        if costs.channel:
-            gone = min(max(round(money.open / (step * costs.channel)), 0), most_channels // step) * step
-        money.give(gone * costs.channel)
-        found.append((_stay(kv, gone_groups), _stay(wide, gone)))
-    smallest = step * costs.channel or group * costs.group
+        steps = 0
+        if unit:
+            steps = min(max(round(money.open / unit), _lost(wide) // step), most_channels // step)
+        money.give(steps * unit)
+        gone.append([gone_groups, steps * step])
+    for layer, at in zip(scores, gone, strict=True):  # what the last layers could not take or give back
+        more = round(money.open / unit) if unit else 0
+        least, most = _lost(layer.channels) // step, _most(layer, limits)[1] // step
+        more = min(max(more, least - at[1] // step), most - at[1] // step)
+        money.give(more * unit)
+        at[1] += more * step
+    smallest = unit or group * costs.group
     if abs(money.open) > smallest:
         raise RecipeError(
             f"the target cannot be met: {money.open:+.0f} of cost is left over, a unit is {smallest}; ask "
             "for less, or loosen the least sizes and multiples"
         )
-    return found
+    return [
+        (_stay(_worth(layer)[0], groups), _stay(_worth(layer)[1], channels))
+        for layer, (groups, channels) in zip(scores, gone, strict=True)
+    ]
 
 
 def pooled(
@@ -111,9 +123,14 @@ def _worth(layer: UnitScores) -> tuple[torch.Tensor, torch.Tensor]:
     return layer.kv.mean(1), layer.channels
 
 
+def _lost(worth: torch.Tensor) -> int:
+    """Units that went in an earlier round."""
+    return int(worth.isneginf().sum())
+
+
 def _most(layer: UnitScores, limits: Constraints) -> tuple[int, int]:
     """Units of each kind that may go; groups worth infinity are not for sale."""
-    for_sale = bool(layer.kv.isfinite().all())
+    for_sale = not bool(layer.kv.isposinf().any())
     return (
         max(len(layer.kv) - limits.min_groups, 0) if for_sale else 0,
         max(len(layer.channels) - limits.min_channels, 0),
@@ -121,16 +138,19 @@ def _most(layer: UnitScores, limits: Constraints) -> tuple[int, int]:
 
 
 def _normal(layer: UnitScores, norm: Norm) -> UnitScores:
-    if norm == "none":
-        return layer
+    return UnitScores(_scaled(layer.kv, norm), _scaled(layer.channels, norm))
+
+
+def _scaled(worth: torch.Tensor, norm: Norm) -> torch.Tensor:
+    """Scale scores by those of units that are still there; infinite ones stay so."""
+    there = worth[worth.isfinite()]
+    if norm == "none" or not there.numel():
+        return worth
     if norm == "mean":
-        return UnitScores(*(x / x.mean().clamp_min(1e-30) for x in (layer.kv, layer.channels)))
-    return UnitScores(
-        *(
-            (x - x.mean()) / x.std().clamp_min(1e-30) if x.numel() > 1 else x * 0
-            for x in (layer.kv, layer.channels)
-        )
-    )
+        return worth / there.mean().clamp_min(1e-30)
+    spread = there.std() if there.numel() > 1 else there.new_zeros(())
+    # one unit, or units that are all alike: neither better nor worse than the mean
+    return (worth - there.mean()) / (spread if float(spread) > 0 else 1.0)
 
 
 def _stay(worth: torch.Tensor, gone: int) -> tuple[int, ...]:
