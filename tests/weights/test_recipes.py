@@ -24,7 +24,10 @@ from tokenprune.weights.sites import matrices
 @pytest.mark.parametrize("name", list(load_recipes()))
 def test_every_recipe_runs(tiny_lm, windows, name):
     recipe = get_recipe(name)
-    model = tiny_lm("mixtral" if recipe.structure == "experts" else "qwen2", num_hidden_layers=8)
+    model = tiny_lm(
+        "mixtral" if recipe.structure == "experts" else "qwen2",
+        num_hidden_layers=16 if recipe.spared != (0, 0) else 8,
+    )
     before = Kept.all_of(model.config).params(model.config)
     spared = recipe.sparsity if recipe.structure != "experts" else 1 / 3
     done = prune(model, windows, recipe, None if recipe.pattern else spared)

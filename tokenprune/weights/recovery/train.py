@@ -116,7 +116,8 @@ class Recovery:
                 for group in optimizer.param_groups:
                     group["lr"] = self.lr * self._pace(step)
                 loss = self._loss(model, dense, windows[self._rows(step, len(windows))])
-                if not math.isfinite(float(loss)):
+                value = float(loss.detach())
+                if not math.isfinite(value):
                     raise RecipeError(
                         f"the loss is not finite at step {step}: lower the learning rate (--lr)"
                     )
@@ -128,7 +129,7 @@ class Recovery:
                     for parameter, zero in zip(trained, zeros, strict=True):
                         if zero is not None:
                             parameter.masked_fill_(zero, 0.0)
-                losses.append(float(loss))
+                losses.append(value)
                 reporter.advance(1)
                 if checkpoint is not None and (step + 1) % _SAVE_EVERY == 0:
                     _save(checkpoint, mark, step + 1, trained, optimizer)
