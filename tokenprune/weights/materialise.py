@@ -188,7 +188,7 @@ def _experts(config: Any, dense: Any, kept: Kept, shapes: Sequence[LayerShape], 
     alike = all(len(sizes) <= 1 for sizes in (counts, widths, wide, groups))
     if not alike or any(not (s.kv_heads and s.intermediate_size) for s in shapes):
         raise ModelError(
-            f"layers of a {dense.model_type!r} model must keep equal numbers of KV groups, channels and experts, "
+            f"layers of a {dense.model_type!r} model must keep equally many KV groups, channels and experts, "
             "or be dropped whole: use a uniform allocation"
         )
     if any((s.o_bias, s.down_bias) != (shape.o_bias, shape.mlp_bias) for s in shapes):
@@ -259,7 +259,7 @@ def _layer(
 
 
 def _of_experts(name: str, tensor: torch.Tensor, kept: LayerKept, channels: torch.Tensor) -> torch.Tensor:
-    """Cut a tensor of a layer of experts: router, [experts, 2 channels, hidden], [experts, hidden, channels]."""
+    """Cut a tensor of a layer of experts: [experts, 2 channels, hidden] or [experts, hidden, channels]."""
     import torch
 
     experts = torch.tensor(kept.experts, device=tensor.device)
