@@ -82,7 +82,8 @@ def test_masked_weights_keep_their_zeros(tmp_path):
         weight[:, ::2] = 0
     card = read_card(export(dense, Kept.all_of(dense.config), tmp_path / "out"))
     assert list(card.zeros) == ["1"]
-    assert 0.05 < card.zeros["1"] < 0.2
+    matrices = [p for p in dense.model.layers[1].parameters() if p.dim() == 2]
+    assert card.zeros["1"] == pytest.approx(weight.numel() / 2 / sum(m.numel() for m in matrices), abs=1e-4)
     assert card.architecture == "LlamaForCausalLM"
 
 
@@ -90,8 +91,9 @@ def test_check_finds_what_is_wrong(tmp_path):
     dense, added = tiny(), biases("0.o_bias")
     folder = export(dense, flap(), tmp_path / "out", biases=added)
     assert check(folder, dense, flap(), added, ids=some_ids(1, 5)).tokens == 5
-    with pytest.raises(ModelError, match="1 biases"):
-        check(folder, dense)
+    assert check(folder, dense).largest < 1e-4
+    with pytest.raises(ModelError, match="does not compute"):
+        check(folder, dense, biases=biases("0.o_bias", seed=9))
     with pytest.raises(ModelError, match="does not compute"):
         check(folder, tiny(seed=5), biases=added)
     tensors = load_file(folder / "model.safetensors")

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tokenprune import __version__
-from tokenprune.errors import ModelError
+from tokenprune.errors import MissingExtraError, ModelError
 from tokenprune.weights.card import CARD, README, Card, write_card
 from tokenprune.weights.kept import Biases, Kept
 from tokenprune.weights.materialise import materialise
@@ -32,6 +32,7 @@ def export(
     folder: str | Path,
     *,
     biases: Biases | None = None,
+    small: PreTrainedModel | None = None,
     tokenizer: PreTrainedTokenizerBase | None = None,
     source: str | Path | None = None,
     licence: str | None = None,
@@ -47,6 +48,7 @@ def export(
         kept: What stays of it.
         folder: Where to write; its parent is made if need be.
         biases: What compensation adds to projections, see `tokenprune.weights.materialise.materialise`.
+        small: ``model`` cut down already, and perhaps trained since; it is cut here by default.
         tokenizer: Copied beside the weights.
         source: Name or folder of the model that was pruned; a licence file in a folder is copied.
         licence: The source model's licence, an SPDX name.
@@ -63,9 +65,14 @@ def export(
             there is no folder, or the old one.
         MissingExtraError: torch or transformers is not installed.
     """
+    try:
+        from safetensors import SafetensorError
+    except ImportError as error:
+        raise MissingExtraError("writing models", "models", error.name or "safetensors") from error
+
     place = Path(folder).expanduser().absolute()
     _check_place(place, overwrite)
-    small = materialise(model, kept, biases)
+    small = materialise(model, kept, biases) if small is None else small
     _check_finite(small)
     card = Card.of(
         dense=model.config,
@@ -90,18 +97,11 @@ def export(
         _write(small, tokenizer, source, card, out)
         _sync(out)
         _into_place(out, place, work)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         raise ModelError(
             f"cannot write the model to {place}: {error}; nothing was left there, free some space or choose "
             "another folder"
         ) from error
-    except Exception as error:
-        if type(error).__name__ == "SafetensorError":  # how safetensors reports a failed write
-            raise ModelError(
-                f"cannot write the weights to {place}: {error}; nothing was left there, free some space or "
-                "choose another folder"
-            ) from error
-        raise
     finally:
         shutil.rmtree(work, ignore_errors=True)
     return place
