@@ -110,7 +110,7 @@ def test_experts(family, experts):
         elif stays.experts is None:
             kept.append(layer((1, 3), range(0, WIDTH, 3)))
         else:
-            kept.append(layer((1, 3), range(1, len(stays.channels)), experts))
+            kept.append(layer((1, 3), range(8, len(stays.channels)), experts))
     kept = Kept(tuple(kept))
     small = materialise(dense, kept)
     assert type(small) is type(dense)
@@ -130,6 +130,9 @@ def test_experts_come_out_alike():
     alike = Kept((layer(experts=(0, 1)),) * LAYERS)
     with pytest.raises(ModelError, match="no place for biases"):
         materialise(dense, alike, biases("0.o_bias"))
+    odd = Kept((layer(channels=range(9), experts=(0, 1)),) * LAYERS)
+    with pytest.raises(ModelError, match="multiple of 8"):
+        materialise(dense, odd)
 
 
 @pytest.mark.parametrize(
