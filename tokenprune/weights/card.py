@@ -218,7 +218,7 @@ def _loading(card: Card) -> list[str]:
     if not card.architecture.startswith("TokenPrune"):
         return [f"A plain `{card.architecture}`: transformers, vLLM and others load it as it is."]
     return [
-        "Its layers differ in size. Where tokenprune is installed vLLM serves this folder without options, and",
+        "Its layers differ in size. Where tokenprune is installed, vLLM serves this folder as it is and",
         "transformers loads it without remote code:",
         "",
         "```python",

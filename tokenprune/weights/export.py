@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tokenprune import __version__
-from tokenprune.errors import ModelError
+from tokenprune.errors import MissingExtraError, ModelError
 from tokenprune.weights.card import CARD, README, Card, write_card
 from tokenprune.weights.kept import Biases, Kept
 from tokenprune.weights.materialise import materialise
@@ -66,7 +66,7 @@ def export(
         MissingExtraError: torch or transformers is not installed.
     """
     place = Path(folder).expanduser().absolute()
-    _check_place(place, overwrite)
+    check_place(place, overwrite)
     small = materialise(model, kept, biases) if small is None else small
     card = Card.of(
         dense=model.config,
@@ -94,8 +94,13 @@ def write_model(
     overwrite: bool = False,
 ) -> Path:
     """Write a model that is cut already with its card; arguments and errors as for `export`."""
+    try:
+        from safetensors import SafetensorError
+    except ImportError as error:
+        raise MissingExtraError("writing models", "models", error.name or "safetensors") from error
+
     place = Path(folder).expanduser().absolute()
-    _check_place(place, overwrite)
+    check_place(place, overwrite)
     _check_finite(small)
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -107,24 +112,18 @@ def write_model(
         _write(small, tokenizer, source, card, out)
         _sync(out)
         _into_place(out, place, work)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         raise ModelError(
             f"cannot write the model to {place}: {error}; nothing was left there, free some space or choose "
             "another folder"
         ) from error
-    except Exception as error:
-        if type(error).__name__ == "SafetensorError":  # how safetensors reports a failed write
-            raise ModelError(
-                f"cannot write the weights to {place}: {error}; nothing was left there, free some space or "
-                "choose another folder"
-            ) from error
-        raise
     finally:
         shutil.rmtree(work, ignore_errors=True)
     return place
 
 
-def _check_place(place: Path, overwrite: bool) -> None:
+def check_place(place: Path, overwrite: bool) -> None:
+    """Raise ModelError where nothing may be written; good to know before hours of pruning."""
     if not place.exists() and not place.is_symlink():
         return
     if place.is_dir() and not place.is_symlink() and not any(place.iterdir()):
@@ -201,4 +200,4 @@ def _into_place(out: Path, place: Path, work: Path) -> None:
         raise
 
 
-__all__ = ["CARD", "README", "export", "write_model"]
+__all__ = ["CARD", "README", "check_place", "export", "write_model"]

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 _BIAS = re.compile(r"layers\.(\d+)\.(?:o|down)_bias")
+_STEP = 8  # numbers of 16 bits in 16 bytes, what a stride of a grouped matrix product must be a multiple of
 _LAYER = re.compile(r"model\.layers\.(\d+)\.(.+)")
 
 
@@ -188,8 +189,13 @@ def _experts(config: Any, dense: Any, kept: Kept, shapes: Sequence[LayerShape], 
     alike = all(len(sizes) <= 1 for sizes in (counts, widths, wide, groups))
     if not alike or any(not (s.kv_heads and s.intermediate_size) for s in shapes):
         raise ModelError(
-            f"layers of a {dense.model_type!r} model must keep equal numbers of KV groups, channels and experts, "
+            f"layers of a {dense.model_type!r} model must keep equally many KV groups, channels and experts, "
             "or be dropped whole: use a uniform allocation"
+        )
+    if any(width % _STEP for width in widths):
+        raise ModelError(
+            f"experts must keep a multiple of {_STEP} channels, the grouped kernels of transformers and vLLM "
+            f"take no others; {sorted(widths)[0]} is none: round the allocation"
         )
     if any((s.o_bias, s.down_bias) != (shape.o_bias, shape.mlp_bias) for s in shapes):
         raise ModelError(f"a {dense.model_type!r} model has no place for biases: use no compensation by bias")
@@ -259,7 +265,7 @@ def _layer(
 
 
 def _of_experts(name: str, tensor: torch.Tensor, kept: LayerKept, channels: torch.Tensor) -> torch.Tensor:
-    """Cut a tensor of a layer of experts: router, [experts, 2 channels, hidden], [experts, hidden, channels]."""
+    """Cut a tensor of a layer of experts: [experts, 2 channels, hidden] or [experts, hidden, channels]."""
     import torch
 
     experts = torch.tensor(kept.experts, device=tensor.device)

@@ -11,7 +11,7 @@ from tokenprune.errors import RecipeError
 from tokenprune.models.causal_lm import LoadedLM, fresh_causal_lm
 from tokenprune.models.progress import SILENT, Reporter
 from tokenprune.weights.card import read_card
-from tokenprune.weights.export import export, write_model
+from tokenprune.weights.export import check_place, export, write_model
 from tokenprune.weights.materialise import materialise
 from tokenprune.weights.prune import Pruned, prune
 from tokenprune.weights.recipes import RECOVERIES, Part, Recipe, load_recipes, part
@@ -98,6 +98,7 @@ def prune_to(
     Raises:
         TokenPruneError: Anything that cannot work; no folder is left.
     """
+    check_place(out.expanduser().absolute(), overwrite)
     lm = fresh_causal_lm(name)
     windows = calibration.load(lm, reporter)
     held = None if evaluate is None else eval_windows(lm, evaluate)
@@ -181,6 +182,7 @@ def recover_to(
     Raises:
         TokenPruneError: Anything that cannot work.
     """
+    check_place(out.expanduser().absolute(), overwrite)
     card = read_card(folder)
     lm = fresh_causal_lm(folder)
     rows = windows_of(lm.tokenizer, read_text(text), None, length, f"text {str(text)!r}")
