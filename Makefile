@@ -7,7 +7,7 @@ SHELL  := /bin/bash
 BENCH  := .venv-bench
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: install demo demo-vllm test test-slow lint bench bench-html bench-labelers bench-peers clean
+.PHONY: install demo demo-vllm test test-slow lint bench bench-html bench-labelers bench-peers bench-kvpress clean
 
 install: $(VENV)/.installed
 
@@ -75,6 +75,16 @@ $(BENCH)/.installed: $(VENV)/.installed
 	@# without their dependencies: htmlrag asks for all of langchain, and langchain-huggingface for an older
 	@# huggingface_hub than .venv has; what they import in our use is in the extra "bench"
 	$(BENCH)/bin/python -m pip install -q --no-deps "htmlrag==0.1.1" "langchain-huggingface==1.2.3"
+	touch $@
+
+# kvpress beside ours, in an environment of its own: it asks for an older transformers
+KVPRESS := .venv-kvpress
+bench-kvpress: $(KVPRESS)/.installed
+	$(KVPRESS)/bin/python benchmarks/kv_peers/run.py $(ARGS)
+
+$(KVPRESS)/.installed: $(VENV)/.installed
+	$(PYTHON) -m venv --clear $(KVPRESS)
+	$(KVPRESS)/bin/python -m pip install -q "torch==2.13.0" "kvpress==0.5.5" -e ".[models]"
 	touch $@
 
 clean:

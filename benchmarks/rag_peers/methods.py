@@ -4,8 +4,8 @@ Pages of one request are joined, as HtmlRAG does. What a package answers counts 
 budget included; where it raises, nothing is left of the documents, and the failure is counted.
 
 Not here: LLMLingua-2 (its weights cannot be had offline) and kvpress 0.5.5, which asks for transformers below
-5.3 while the models here are read by 5.19; it also drops keys and values after a prefill of the whole prompt,
-so that it has no pruned prompt to count or to score, and no earlier first token.
+5.3 while the models here are read by 5.19 and drops keys and values after a prefill of the whole prompt:
+benchmarks/kv_peers compares with it, in an environment of its own.
 """
 
 from __future__ import annotations
