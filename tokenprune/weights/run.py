@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tokenprune.errors import RecipeError
+from tokenprune.models.catalog import list_models
 from tokenprune.models.causal_lm import LoadedLM, fresh_causal_lm
 from tokenprune.models.progress import SILENT, Reporter
 from tokenprune.weights.card import read_card
@@ -127,6 +128,7 @@ def prune_to(
         small=small,
         tokenizer=lm.tokenizer,
         source=name,
+        licence=next((known.licence for known in list_models() if known.name == name), None),
         recipe=shown,
         calibration=calibration.card(),
         perplexity=found,
