@@ -1,13 +1,18 @@
-"""``tokenprune weights`` as a person runs it: real processes on a tiny model."""
+"""``tokenprune weights`` on a tiny model: a real process once, then the same command in this one."""
 
+import io
 import json
 import re
 import subprocess
 import sys
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+
+from tokenprune.cli.main import main
 
 COMMAND = str(Path(sys.executable).with_name("tokenprune"))
 WORDS = "the cat sat on a mat and dog ran to his big red hat in old tree by sea we saw two owls fly".split()
@@ -40,12 +45,16 @@ def folder(tmp_path_factory):
 
 
 def run(*args, status=0):
-    done = subprocess.run([COMMAND, "weights", *map(str, args)], capture_output=True, text=True, timeout=200)
-    assert "Traceback" not in done.stderr, done.stderr
-    assert done.returncode == status, done.stderr
+    """Run the command in this process: importing torch for each of twenty takes longer than they do."""
+    out, err = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+        patch.setattr(sys, "argv", ["tokenprune", "weights", *map(str, args)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+    assert (ended.value.code or 0) == status, err.getvalue()
     if status:
-        assert done.stdout == "" and done.stderr.strip()
-    return done
+        assert out.getvalue() == "" and err.getvalue().strip()
+    return SimpleNamespace(stdout=out.getvalue(), stderr=err.getvalue())
 
 
 SMALL = ["--windows", "4", "--window", "32"]
@@ -172,3 +181,13 @@ def test_experts_then_weights(folder, tmp_path):
     assert (
         json.loads((tmp_path / "out" / "pruning.json").read_text())["recipe"]["then"] == "wanda sparsity 0.4"
     )
+
+
+def test_as_a_process(folder, tmp_path):
+    args = ["prune", folder / "model", tmp_path / "out", "--recipe", "shortgpt", "--sparsity", "0.33"]
+    args += ["--calibration", folder / "text.txt", *SMALL]
+    done = subprocess.run([COMMAND, "weights", *map(str, args)], capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["num_hidden_layers"] == 2
+    again = subprocess.run([COMMAND, "weights", *map(str, args)], capture_output=True, text=True, timeout=200)
+    assert again.returncode == 1 and "exists" in again.stderr and "Traceback" not in again.stderr
