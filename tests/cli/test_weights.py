@@ -115,7 +115,7 @@ def test_wrong_input(folder, tmp_path):
         (["--recipe", "wanda", "--sparsity", 1.5, *SMALL], "out of range"),
         (["--recipe", "wanda", "--sparsity", "nan", *SMALL], "out of range"),
         (["--recipe", "wanda-2:4", "--sparsity", 0.3, *SMALL], "pattern"),
-        (["--recipe", "wanda"], "has 900 tokens"),
+        (["--recipe", "wanda", "--windows", "40", "--window", "32"], "has 900 tokens"),
         (["--recipe", "stun", *SMALL], "has none"),
         (["--recipe", "flap", "--cost", "time", *SMALL], "unknown cost"),
         (["--recipe", "flap", "--window", "4096"], "positions"),
