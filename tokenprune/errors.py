@@ -46,3 +46,7 @@ class QueryError(TokenPruneError):
 
 class MeasureError(TokenPruneError):
     """A measurement that cannot be made: a server that cannot be reached, a workload without cases."""
+
+
+class RecipeError(TokenPruneError):
+    """A weight-pruning recipe, target or calibration text that cannot work for this model."""

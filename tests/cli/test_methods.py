@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import tokenprune as tp
+from tokenprune.weights.recipes import load_recipes
 
 COMMAND = str(Path(sys.executable).with_name("tokenprune"))
 
@@ -19,8 +20,12 @@ def test_one_line_each_with_its_paper():
     assert (done.returncode, done.stderr) == (0, "")
     lines = done.stdout.splitlines()
     infos = tp.list_pruners()
-    assert [line.split()[0] for line in lines] == [i.name for i in infos]
-    for line, info in zip(lines, infos, strict=True):
+    recipes = load_recipes()
+    names = [*(i.name for i in infos), *recipes]
+    assert [line.split()[0] for line in lines] == names and len(set(names)) == len(names)
+    for line, recipe in zip(lines[len(infos) :], recipes.values(), strict=True):
+        assert line.endswith(f"weights: {recipe.summary} [{recipe.paper}]")
+    for line, info in zip(lines[: len(infos)], infos, strict=True):
         assert info.summary in line
         assert re.search(r"\[.*" + re.escape(info.paper), line)
         assert line.endswith(f"; needs {', '.join(info.models)}]") == bool(info.models)
@@ -32,6 +37,8 @@ def test_one_in_full():
         assert (done.returncode, done.stderr) == (0, "")
         assert info.summary in done.stdout and info.paper in done.stdout
         assert all(f"  {option}" in done.stdout.splitlines() for option in info.options)
+    flap = run("methods", "flap").stdout
+    assert "2312.11983" in flap and "compensation" in flap and "--recipe flap" in flap
     assert "``top_k``" in run("methods", "provence").stdout
     wrong = run("methods", "extra")
     assert wrong.returncode == 1 and "extra" in wrong.stderr and "Traceback" not in wrong.stderr

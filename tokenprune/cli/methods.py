@@ -13,7 +13,7 @@ def methods(
         typer.Argument(help="Show all that is known of this one, its options included.", show_default=False),
     ] = None,
 ) -> None:
-    """List every pruning method, one line each, with the paper it comes from; or one of them in full.
+    """List every method and weight-pruning recipe, one line each, with its paper; or one of them in full.
 
     \b
     Examples:
@@ -21,13 +21,20 @@ def methods(
       tokenprune methods provence
     """
     from tokenprune.registry import about, list_pruners
+    from tokenprune.weights.recipes import describe, load_recipes
 
     found = list_pruners()
+    recipes = load_recipes()
     if name is None:
-        width = max(len(info.name) for info in found)
+        width = max(len(known) for known in (*(info.name for info in found), *recipes))
         for info in found:
             needs = f"; needs {', '.join(info.models)}" if info.models else ""
             typer.echo(f"{info.name:<{width}}  {info.summary} [{info.paper}{needs}]")
+        for known, recipe in recipes.items():
+            typer.echo(f"{known:<{width}}  weights: {recipe.summary} [{recipe.paper}]")
+        return
+    if name in recipes:
+        typer.echo(describe(name, recipes[name]))
         return
     info, text = about(name)
     typer.echo(f"{info.name}: {info.summary}")

@@ -92,6 +92,11 @@ def load_tokenizer(name_or_path: str) -> PreTrainedTokenizerBase:
         ) from error
 
 
+def fresh_causal_lm(name_or_path: str, dtype: str = "float32") -> LoadedLM:
+    """Load a causal LM on the CPU that nobody else holds, to be changed; else as `load_causal_lm`."""
+    return _load(name_or_path, resolve_model(name_or_path), "cpu", pick_dtype("cpu", dtype))
+
+
 def _load(name: str, path: str, device: str, dtype: torch.dtype) -> LoadedLM:
     try:
         from transformers import AutoModelForCausalLM, AutoTokenizer

@@ -1,0 +1,193 @@
+"""``tokenprune weights`` on a tiny model: a real process once, then the same command in this one."""
+
+import io
+import json
+import re
+import subprocess
+import sys
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from tokenprune.cli.main import main
+
+COMMAND = str(Path(sys.executable).with_name("tokenprune"))
+WORDS = "the cat sat on a mat and dog ran to his big red hat in old tree by sea we saw two owls fly".split()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A tiny llama with a tokenizer of words, and a text."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    root = tmp_path_factory.mktemp("weights")
+    vocabulary = {w: i for i, w in enumerate(["<unk>", "<s>", "</s>", *WORDS])}
+    made = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    made.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=made, unk_token="<unk>", bos_token="<s>", eos_token="</s>"
+    )
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(vocabulary), hidden_size=32, intermediate_size=48, num_hidden_layers=3, num_attention_heads=4,
+        num_key_value_heads=2, head_dim=8, max_position_embeddings=128, bos_token_id=1, eos_token_id=2,
+    )  # fmt: skip
+    LlamaForCausalLM(config).save_pretrained(root / "model")
+    tokenizer.save_pretrained(root / "model")
+    order = torch.randint(0, len(WORDS), (900,), generator=torch.Generator().manual_seed(1))
+    (root / "text.txt").write_text(" ".join(WORDS[i] for i in order))
+    (root / "text.jsonl").write_text(json.dumps({"text": (root / "text.txt").read_text()}) + "\n")
+    return root
+
+
+def run(*args, status=0):
+    """Run the command in this process: importing torch for each of twenty takes longer than they do."""
+    out, err = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+        patch.setattr(sys, "argv", ["tokenprune", "weights", *map(str, args)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+    assert (ended.value.code or 0) == status, err.getvalue()
+    if status:
+        assert out.getvalue() == "" and err.getvalue().strip()
+    return SimpleNamespace(stdout=out.getvalue(), stderr=err.getvalue())
+
+
+SMALL = ["--windows", "4", "--window", "32"]
+
+
+def test_prune_inspect_eval_recover(folder):
+    model, text, out = folder / "model", folder / "text.txt", folder / "flap"
+    done = run(
+        "prune",
+        model,
+        out,
+        "--recipe",
+        "flap",
+        "--sparsity",
+        0.3,
+        "--calibration",
+        text,
+        "--text",
+        text,
+        *SMALL,
+    )
+    before, after = map(float, re.search(r"perplexity ([\d.]+) -> ([\d.]+)", done.stdout).groups())
+    assert before > 1 and after > 1
+    card = json.loads((out / "pruning.json").read_text())
+    assert card["recipe"]["name"] == "flap" and card["recipe"]["sparsity"] == 0.3
+    assert card["perplexity"]["pruned"] == pytest.approx(after, abs=1e-2)
+    assert "KV" in run("inspect", out).stdout
+    found = json.loads(run("eval", out, "--text", folder / "text.jsonl", "--json").stdout)
+    assert found["perplexity"] == pytest.approx(after, rel=1e-3)
+    assert found["tokens"] == 896
+    run("recover", out, folder / "better", "--text", text, "--steps", 20, "--window", 32, "--lr", 0.01)
+    better = json.loads(run("eval", folder / "better", "--text", text, "--json").stdout)
+    assert better["perplexity"] < found["perplexity"] - 0.1
+    assert better["parameters"] == found["parameters"]
+    told = json.loads((folder / "better" / "pruning.json").read_text())
+    assert "perp" in told["recipe"]["recovery"] and "pruned" not in told["perplexity"]
+
+
+def test_own_recipes_and_own_text(folder, tmp_path):
+    mine = tmp_path / "mine.yaml"
+    mine.write_text(
+        "mine:\n  summary: one of mine\n  paper: none\n  structure: elements\n  criterion: wanda\n"
+        "  allocation: {name: owl, limit: 0.1}\n  compensation: {name: obs, damping: 0.05}\n"
+        "  recovery: {name: train, train: full, distill: true, steps: 2}\n"
+    )
+    run("prune", folder / "model", tmp_path / "out", "--recipe", "mine", "--recipes", mine, *SMALL)
+    card = json.loads((tmp_path / "out" / "pruning.json").read_text())
+    assert card["calibration"]["text"] == "written by the model"
+    assert "distilled" in card["recipe"]["recovery"]
+    assert all(0.3 < share < 0.7 for share in card["zeros"].values())
+
+
+def test_wrong_input(folder, tmp_path):
+    model, text, out = folder / "model", folder / "text.txt", tmp_path / "out"
+    base = ["prune", model, out, "--calibration", text]
+    for more, says in (
+        (["--recipe", "nonesuch"], "unknown recipe 'nonesuch'"),
+        (["--recipe", "wanda", "--sparsity", 1.5, *SMALL], "out of range"),
+        (["--recipe", "wanda", "--sparsity", "nan", *SMALL], "out of range"),
+        (["--recipe", "wanda-2:4", "--sparsity", 0.3, *SMALL], "pattern"),
+        (["--recipe", "wanda", "--windows", "40", "--window", "32"], "has 900 tokens"),
+        (["--recipe", "stun", *SMALL], "has none"),
+        (["--recipe", "flap", "--cost", "time", *SMALL], "unknown cost"),
+        (["--recipe", "flap", "--window", "4096"], "positions"),
+    ):
+        assert says in run(*base, *more, status=1).stderr
+        assert not out.exists()
+    assert "cannot read text" in run("eval", model, "--text", tmp_path / "none.txt", status=1).stderr
+
+
+def test_damaged_and_unknown_models(folder, tmp_path):
+    from transformers import GPT2Config, GPT2LMHeadModel, LlamaForCausalLM
+
+    model = LlamaForCausalLM.from_pretrained(folder / "model")
+    with torch.no_grad():
+        model.model.layers[1].mlp.up_proj.weight[3, 4] = float("nan")
+    model.save_pretrained(tmp_path / "nan")
+    GPT2LMHeadModel(GPT2Config(n_layer=1, n_embd=8, n_head=2, vocab_size=40)).save_pretrained(
+        tmp_path / "gpt2"
+    )
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        for to in ("nan", "gpt2"):
+            (tmp_path / to / name).write_bytes((folder / "model" / name).read_bytes())
+    for name, says in (("nan", "layers.1.mlp.up_proj.weight holds NaN"), ("gpt2", "'gpt2'")):
+        done = run(
+            "prune",
+            tmp_path / name,
+            tmp_path / "out",
+            "--recipe",
+            "wanda",
+            "--calibration",
+            folder / "text.txt",
+            *SMALL,
+            status=1,
+        )
+        assert says in done.stderr and not (tmp_path / "out").exists()
+
+
+def test_experts_then_weights(folder, tmp_path):
+    from transformers import AutoModelForCausalLM, MixtralConfig, MixtralForCausalLM
+
+    torch.manual_seed(0)
+    config = MixtralConfig(
+        vocab_size=len(WORDS) + 3, hidden_size=32, intermediate_size=24, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, num_local_experts=4, num_experts_per_tok=2, bos_token_id=1, eos_token_id=2,
+    )  # fmt: skip
+    MixtralForCausalLM(config).save_pretrained(tmp_path / "moe")
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (tmp_path / "moe" / name).write_bytes((folder / "model" / name).read_bytes())
+    run(
+        "prune",
+        tmp_path / "moe",
+        tmp_path / "out",
+        "--recipe",
+        "stun",
+        "--calibration",
+        folder / "text.txt",
+        *SMALL,
+    )
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    for layer in model.model.layers:
+        assert layer.mlp.experts.down_proj.shape[0] == 3 == layer.mlp.gate.weight.shape[0]
+        assert float((layer.mlp.experts.down_proj == 0).float().mean()) == pytest.approx(0.4, abs=0.01)
+    assert (
+        json.loads((tmp_path / "out" / "pruning.json").read_text())["recipe"]["then"] == "wanda sparsity 0.4"
+    )
+
+
+def test_as_a_process(folder, tmp_path):
+    args = ["prune", folder / "model", tmp_path / "out", "--recipe", "shortgpt", "--sparsity", "0.33"]
+    args += ["--calibration", folder / "text.txt", *SMALL]
+    done = subprocess.run([COMMAND, "weights", *map(str, args)], capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["num_hidden_layers"] == 2
+    again = subprocess.run([COMMAND, "weights", *map(str, args)], capture_output=True, text=True, timeout=200)
+    assert again.returncode == 1 and "exists" in again.stderr and "Traceback" not in again.stderr

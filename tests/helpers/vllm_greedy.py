@@ -1,0 +1,56 @@
+"""Run checkpoints in vLLM, one after another in one process: python vllm_greedy.py < request > answer.
+
+Request: {"folders": [...], "prompts": [[ids], ...], "tokens": N}; answer: for each folder and prompt the greedy
+ids and their log-probabilities.
+"""
+
+import gc
+import json
+import os
+import sys
+
+os.environ |= {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "HF_HUB_OFFLINE": "1", "VLLM_CPU_KVCACHE_SPACE": "1"}
+
+
+def main():
+    request = json.load(sys.stdin)
+    answers, answer = os.dup(1), {}
+    os.dup2(2, 1)  # what vLLM prints belongs to the log
+    from vllm import LLM, SamplingParams
+    from vllm.distributed import cleanup_dist_env_and_memory
+
+    options = SamplingParams(
+        temperature=0, max_tokens=request["tokens"], ignore_eos=True, logprobs=0, detokenize=False
+    )
+    for folder in request["folders"]:
+        llm = LLM(
+            folder,
+            skip_tokenizer_init=True,
+            dtype="float32",
+            enforce_eager=True,
+            max_model_len=256,
+            distributed_executor_backend="uni",
+        )
+        outputs = llm.generate(
+            [{"prompt_token_ids": ids} for ids in request["prompts"]], options, use_tqdm=False
+        )
+        answer[folder] = [
+            {
+                "ids": list(output.outputs[0].token_ids),
+                "logprobs": [
+                    step[token].logprob
+                    for token, step in zip(
+                        output.outputs[0].token_ids, output.outputs[0].logprobs, strict=True
+                    )
+                ],
+            }
+            for output in outputs
+        ]
+        del llm
+        gc.collect()
+        cleanup_dist_env_and_memory()
+    os.write(answers, json.dumps(answer).encode())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,85 @@
+"""What ``tokenprune weights inspect`` shows."""
+
+import io
+import json
+
+import pytest
+import typer
+from pruned_models import LAYERS, WIDTH, finer, layer, tiny, way
+from rich.console import Console
+from typer.testing import CliRunner
+
+from tokenprune.cli.weights_inspect import inspect
+from tokenprune.errors import ModelError
+from tokenprune.weights.card import read_card
+from tokenprune.weights.export import export
+from tokenprune.weights.inspect import picture, report, shares
+from tokenprune.weights.kept import Kept
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    dense = tiny()
+    kept, added = way(dense, "finer-biased")
+    return export(
+        dense,
+        kept,
+        tmp_path_factory.mktemp("inspect") / "out",
+        biases=added,
+        recipe={"name": "finercut"},
+        perplexity={"dense": 9.4},
+    )
+
+
+def shown(folder):
+    out = io.StringIO()
+    Console(file=out, width=140).print(report(folder))
+    return out.getvalue()
+
+
+def test_shares(folder):
+    assert shares(read_card(folder)) == [(0, 50 / 96), (0.5, 93 / 96), (0, 0), (0.25, 0)]
+
+
+def test_table(folder):
+    lines = shown(folder).splitlines()
+    assert "finercut" in lines[0] and "loads as TokenPruneLlamaForCausalLM" in shown(folder)
+    rows = [line.split() for line in lines if line.strip()[:1] in {"0", "1", "2", "3"}]
+    assert [row[0] for row in rows] == ["0", "1", "2", "3"]
+    assert "0/4" in rows[0] and "50/96" in rows[0] and "o_bias" in rows[0]
+    assert "2/4" in rows[1] and "93/96" in rows[1] and "down_bias" in rows[1]
+    assert sum(cell.startswith("dropped") for cell in rows[2]) == 2
+    assert rows[1][2 - 1].count("█") == 8
+
+
+def test_experts(tmp_path):
+    dense = tiny("mixtral")
+    kept = Kept((layer((0, 1, 2, 3), range(WIDTH), (0, 4, 5)),) * LAYERS)
+    folder = export(dense, kept, tmp_path / "out")
+    assert "3/6" in shown(folder)
+    assert shares(read_card(folder)) == [(1, 0.5)] * LAYERS
+
+
+@pytest.mark.parametrize(("name", "start"), [("p.png", b"\x89PNG"), ("p.svg", b"<?xml"), ("p.pdf", b"%PDF")])
+def test_picture(folder, tmp_path, name, start):
+    assert picture(folder, tmp_path / name).read_bytes().startswith(start)
+
+
+def test_picture_that_cannot_be(folder, tmp_path):
+    for name in ("p.doc", "none/p.png"):
+        with pytest.raises(ModelError, match="cannot draw"):
+            picture(folder, tmp_path / name)
+
+
+def test_command(folder, tmp_path):
+    app = typer.Typer()
+    app.command()(inspect)
+    run = CliRunner()
+    done = run.invoke(app, [str(folder), "--picture", str(tmp_path / "p.png")])
+    assert done.exit_code == 0 and "93/96" in done.stdout
+    assert (tmp_path / "p.png").stat().st_size > 1000
+    card = json.loads(run.invoke(app, [str(folder), "--json"]).stdout)
+    assert card["layers"][3]["kv_heads"] == [3]
+    missing = run.invoke(app, [str(tmp_path)])
+    assert isinstance(missing.exception, ModelError)
+    assert finer().layers[3].kv_heads == (3,)

@@ -1,0 +1,112 @@
+"""Recipes: all that are listed run, and what they say is so."""
+
+import pytest
+import torch
+
+from tokenprune.errors import RecipeError, UnknownNameError
+from tokenprune.weights.kept import Kept
+from tokenprune.weights.materialise import materialise
+from tokenprune.weights.prune import check_finite, prune
+from tokenprune.weights.recipes import (
+    ALLOCATIONS,
+    COMPENSATIONS,
+    CRITERIA,
+    RECOVERIES,
+    describe,
+    get_recipe,
+    load_recipes,
+    part,
+)
+from tokenprune.weights.recovery.train import Recovery
+from tokenprune.weights.sites import matrices
+
+
+@pytest.mark.parametrize("name", list(load_recipes()))
+def test_every_recipe_runs(tiny_lm, windows, name):
+    recipe = get_recipe(name)
+    model = tiny_lm(
+        "mixtral" if recipe.structure == "experts" else "qwen2",
+        num_hidden_layers=16 if recipe.spared != (0, 0) else 8,
+    )
+    before = Kept.all_of(model.config).params(model.config)
+    spared = recipe.sparsity if recipe.structure != "experts" else 1 / 3
+    done = prune(model, windows, recipe, None if recipe.pattern else spared)
+    small = materialise(model, done.kept, done.biases)
+    with torch.no_grad():
+        assert bool(small(windows).logits.isfinite().all())
+    if recipe.structure == "elements":
+        zeros = sum(int((w == 0).sum()) for layer in model.model.layers for w in matrices(layer).values())
+        total = sum(w.numel() for layer in model.model.layers for w in matrices(layer).values())
+        assert abs(zeros - recipe.sparsity * total) <= 1
+    else:
+        assert sum(p.numel() for p in small.parameters()) < before
+    if recipe.recovery is not None:
+        assert isinstance(part(recipe.recovery, RECOVERIES, "recovery"), Recovery)
+    if recipe.then is not None:
+        assert get_recipe(recipe.then.name).structure == "elements"
+    assert recipe.paper in describe(name, recipe)
+
+
+def test_every_part_exists():
+    for known in (*CRITERIA.values(), ALLOCATIONS, COMPENSATIONS["elements"]):
+        for where in known.values():
+            module, name = where.split(":")
+            from importlib import import_module
+
+            assert hasattr(import_module(f"tokenprune.weights.{module}"), name)
+
+
+def test_own_files(tmp_path):
+    file = tmp_path / "mine.yaml"
+    body = "{summary: s, paper: p, structure: units, criterion: %s}"
+    file.write_text("wanda: " + body % "flap")
+    assert get_recipe("wanda", file).structure == "units"
+    assert get_recipe("flap", file) == get_recipe("flap")
+    for text, says in (
+        ("[1", "no YAML"),
+        ("- a", "must map"),
+        ("x: {summary: s}", "x.paper"),
+        ("x: {summary: s, paper: p, structure: cubes, criterion: flap}", "x.structure"),
+        ("x: {summary: s, paper: p, structure: units, criterion: flap, color: red}", "x.color"),
+    ):
+        file.write_text(text)
+        with pytest.raises(RecipeError, match=says):
+            load_recipes(file)
+    with pytest.raises(RecipeError, match="cannot read"):
+        load_recipes(tmp_path / "none.yaml")
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"criterion": {"name": "nonesuch"}}, "criterion of elements"),
+        ({"criterion": {"name": "gblm", "beta": 1}}, "beta"),
+        ({"allocation": {"name": "nonesuch"}}, "allocation"),
+        ({"compensation": {"name": "bias"}}, "compensation of elements"),
+        ({"pattern": "2:4", "compensation": {"name": "dsnot"}}, "dsnot"),
+        ({"pattern": "2:4", "allocation": {"name": "owl"}}, "pattern"),
+        ({"pattern": "1:5"}, "groups of 5"),
+    ],
+)
+def test_wrong_recipes(tiny_lm, windows, change, says):
+    from tokenprune.weights.recipes import Recipe
+
+    recipe = Recipe.model_validate(get_recipe("wanda").model_dump() | change)
+    with pytest.raises((RecipeError, UnknownNameError), match=says):
+        prune(tiny_lm(), windows, recipe)
+
+
+def test_sparsity_range(tiny_lm, windows):
+    for wrong in (-0.1, 1.0, float("nan"), float("inf")):
+        with pytest.raises(RecipeError, match="out of range"):
+            prune(tiny_lm(), windows, get_recipe("wanda"), wrong)
+
+
+def test_nan_is_named(tiny_lm):
+    from tokenprune.errors import ModelError
+
+    model = tiny_lm()
+    with torch.no_grad():
+        model.model.norm.weight[0] = float("inf")
+    with pytest.raises(ModelError, match=r"model\.norm\.weight"):
+        check_finite(model)

@@ -1,0 +1,141 @@
+"""Training what is left."""
+
+import copy
+
+import pytest
+import torch
+
+from tokenprune.errors import RecipeError
+from tokenprune.weights.criteria.wanda import Wanda
+from tokenprune.weights.elements import ElementPruning
+from tokenprune.weights.recovery.lora import merge, wrap
+from tokenprune.weights.recovery.select import most_hurt
+from tokenprune.weights.recovery.train import Recovery
+from tokenprune.weights.sites import matrices
+from tokenprune.weights.text import mean_nll
+
+
+@pytest.fixture
+def pair(tiny_lm, windows):
+    dense = tiny_lm()
+    pruned = copy.deepcopy(dense)
+    ElementPruning(Wanda()).run(pruned, windows, [0.5] * 3)
+    return dense, pruned
+
+
+def kl(dense, model, rows):
+    with torch.no_grad():
+        a, b = dense(rows).logits.log_softmax(-1), model(rows).logits.log_softmax(-1)
+    return float((a.exp() * (a - b)).sum(-1).mean())
+
+
+def test_lora_merges_what_it_computed(pair, windows):
+    _, model = pair
+    zeros = {n: w == 0 for n, w in matrices(model.model.layers[0]).items()}
+    wrapped = wrap(model, 4, 8.0, seed=1)
+    with torch.no_grad():
+        before = model(windows).logits
+        for _, _, w in wrapped:
+            w.b.copy_(torch.randn_like(w.b) * 0.05)
+        trained = model(windows).logits
+        merge(wrapped)
+        after = model(windows).logits
+    assert (before - after).abs().max() > 1e-2
+    torch.testing.assert_close(trained, after, rtol=1e-4, atol=1e-4)
+    for n, w in matrices(model.model.layers[0]).items():
+        assert bool((w[zeros[n]] == 0).all())
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        Recovery("perp", steps=30, lr=5e-3),
+        Recovery("lora", steps=30, lr=5e-3),
+        Recovery("full", steps=30, lr=2e-3),
+    ],
+    ids=lambda r: r.train,
+)
+def test_training_lowers_the_loss_and_keeps_zeros(pair, windows, how):
+    _, model = pair
+    layers = [{n: w.clone() for n, w in matrices(layer).items()} for layer in model.model.layers]
+    norms = {n: p.clone() for n, p in model.named_parameters() if "norm" in n}
+    before, embedding = mean_nll(model, windows), model.model.embed_tokens.weight.clone()
+    how.run(model, windows)
+    assert mean_nll(model, windows) < before - 0.1
+    for layer, old in zip(model.model.layers, layers, strict=True):
+        for name, weight in matrices(layer).items():
+            assert torch.equal(weight == 0, old[name] == 0)
+    moved = [not torch.equal(p, norms[n]) for n, p in model.named_parameters() if "norm" in n]
+    assert all(moved) if how.train != "lora" else not any(moved)
+    assert torch.equal(embedding, model.model.embed_tokens.weight)
+    assert all(p.requires_grad and p.grad is None for p in model.parameters())
+    assert not any(n.endswith((".a", ".b")) for n, _ in model.named_parameters())
+
+
+def test_distillation_moves_towards_the_dense_model(pair, windows):
+    dense, model = pair
+    before = kl(dense, model, windows)
+    Recovery("full", distill=True, steps=30, lr=2e-3).run(model, windows, dense)
+    assert kl(dense, model, windows) < 0.7 * before
+    with pytest.raises(RecipeError, match="dense model"):
+        Recovery(distill=True).run(model, windows)
+
+
+def test_a_stopped_run_goes_on_to_the_same_weights(pair, windows, tmp_path):
+    _, model = pair
+    whole, stopped = copy.deepcopy(model), copy.deepcopy(model)
+    how, file = Recovery("perp", steps=60, lr=2e-3), tmp_path / "at" / "recovery.pt"
+    how.run(whole, windows)
+
+    class Stop(Exception):
+        pass
+
+    class Reporter:
+        def __init__(self):
+            self.steps = 0
+
+        def stage(self, label, total): ...
+
+        def update(self, done, total=None): ...
+
+        def advance(self, amount):
+            self.steps += 1
+            if self.steps == 40:
+                raise Stop
+
+    with pytest.raises(Stop):
+        how.run(copy.deepcopy(stopped), windows, checkpoint=file, reporter=Reporter())
+    assert file.exists()
+    losses = how.run(stopped, windows, checkpoint=file)
+    assert len(losses) == 35  # behind the checkpoint of step 25
+    assert not file.exists()
+    for a, b in zip(whole.parameters(), stopped.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
+def test_checkpoints_of_others_are_refused(pair, windows, tmp_path):
+    _, model = pair
+    file = tmp_path / "recovery.pt"
+    file.write_bytes(b"nonsense")
+    with pytest.raises(RecipeError, match="cannot read the checkpoint"):
+        Recovery(steps=2).run(copy.deepcopy(model), windows, checkpoint=file)
+
+
+def test_wrong_settings():
+    for wrong in ({"train": "x"}, {"steps": 0}, {"lr": 0.0}, {"select": 0.0}, {"rank": 0}):
+        with pytest.raises(RecipeError):
+            Recovery(**wrong)
+
+
+def test_most_hurt_windows_are_chosen(pair, windows):
+    dense, pruned = pair
+    with torch.no_grad():
+        rise = [
+            float(pruned(r[None], labels=r[None]).loss - dense(r[None], labels=r[None]).loss) for r in windows
+        ]
+    worst = sorted(sorted(range(6), key=rise.__getitem__)[-2:])
+    assert torch.equal(most_hurt(pruned, dense, windows, 2 / 6), windows[worst])
+    assert len(most_hurt(pruned, dense, windows, 0.01)) == 1
+    before = mean_nll(pruned, windows[worst])
+    Recovery("full", steps=10, lr=2e-3, select=2 / 6).run(pruned, windows, dense)
+    assert mean_nll(pruned, windows[worst]) < before

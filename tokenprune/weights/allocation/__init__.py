@@ -1,0 +1,1 @@
+"""How much goes from where, in integer costs; one file per method."""

@@ -1,0 +1,157 @@
+"""Which units go: in each layer by its ratio, or from one pool of all layers; costs meet the target."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal
+
+from tokenprune.errors import RecipeError
+from tokenprune.weights.rounding import Carry
+from tokenprune.weights.units import Constraints, UnitCosts, UnitScores
+
+if TYPE_CHECKING:
+    import torch
+
+Units = tuple[tuple[int, ...], tuple[int, ...]]  # KV groups and channels that stay
+Norm = Literal["none", "mean", "zscore"]
+
+
+def by_ratio(
+    scores: Sequence[UnitScores], ratios: Sequence[float], costs: UnitCosts, limits: Constraints
+) -> list[Units]:
+    """Take each layer's share: KV groups as near to the ratio as they come, channels for the rest.
+
+    Rounding is carried from layer to layer, so the whole misses the target by at most one smallest unit.
+
+    Args:
+        scores: Of each layer.
+        ratios: Share of each layer's cost that goes.
+        costs: Of units.
+        limits: What serving needs.
+
+    Raises:
+        RecipeError: The limits do not leave so much to prune.
+    """
+    groups_open, money = Carry(), Carry()
+    gone: list[list[int]] = []  # KV groups and channels of each layer
+    group, step = limits.tensor_parallel, limits.channel_step
+    unit = step * costs.channel
+    for layer, ratio in zip(scores, ratios, strict=True):
+        kv, wide = _worth(layer)
+        most_groups, most_channels = _most(layer, limits)
+        gone_groups = 0
+        if costs.group and most_groups:
+            groups_open.add(ratio * len(kv) / group)
+            least = _lost(kv) // group
+            steps = min(max(round(groups_open.open), least), most_groups // group)
+            gone_groups = groups_open.give(steps) * group
+        money.add(ratio * (len(kv) * costs.group + len(wide) * costs.channel))
+        money.give(gone_groups * costs.group)
+        steps = 0
+        if unit:
+            steps = min(max(round(money.open / unit), _lost(wide) // step), most_channels // step)
+        money.give(steps * unit)
+        gone.append([gone_groups, steps * step])
+    for layer, at in zip(scores, gone, strict=True):  # what the last layers could not take or give back
+        more = round(money.open / unit) if unit else 0
+        least, most = _lost(layer.channels) // step, _most(layer, limits)[1] // step
+        more = min(max(more, least - at[1] // step), most - at[1] // step)
+        money.give(more * unit)
+        at[1] += more * step
+    smallest = unit or group * costs.group
+    if abs(money.open) > smallest:
+        raise RecipeError(
+            f"the target cannot be met: {money.open:+.0f} of cost is left over, a unit is {smallest}; ask "
+            "for less, or loosen the least sizes and multiples"
+        )
+    return [
+        (_stay(_worth(layer)[0], groups), _stay(_worth(layer)[1], channels))
+        for layer, (groups, channels) in zip(scores, gone, strict=True)
+    ]
+
+
+def pooled(
+    scores: Sequence[UnitScores], target: int, costs: UnitCosts, limits: Constraints, norm: Norm
+) -> list[Units]:
+    """Take units of all layers from one pool, the lowest first, until their cost meets ``target``.
+
+    Channels come in steps that serving can use, the lowest of a layer together, worth their mean.
+
+    Args:
+        scores: Of each layer.
+        target: Cost that goes.
+        costs: Of units.
+        limits: What serving needs.
+        norm: How scores of layers and kinds are made comparable: not at all, by the mean of each kind in
+            its layer, or to mean 0 and deviation 1 (FLAP, arXiv 2312.11983, section 3.3).
+
+    Raises:
+        RecipeError: The limits do not leave so much to prune.
+    """
+    atoms: list[tuple[float, int, int, int, int]] = []  # score, layer, kind, cost, units
+    for index, layer in enumerate(scores):
+        kv, wide = _worth(_normal(layer, norm))
+        for kind, (worth, most, step, cost) in enumerate(
+            (
+                (kv, _most(layer, limits)[0], limits.tensor_parallel, costs.group),
+                (wide, _most(layer, limits)[1], limits.channel_step, costs.channel),
+            )
+        ):
+            ascending = worth.sort().values
+            for first in range(0, most // step * step if cost else 0, step):
+                score = float(ascending[first : first + step].mean())
+                atoms.append((score, index, kind, cost * step, step))
+    gone = [[0, 0] for _ in scores]
+    left = target
+    for _, index, kind, cost, step in sorted(atoms):
+        if cost <= left:
+            gone[index][kind] += step
+            left -= cost
+    smallest = min((cost for *_, cost, _ in atoms), default=0)
+    if left > smallest:
+        raise RecipeError(
+            f"the target cannot be met: {left} of {target} is left where every layer is at its least "
+            "size; ask for less, or loosen the least sizes"
+        )
+    return [
+        (_stay(_worth(layer)[0], groups), _stay(_worth(layer)[1], channels))
+        for layer, (groups, channels) in zip(scores, gone, strict=True)
+    ]
+
+
+def _worth(layer: UnitScores) -> tuple[torch.Tensor, torch.Tensor]:
+    return layer.kv.mean(1), layer.channels
+
+
+def _lost(worth: torch.Tensor) -> int:
+    """Units that went in an earlier round."""
+    return int(worth.isneginf().sum())
+
+
+def _most(layer: UnitScores, limits: Constraints) -> tuple[int, int]:
+    """Units of each kind that may go; groups worth infinity are not for sale."""
+    for_sale = not bool(layer.kv.isposinf().any())
+    return (
+        max(len(layer.kv) - limits.min_groups, 0) if for_sale else 0,
+        max(len(layer.channels) - limits.min_channels, 0),
+    )
+
+
+def _normal(layer: UnitScores, norm: Norm) -> UnitScores:
+    return UnitScores(_scaled(layer.kv, norm), _scaled(layer.channels, norm))
+
+
+def _scaled(worth: torch.Tensor, norm: Norm) -> torch.Tensor:
+    """Scale scores by those of units that are still there; infinite ones stay so."""
+    there = worth[worth.isfinite()]
+    if norm == "none" or not there.numel():
+        return worth
+    if norm == "mean":
+        return worth / there.mean().clamp_min(1e-30)
+    spread = there.std() if there.numel() > 1 else there.new_zeros(())
+    # one unit, or units that are all alike: neither better nor worse than the mean
+    return (worth - there.mean()) / (spread if float(spread) > 0 else 1.0)
+
+
+def _stay(worth: torch.Tensor, gone: int) -> tuple[int, ...]:
+    return tuple(sorted(worth.sort(stable=True).indices[gone:].tolist()))

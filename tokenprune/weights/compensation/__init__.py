@@ -1,0 +1,1 @@
+"""How what stays makes up for what went; one file per method."""

@@ -1,0 +1,1 @@
+"""What a weight or a unit is worth; one file per criterion."""

@@ -1,0 +1,140 @@
+"""Pruning single weights, layer after layer: each is judged by what the pruned layers before it put out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from tokenprune.models.progress import SILENT, Reporter
+from tokenprune.weights.choose import Pattern, lowest, n_of_m
+from tokenprune.weights.compensation.dsnot import Dsnot
+from tokenprune.weights.compensation.obs import inverse_factor, prune_columns
+from tokenprune.weights.criteria.base import ElementCriterion, Weights
+from tokenprune.weights.criteria.sparsegpt import SparseGPT, saliency
+from tokenprune.weights.rounding import Carry
+from tokenprune.weights.sites import sites
+from tokenprune.weights.statistics import InputStats
+from tokenprune.weights.stream import Stream
+
+if TYPE_CHECKING:
+    import torch
+
+Gradients = Sequence[Mapping[str, "torch.Tensor"]]
+_BLOCK = 128
+
+
+@dataclass(frozen=True)
+class Obs:
+    """Update what stays after SparseGPT.
+
+    Attributes:
+        block: Columns of a block; SparseGPT's criterion also ranks inside of it.
+        damping: Share of the mean diagonal.
+    """
+
+    block: int = _BLOCK
+    damping: float = 0.01
+
+
+@dataclass(frozen=True)
+class ElementPruning:
+    """How single weights go.
+
+    Attributes:
+        criterion: What they are worth.
+        pattern: N:M, or None for any place.
+        compensation: `Obs`, `Dsnot` or None.
+        propagate_pruned: The next layer is judged by pruned outputs (as published for Wanda and SparseGPT),
+            else by dense ones.
+    """
+
+    criterion: ElementCriterion
+    pattern: Pattern | None = None
+    compensation: Obs | Dsnot | None = None
+    propagate_pruned: bool = True
+
+    def run(
+        self,
+        model: Any,
+        windows: torch.Tensor,
+        ratios: Sequence[float],
+        gradients: Gradients | None = None,
+        reporter: Reporter = SILENT,
+    ) -> None:
+        """Prune ``model`` in place.
+
+        Args:
+            model: A transformers decoder in float32.
+            windows: int64 [n, tokens].
+            ratios: Share of each layer's weights that go; ignored with a pattern.
+            gradients: For each layer: matrix name -> root of the sum of squared gradients [out, in].
+            reporter: Told of each layer.
+        """
+        import torch
+
+        stream, carry = Stream(model, windows), Carry()
+        needs_gram = self.criterion.needs_gram or isinstance(self.compensation, Obs)
+        reporter.stage("pruning layers", float(len(stream.layers)))
+        with torch.no_grad():
+            for index, layer in enumerate(stream.layers):
+                stats = stream.observe(index, frozenset("*" if needs_gram else ()))
+                if not self.propagate_pruned:
+                    stream.advance(index, reuse=True)
+                for site in sites(layer):
+                    for name, weight in site.matrices.items():
+                        gradient = None if gradients is None else gradients[index][name]
+                        count = carry.take(ratios[index] * weight.numel())
+                        self.prune(weight, stats[site.name], count, gradient)
+                if self.propagate_pruned:
+                    stream.advance(index)
+                reporter.advance(1)
+
+    def prune(
+        self, weight: torch.Tensor, inputs: InputStats, count: int, gradient: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Prune one matrix in place and return the mask, bool [out, in], True where pruned.
+
+        Args:
+            weight: float32 [out, in].
+            inputs: Statistics of its input.
+            count: Weights that go; ignored with a pattern.
+            gradient: [out, in] for criteria that need it.
+        """
+        at = Weights(weight, inputs, gradient)
+        if isinstance(self.compensation, Obs):
+            if isinstance(self.criterion, SparseGPT):
+                return self._fused(at, count)
+            chosen = self._choose(self.criterion.score(at), count)
+            factor = self._factor(inputs, self.compensation)
+            prune_columns(weight, factor, lambda now, d, at: chosen[:, at : at + now.shape[1]])
+            return chosen
+        pruned = self._choose(self.criterion.score(at), count)
+        if isinstance(self.compensation, Dsnot):
+            pruned = self.compensation.refine(pruned, weight, inputs)
+        weight.masked_fill_(pruned, 0.0)
+        return pruned
+
+    def _choose(self, score: torch.Tensor, count: int) -> torch.Tensor:
+        if self.pattern is not None:
+            return n_of_m(score, self.pattern)
+        return lowest(score, count, self.criterion.by_row)
+
+    def _factor(self, inputs: InputStats, obs: Obs) -> torch.Tensor:
+        assert inputs.gram is not None
+        return inverse_factor(inputs.gram, obs.damping)
+
+    def _fused(self, at: Weights, count: int) -> torch.Tensor:
+        """Select and update in one go: the criterion sees weights that were updated already."""
+        assert isinstance(self.compensation, Obs)
+        factor, pattern, obs = self._factor(at.inputs, self.compensation), self.pattern, self.compensation
+        share, carry = count / at.weight.numel(), Carry()
+
+        def choose(now: torch.Tensor, diagonal: torch.Tensor, first: int) -> torch.Tensor:
+            score = saliency(now, diagonal)
+            if pattern is not None:
+                return n_of_m(score, pattern)
+            return lowest(score, carry.take(share * score.numel()), by_row=False)
+
+        step = obs.block if pattern is None else pattern.of
+        return prune_columns(at.weight, factor, choose, step, obs.block)

@@ -1,0 +1,203 @@
+"""Write a pruned model as a folder that servers load, whole or not at all, with a card of what was done.
+
+The folder is made under another name beside its place and renamed at the end, after its files have reached
+the disk: whoever stops in between, for want of space or by hand, leaves no folder that looks whole.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tokenprune import __version__
+from tokenprune.errors import MissingExtraError, ModelError
+from tokenprune.weights.card import CARD, README, Card, write_card
+from tokenprune.weights.kept import Biases, Kept
+from tokenprune.weights.materialise import materialise
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+_LICENCES = ("LICENSE", "LICENSE.txt", "LICENSE.md", "LICENCE", "NOTICE", "USE_POLICY.md")
+
+
+def export(
+    model: PreTrainedModel,
+    kept: Kept,
+    folder: str | Path,
+    *,
+    biases: Biases | None = None,
+    small: PreTrainedModel | None = None,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    source: str | Path | None = None,
+    licence: str | None = None,
+    recipe: Mapping[str, Any] | None = None,
+    calibration: Mapping[str, Any] | None = None,
+    perplexity: Mapping[str, float] | None = None,
+    overwrite: bool = False,
+) -> Path:
+    """Cut ``model`` down to ``kept`` and write it to ``folder``.
+
+    Args:
+        model: The dense model, its weights compensated or zeroed as the recipe wants.
+        kept: What stays of it.
+        folder: Where to write; its parent is made if need be.
+        biases: What compensation adds to projections, see `tokenprune.weights.materialise.materialise`.
+        small: ``model`` cut down already, and perhaps trained since; it is cut here by default.
+        tokenizer: Copied beside the weights.
+        source: Name or folder of the model that was pruned; a licence file in a folder is copied.
+        licence: The source model's licence, an SPDX name.
+        recipe: What was done: name, sparsity, criterion and so on, as it should stand in the card.
+        calibration: On what: text, tokens and so on.
+        perplexity: Numbers for the card by name, such as ``dense`` and ``pruned``.
+        overwrite: Replace a folder that was exported before; nothing else is ever replaced.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ModelError: The folder exists, the weights hold NaN or infinity, or it cannot be written; then
+            there is no folder, or the old one.
+        MissingExtraError: torch or transformers is not installed.
+    """
+    place = Path(folder).expanduser().absolute()
+    check_place(place, overwrite)
+    small = materialise(model, kept, biases) if small is None else small
+    card = Card.of(
+        dense=model.config,
+        kept=kept,
+        biases=biases or {},
+        version=__version__,
+        architecture=small.config.architectures[0] if small.config.architectures else type(small).__name__,
+        zeros=_zeros(small),
+        source=None if source is None else str(source),
+        licence=licence,
+        recipe=dict(recipe or {}),
+        calibration=dict(calibration or {}),
+        perplexity=dict(perplexity or {}),
+    )
+    return write_model(small, card, place, tokenizer=tokenizer, source=source, overwrite=overwrite)
+
+
+def write_model(
+    small: PreTrainedModel,
+    card: Card,
+    folder: str | Path,
+    *,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    source: str | Path | None = None,
+    overwrite: bool = False,
+) -> Path:
+    """Write a model that is cut already with its card; arguments and errors as for `export`."""
+    try:
+        from safetensors import SafetensorError
+    except ImportError as error:
+        raise MissingExtraError("writing models", "models", error.name or "safetensors") from error
+
+    place = Path(folder).expanduser().absolute()
+    check_place(place, overwrite)
+    _check_finite(small)
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        work = Path(tempfile.mkdtemp(prefix=f".{place.name}-partial-", dir=place.parent))
+    except OSError as error:
+        raise ModelError(f"cannot write to {place.parent}: {error}; choose another folder") from error
+    try:
+        out = work / "model"
+        _write(small, tokenizer, source, card, out)
+        _sync(out)
+        _into_place(out, place, work)
+    except (OSError, SafetensorError) as error:
+        raise ModelError(
+            f"cannot write the model to {place}: {error}; nothing was left there, free some space or choose "
+            "another folder"
+        ) from error
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    return place
+
+
+def check_place(place: Path, overwrite: bool) -> None:
+    """Raise ModelError where nothing may be written; good to know before hours of pruning."""
+    if not place.exists() and not place.is_symlink():
+        return
+    if place.is_dir() and not place.is_symlink() and not any(place.iterdir()):
+        return
+    if not overwrite:
+        raise ModelError(f"{place} exists; choose another folder or say that it may be overwritten")
+    if not (place / CARD).is_file():
+        raise ModelError(
+            f"{place} is no pruned model (it has no {CARD}) and is not overwritten; remove it first"
+        )
+
+
+def _check_finite(small: PreTrainedModel) -> None:
+    import torch
+
+    for name, tensor in small.state_dict().items():
+        if not torch.isfinite(tensor).all():
+            raise ModelError(
+                f"{name} holds NaN or infinity; nothing is written: check the source checkpoint, or prune in "
+                "float32"
+            )
+
+
+def _zeros(small: PreTrainedModel) -> dict[str, float]:
+    """Share of zeros among the matrices of each layer, where there are any."""
+    share: dict[str, float] = {}
+    for index, layer in enumerate(small.model.layers):
+        matrices = [parameter for parameter in layer.parameters() if parameter.dim() > 1]
+        total = sum(matrix.numel() for matrix in matrices)
+        if total:
+            zero = sum(int((matrix == 0).sum()) for matrix in matrices) / total
+            if zero > 0.001:  # dense weights underflow now and then
+                share[str(index)] = round(zero, 4)
+    return share
+
+
+def _write(
+    small: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase | None,
+    source: str | Path | None,
+    card: Card,
+    out: Path,
+) -> None:
+    out.mkdir()
+    small.save_pretrained(out)
+    if tokenizer is not None:
+        tokenizer.save_pretrained(out)
+    origin = Path(source).expanduser() if source is not None else None
+    if origin is not None and origin.is_dir():
+        for name in _LICENCES:
+            if (origin / name).is_file():
+                shutil.copyfile(origin / name, out / name)
+    write_card(card, out)
+
+
+def _sync(folder: Path) -> None:
+    """Wait until all files are on the disk; what does not fit shows here at the latest."""
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+
+
+def _into_place(out: Path, place: Path, work: Path) -> None:
+    replaced = work / "replaced"
+    if place.exists():
+        place.rename(replaced)
+    try:
+        out.replace(place)
+    except BaseException:
+        with suppress(OSError):
+            if replaced.exists():
+                replaced.rename(place)
+        raise
+
+
+__all__ = ["CARD", "README", "check_place", "export", "write_model"]

@@ -1,0 +1,190 @@
+"""Recipes as data: names from YAML become the parts of `tokenprune.weights`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import cache
+from importlib import import_module
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from tokenprune.errors import RecipeError, UnknownNameError
+from tokenprune.validation import faults
+
+_PACKAGE = "tokenprune.weights"
+# structure -> name -> where the part is; parts are imported when a recipe is built.
+CRITERIA: Mapping[str, Mapping[str, str]] = {
+    "elements": {
+        "magnitude": "criteria.magnitude:Magnitude",
+        "wanda": "criteria.wanda:Wanda",
+        "sparsegpt": "criteria.sparsegpt:SparseGPT",
+        "gblm": "criteria.gblm:Gblm",
+    },
+    "units": {
+        "magnitude": "criteria.unit_magnitude:UnitMagnitude",
+        "wanda-sp": "criteria.wanda_sp:WandaUnits",
+        "flap": "criteria.flap:Fluctuation",
+        "taylor": "criteria.taylor:Taylor",
+        "cfsp": "criteria.cfsp:Cfsp",
+        "amp": "criteria.amp:Projection",
+    },
+    "depth": {"block-influence": "depth:BlockInfluence", "output-change": "depth:OutputChange"},
+    "experts": {"router-similarity": "experts:RouterSimilarity"},
+}
+ALLOCATIONS: Mapping[str, str] = {
+    "uniform": "allocation.uniform:Uniform",
+    "owl": "allocation.owl:Owl",
+    "angular": "allocation.influence:AngularInfluence",
+    "similarity": "allocation.influence:Similarity",
+    "ecoflap": "allocation.ecoflap:ZerothOrder",
+}
+COMPENSATIONS: Mapping[str, Mapping[str, str]] = {
+    "elements": {"obs": "elements:Obs", "dsnot": "compensation.dsnot:Dsnot"},
+    "units": {"bias": "", "least-squares": ""},
+    "depth": {},
+    "experts": {},
+}
+RECOVERIES: Mapping[str, str] = {"train": "recovery.train:Recovery"}
+POOL = "pool"
+
+
+class Part(BaseModel):
+    """A part's name and its options; a plain string in YAML is a name without options."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    name: str
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What else was given."""
+        return dict(self.model_extra or {})
+
+
+class Recipe(BaseModel):
+    """One way to prune.
+
+    Attributes:
+        summary: One line.
+        paper: Where it comes from.
+        deviations: Where it differs from the paper.
+        structure: ``elements`` (weights), ``units`` (KV groups, FFN channels), ``depth`` or ``experts``.
+        criterion: What is worth what.
+        allocation: How much from where; for units also ``pool`` with ``norm``: none, mean or zscore.
+        compensation: How what stays makes up, or None.
+        recovery: Training behind it on the calibration text, ``train`` with options, or None.
+        pattern: N:M for elements.
+        propagate: Whether layers are judged by ``pruned`` or ``dense`` outputs of those before (elements).
+        sparsity: Share that goes when none is asked for.
+        rounds: Pruning in so many equal steps, scored anew each time, with the recovery between them; what is
+            left is recovered at the end as well (units without compensation).
+        spared: Layers at the start and at the end that lose nothing (units).
+        then: A recipe for elements that prunes what stays, with a sparsity of its own or given here (STUN).
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    summary: str
+    paper: str
+    deviations: str = ""
+    structure: Literal["elements", "units", "depth", "experts"]
+    criterion: Part
+    allocation: Part = Part(name="uniform")
+    compensation: Part | None = None
+    recovery: Part | None = None
+    pattern: str | None = None
+    propagate: Literal["pruned", "dense"] = "pruned"
+    sparsity: float = Field(default=0.5, ge=0, lt=1)
+    rounds: int = Field(default=1, ge=1)
+    spared: tuple[int, int] = (0, 0)
+    then: Part | None = None
+
+    @field_validator("criterion", "allocation", "compensation", "recovery", "then", mode="before")
+    @classmethod
+    def _strings_are_names(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
+
+
+def load_recipes(file: Path | None = None) -> dict[str, Recipe]:
+    """Return the package's recipes, and those of ``file``, which win.
+
+    Raises:
+        RecipeError: The file cannot be read or holds something that is no recipe.
+    """
+    found = dict(_own())
+    if file is not None:
+        try:
+            text = file.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise RecipeError(f"cannot read recipes from {str(file)!r}: {error}") from error
+        found |= _parse(text, str(file))
+    return found
+
+
+def get_recipe(name: str, file: Path | None = None) -> Recipe:
+    """Return a recipe by name; raises UnknownNameError, RecipeError."""
+    found = load_recipes(file)
+    if name not in found:
+        raise UnknownNameError("recipe", name, list(found))
+    return found[name]
+
+
+def describe(name: str, recipe: Recipe) -> str:
+    """Return all that is known of a recipe as text."""
+    lines = [
+        f"{name}: {recipe.summary}",
+        f"from: {recipe.paper}",
+        f"deviations: {recipe.deviations or 'none'}",
+        "",
+    ]
+    body = recipe.model_dump(mode="json", exclude={"summary", "paper", "deviations"}, exclude_defaults=True)
+    lines.append(yaml.safe_dump({name: body}, sort_keys=False, default_flow_style=False).rstrip())
+    lines.append(f"\nuse: tokenprune weights prune MODEL OUT --recipe {name} --calibration FILE")
+    return "\n".join(lines)
+
+
+def part(part: Part, known: Mapping[str, str], what: str) -> Any:
+    """Build a part from its name and options.
+
+    Args:
+        part: Name and options.
+        known: Name -> ``module:Class`` below `tokenprune.weights`.
+        what: Names the kind of part in an error.
+
+    Raises:
+        UnknownNameError: No such part.
+        RecipeError: It has no such option.
+    """
+    if part.name not in known:
+        raise UnknownNameError(what, part.name, list(known))
+    module, name = known[part.name].split(":")
+    made: Callable[..., Any] = getattr(import_module(f"{_PACKAGE}.{module}"), name)
+    try:
+        return made(**part.options)
+    except TypeError as error:
+        raise RecipeError(f"{what} {part.name!r}: {error}") from error
+
+
+@cache
+def _own() -> dict[str, Recipe]:
+    return _parse(files(_PACKAGE).joinpath("recipes.yaml").read_text(encoding="utf-8"), "recipes.yaml")
+
+
+def _parse(text: str, where: str) -> dict[str, Recipe]:
+    try:
+        raw = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{where} is no YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(raw, dict):
+        raise RecipeError(f"{where} must map names to recipes")
+    found = {}
+    for name, body in raw.items():
+        try:
+            found[str(name)] = Recipe.model_validate(body)
+        except ValidationError as error:
+            raise RecipeError(f"{where}: {faults(error, str(name))}") from error
+    return found

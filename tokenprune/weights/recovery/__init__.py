@@ -1,0 +1,1 @@
+"""Training behind the pruning; weights that were pruned stay zero."""

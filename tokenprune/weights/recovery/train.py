@@ -1,0 +1,239 @@
+"""Recovery: few parameters (PERP), low-rank updates (LoRA), or all weights; on text or distilled."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import pickle
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args
+
+from tokenprune.errors import RecipeError
+from tokenprune.models.progress import SILENT, Reporter
+from tokenprune.weights.recovery.lora import merge, wrap
+from tokenprune.weights.recovery.select import most_hurt
+
+if TYPE_CHECKING:
+    import torch
+
+_SAVE_EVERY = 25
+Trained = Literal["perp", "lora", "full"]
+
+
+@dataclass(frozen=True)
+class Recovery:
+    """How a pruned model is trained.
+
+    Attributes:
+        train: ``perp``: norms, biases that are there, and masked LoRA (Zimmer et al. 2023, arXiv 2312.15230);
+            ``lora``: LoRA alone (LLM-Pruner, arXiv 2305.11627); ``full``: all weights of the layers and
+            norms.
+        distill: The target is the dense model's distribution (KL, Minitron, Muralidharan et al. 2024, arXiv
+            2407.14679, section 3), else the text.
+        steps: Updates.
+        batch: Windows an update.
+        lr: Peak of the learning rate; it warms up over 5 % and falls as a cosine.
+        rank: Of LoRA.
+        alpha: Of LoRA.
+        select: Share of the text that is trained on, the windows that pruning hurt most; 1: all.
+        seed: Of the order of windows and of LoRA.
+    """
+
+    train: Trained = "perp"
+    distill: bool = False
+    steps: int = 200
+    batch: int = 2
+    lr: float = 5e-4
+    rank: int = 8
+    alpha: float = 16.0
+    select: float = 1.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        part_name(self.train)
+        if min(self.steps, self.batch, self.rank) < 1 or self.lr <= 0 or not 0 < self.select <= 1:
+            raise RecipeError(
+                "recovery: steps, batch and rank must be 1 or more, lr above 0, select in (0, 1]"
+            )
+
+    @property
+    def needs_dense(self) -> bool:
+        """The dense model has to be there."""
+        return self.distill or self.select < 1
+
+    def describe(self) -> str:
+        """Return settings in a few words."""
+        taught = "distilled from the dense model" if self.distill else "on text"
+        chosen = f", the {self.select:.0%} most hurt" if self.select < 1 else ""
+        return f"{self.train} {taught}{chosen}, {self.steps} steps of {self.batch} windows, lr {self.lr:g}"
+
+    def run(
+        self,
+        model: Any,
+        windows: torch.Tensor,
+        dense: Any = None,
+        checkpoint: Path | None = None,
+        reporter: Reporter = SILENT,
+    ) -> list[float]:
+        """Train ``model`` in place; zeros in its matrices stay zero.
+
+        Args:
+            model: A pruned transformers decoder in float32.
+            windows: Text, int64 [n, tokens].
+            dense: The model before pruning; needed for ``distill`` and ``select``.
+            checkpoint: File that is written every few steps and read again after a stop; removed at the end.
+            reporter: Told of each step.
+
+        Returns:
+            The loss of each step that was run now.
+
+        Raises:
+            RecipeError: ``dense`` is missing, or the loss is not finite.
+        """
+        import torch
+
+        if self.needs_dense and dense is None:
+            raise RecipeError("this recovery needs the dense model: name it with --dense")
+        if self.select < 1:
+            windows = most_hurt(model, dense, windows, self.select)
+        wanted = [(p, p.requires_grad) for p in model.parameters()]
+        wrapped = [] if self.train == "full" else wrap(model, self.rank, self.alpha, self.seed)
+        losses: list[float] = []
+        try:
+            trained = self._choose(model)
+            optimizer = torch.optim.AdamW(trained, lr=self.lr, weight_decay=0.0, betas=(0.9, 0.95))
+            zeros = [None if (p != 0).all() or p.dim() < 2 else p == 0 for p in trained]
+            if wrapped:
+                zeros = [None] * len(trained)  # the updates are masked themselves, and B begins at zero
+            mark = self._mark(windows, trained)
+            first = _restore(checkpoint, mark, trained, optimizer)
+            reporter.stage("recovery", float(self.steps))
+            reporter.update(first)
+            for step in range(first, self.steps):
+                for group in optimizer.param_groups:
+                    group["lr"] = self.lr * self._pace(step)
+                loss = self._loss(model, dense, windows[self._rows(step, len(windows))])
+                value = float(loss.detach())
+                if not math.isfinite(value):
+                    raise RecipeError(
+                        f"the loss is not finite at step {step}: lower the learning rate (--lr)"
+                    )
+                optimizer.zero_grad(set_to_none=True)
+                loss.backward()
+                torch.nn.utils.clip_grad_norm_(trained, 1.0)
+                optimizer.step()
+                with torch.no_grad():
+                    for parameter, zero in zip(trained, zeros, strict=True):
+                        if zero is not None:
+                            parameter.masked_fill_(zero, 0.0)
+                losses.append(value)
+                reporter.advance(1)
+                if checkpoint is not None and (step + 1) % _SAVE_EVERY == 0:
+                    _save(checkpoint, mark, step + 1, trained, optimizer)
+        finally:
+            merge(wrapped)
+            for parameter, flag in wanted:
+                parameter.requires_grad_(flag)
+                parameter.grad = None
+        if checkpoint is not None:
+            with suppress(FileNotFoundError):
+                checkpoint.unlink()
+        return losses
+
+    def _choose(self, model: Any) -> list[torch.Tensor]:
+        model.requires_grad_(False)
+        chosen = []
+        for name, parameter in model.named_parameters():
+            low_rank = name.endswith((".a", ".b"))
+            small = parameter.dim() == 1 and parameter.numel()
+            inside = ".layers." in name and not low_rank and parameter.numel()
+            if low_rank or (self.train == "perp" and small) or (self.train == "full" and (inside or small)):
+                chosen.append(parameter.requires_grad_(True))
+        return chosen
+
+    def _loss(self, model: Any, dense: Any, rows: torch.Tensor) -> torch.Tensor:
+        import torch
+
+        logits = model(rows, use_cache=False).logits[:, :-1].flatten(0, 1)
+        if not self.distill:
+            return torch.nn.functional.cross_entropy(logits, rows[:, 1:].flatten())
+        with torch.no_grad():
+            target = dense(rows, use_cache=False).logits[:, :-1].flatten(0, 1).log_softmax(-1)
+        return torch.nn.functional.kl_div(
+            logits.log_softmax(-1), target, reduction="batchmean", log_target=True
+        )
+
+    def _pace(self, step: int) -> float:
+        warm = max(1, self.steps // 20)
+        if step < warm:
+            return (step + 1) / warm
+        return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, self.steps - warm)))
+
+    def _rows(self, step: int, count: int) -> torch.Tensor:
+        """Which windows a step reads: epoch after epoch in shuffled order, the same after a stop."""
+        import torch
+
+        rows = []
+        for place in range(step * self.batch, (step + 1) * self.batch):
+            order = torch.Generator().manual_seed(self.seed + place // count)
+            rows.append(int(torch.randperm(count, generator=order)[place % count]))
+        return torch.tensor(rows)
+
+    def _mark(self, windows: torch.Tensor, trained: list[torch.Tensor]) -> str:
+        """Tell runs apart: settings, text, and what is trained from which values."""
+        digest = hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode())
+        digest.update(windows.numpy().tobytes())
+        for parameter in trained:
+            digest.update(f"{tuple(parameter.shape)} {float(parameter.detach().double().sum()):.9e}".encode())
+        return digest.hexdigest()
+
+
+def part_name(text: str) -> Trained:
+    """Return what a word says is trained; raises RecipeError for any other."""
+    for name in get_args(Trained):
+        if text == name:
+            return cast(Trained, name)
+    raise RecipeError(f"recovery cannot train {text!r}; it trains {', '.join(get_args(Trained))}")
+
+
+def _save(path: Path, mark: str, step: int, trained: list[torch.Tensor], optimizer: Any) -> None:
+    import torch
+
+    state = {
+        "mark": mark,
+        "step": step,
+        "trained": [p.detach() for p in trained],
+        "optimizer": optimizer.state_dict(),
+    }
+    part = path.with_name(path.name + ".part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.save(state, part)
+        part.replace(path)
+    except (OSError, RuntimeError) as error:
+        part.unlink(missing_ok=True)
+        raise RecipeError(f"cannot write the checkpoint {path}: {error}; free some space") from error
+
+
+def _restore(path: Path | None, mark: str, trained: list[torch.Tensor], optimizer: Any) -> int:
+    """Load a checkpoint of the same run; return the step to go on with."""
+    import torch
+
+    if path is None or not path.exists():
+        return 0
+    try:
+        state = torch.load(path, weights_only=True)
+        if state["mark"] != mark:
+            raise RecipeError(f"{path} is the checkpoint of another run; remove it to begin anew")
+    except (OSError, RuntimeError, KeyError, EOFError, ValueError, pickle.UnpicklingError) as error:
+        raise RecipeError(
+            f"cannot read the checkpoint {path}: it is damaged; remove it to begin anew"
+        ) from error
+    with torch.no_grad():
+        for parameter, saved in zip(trained, state["trained"], strict=True):
+            parameter.copy_(saved)
+    optimizer.load_state_dict(state["optimizer"])
+    return int(state["step"])

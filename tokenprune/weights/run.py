@@ -1,0 +1,226 @@
+"""From a model's name to a pruned folder: load, prune, recover, export."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tokenprune.errors import RecipeError
+from tokenprune.models.catalog import list_models
+from tokenprune.models.causal_lm import LoadedLM, fresh_causal_lm
+from tokenprune.models.progress import SILENT, Reporter
+from tokenprune.weights.card import read_card
+from tokenprune.weights.export import check_place, export, write_model
+from tokenprune.weights.materialise import materialise
+from tokenprune.weights.prune import Pruned, prune
+from tokenprune.weights.recipes import RECOVERIES, Part, Recipe, load_recipes, part
+from tokenprune.weights.recovery.train import Recovery
+from tokenprune.weights.text import perplexity, read_text, self_text, windows_of
+from tokenprune.weights.units import Constraints, CostName
+
+if TYPE_CHECKING:
+    import torch
+
+EVAL_WINDOW = 1024
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Where windows come from.
+
+    Attributes:
+        file: Text or JSON lines; None: the model writes its own (Williams et al. 2024, arXiv 2410.17170).
+        windows: How many.
+        length: Tokens of each.
+        seed: Of the model's own text.
+    """
+
+    file: Path | None = None
+    windows: int = 32
+    length: int = 512
+    seed: int = 0
+
+    def load(self, lm: LoadedLM, reporter: Reporter = SILENT) -> torch.Tensor:
+        """Return int64 [windows, length]; raises RecipeError when the text is too short."""
+        if self.windows < 1 or self.length < 2:
+            raise RecipeError("calibration takes 1 window or more, of 2 tokens or more")
+        if self.length > lm.max_positions:
+            raise RecipeError(
+                f"windows of {self.length} tokens exceed the {lm.max_positions} positions of the model"
+            )
+        if self.file is None:
+            return self_text(lm.model, self.windows, self.length, self.seed, reporter)
+        text = read_text(self.file)
+        return windows_of(
+            lm.tokenizer, text, self.windows, self.length, f"calibration text {str(self.file)!r}"
+        )
+
+    def card(self) -> dict[str, Any]:
+        """Return what the pruning card says of it."""
+        source = "written by the model" if self.file is None else self.file.name
+        return {"text": source, "windows": self.windows, "tokens": self.length}
+
+
+def prune_to(
+    name: str,
+    out: Path,
+    label: str,
+    recipe: Recipe,
+    calibration: Calibration,
+    sparsity: float | None = None,
+    limits: Constraints | None = None,
+    costs: CostName = "params",
+    evaluate: Path | None = None,
+    overwrite: bool = False,
+    recipes: Mapping[str, Recipe] | None = None,
+    reporter: Reporter = SILENT,
+) -> dict[str, float]:
+    """Prune a named model into a folder, with a card.
+
+    Args:
+        name: As for `tokenprune.models.causal_lm.load_causal_lm`.
+        out: Where to.
+        label: The recipe's name.
+        recipe: What to do.
+        calibration: On what text.
+        sparsity: Share that goes; the recipe's own by default.
+        limits: What serving needs.
+        costs: What the target counts.
+        evaluate: A text whose perplexity before and after goes into the card.
+        overwrite: Replace a folder that was exported before.
+        recipes: Where the recipe that comes ``then`` is looked up; the package's by default.
+        reporter: Told of each step.
+
+    Returns:
+        Parameters before and after, and perplexities when asked for.
+
+    Raises:
+        TokenPruneError: Anything that cannot work; no folder is left.
+    """
+    check_place(out.expanduser().absolute(), overwrite)
+    lm = fresh_causal_lm(name)
+    windows = calibration.load(lm, reporter)
+    held = None if evaluate is None else eval_windows(lm, evaluate)
+    found: dict[str, float] = {}
+    if held is not None:
+        found["dense"] = perplexity(lm.model, held, reporter)
+    before = sum(p.numel() for p in lm.model.parameters())
+    done = prune(lm.model, windows, recipe, sparsity, limits, costs, reporter)
+    small = materialise(lm.model, done.kept, done.biases)
+    if recipe.then is not None:
+        _then(small, windows, label, recipe.then, recipes or load_recipes(), reporter)
+    shown = recipe_card(label, recipe, done)
+    recovery = None if recipe.recovery is None else part(recipe.recovery, RECOVERIES, "recovery")
+    if recovery is not None:
+        dense = fresh_causal_lm(name).model if recovery.needs_dense else None
+        recovery.run(small, windows, dense, reporter=reporter)
+        shown["recovery"] = recovery.describe()
+    if held is not None:
+        found["pruned"] = perplexity(small, held, reporter)
+    reporter.stage("writing", None)
+    export(
+        lm.model,
+        done.kept,
+        out,
+        biases=done.biases,
+        small=small,
+        tokenizer=lm.tokenizer,
+        source=name,
+        licence=next((known.licence for known in list_models() if known.name == name), None),
+        recipe=shown,
+        calibration=calibration.card(),
+        perplexity=found,
+        overwrite=overwrite,
+    )
+    return {"parameters": before, "left": sum(p.numel() for p in small.parameters()), **found}
+
+
+def _then(
+    small: Any,
+    windows: torch.Tensor,
+    label: str,
+    then: Part,
+    recipes: Mapping[str, Recipe],
+    reporter: Reporter,
+) -> None:
+    """Prune single weights of what stays, in place."""
+    following = recipes.get(then.name)
+    share = then.options.get("sparsity")
+    wrong = set(then.options) - {"sparsity"}
+    if following is None or following.structure != "elements" or following.then or wrong:
+        raise RecipeError(f"{label}: `then` must name a recipe for elements, and may give its sparsity")
+    if share is not None and not isinstance(share, float | int):
+        raise RecipeError(f"{label}: the sparsity of `then` is {share!r}, must be a number")
+    prune(small, windows, following, share, reporter=reporter)
+
+
+def recover_to(
+    folder: str,
+    out: Path,
+    recovery: Recovery,
+    text: Path,
+    length: int = 512,
+    dense: str | None = None,
+    overwrite: bool = False,
+    reporter: Reporter = SILENT,
+) -> list[float]:
+    """Train a pruned folder into another one; a run that was stopped goes on when it is given again.
+
+    Args:
+        folder: What `prune_to` wrote.
+        out: Where to; ``OUT.recovery`` beside it is the checkpoint while it lasts.
+        recovery: How.
+        text: On what; all of its windows.
+        length: Tokens of a window.
+        dense: The model before pruning, for distillation and selection; the card's source by default.
+        overwrite: Replace a folder that was exported before.
+        reporter: Told of each step.
+
+    Returns:
+        The loss of each step.
+
+    Raises:
+        TokenPruneError: Anything that cannot work.
+    """
+    check_place(out.expanduser().absolute(), overwrite)
+    card = read_card(folder)
+    lm = fresh_causal_lm(folder)
+    rows = windows_of(lm.tokenizer, read_text(text), None, length, f"text {str(text)!r}")
+    teacher = None
+    if recovery.needs_dense:
+        source = dense or card.source
+        if source is None:
+            raise RecipeError("the card does not say which model was pruned: name it with --dense")
+        teacher = fresh_causal_lm(source).model
+    checkpoint = out.with_name(out.name + ".recovery")
+    losses = recovery.run(lm.model, rows, teacher, checkpoint, reporter)
+    told = {**card.recipe, "recovery": f"{recovery.describe()} on {text.name}"}
+    kept = {key: value for key, value in card.perplexity.items() if key == "dense"}
+    card = card.model_copy(update={"recipe": told, "perplexity": kept})
+    reporter.stage("writing", None)
+    write_model(lm.model, card, out, tokenizer=lm.tokenizer, source=folder, overwrite=overwrite)
+    return losses
+
+
+def recipe_card(label: str, recipe: Recipe, done: Pruned) -> dict[str, Any]:
+    """Return what the pruning card says of a recipe."""
+    shown = {"name": label, "sparsity": done.sparsity, "paper": recipe.paper, "structure": recipe.structure}
+    shown["criterion"] = recipe.criterion.name
+    shown["allocation"] = recipe.allocation.name
+    shown["compensation"] = "none" if recipe.compensation is None else recipe.compensation.name
+    if recipe.then is not None:
+        shown["then"] = " ".join([recipe.then.name, *(f"{k} {v}" for k, v in recipe.then.options.items())])
+    if recipe.pattern:
+        shown["pattern"] = recipe.pattern
+    return shown
+
+
+def eval_windows(
+    lm: LoadedLM, file: Path, length: int = EVAL_WINDOW, count: int | None = None
+) -> torch.Tensor:
+    """Return all windows of a text, or ``count`` of them, no longer than the model reads."""
+    return windows_of(
+        lm.tokenizer, read_text(file), count, min(length, lm.max_positions), f"text {str(file)!r}"
+    )

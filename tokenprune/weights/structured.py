@@ -1,0 +1,184 @@
+"""Pruning KV groups and FFN channels of dense layers: score all, allocate, compensate."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from tokenprune.errors import RecipeError
+from tokenprune.models.progress import SILENT, Reporter
+from tokenprune.weights.allocation.base import LayerRatios
+from tokenprune.weights.allocation.units import Norm, Units, by_ratio, pooled
+from tokenprune.weights.compensation.bias import mean_bias
+from tokenprune.weights.compensation.least_squares import refit
+from tokenprune.weights.gradients import PerLayer, gradients
+from tokenprune.weights.kept import Kept, LayerKept, Shape
+from tokenprune.weights.sites import matrices
+from tokenprune.weights.statistics import InputStats
+from tokenprune.weights.stream import Stream
+from tokenprune.weights.units import Constraints, CostName, LayerFacts, UnitCosts, UnitCriterion, UnitScores
+
+if TYPE_CHECKING:
+    import torch
+
+_OUT = ("attention.out", "mlp.out")
+
+
+@dataclass(frozen=True)
+class UnitPruning:
+    """How units go.
+
+    Attributes:
+        criterion: What they are worth.
+        allocation: Ratios of layers, or how the scores of one pool are made comparable.
+        compensation: ``bias`` from dense statistics (FLAP), ``least-squares`` layer after layer, or None.
+        limits: What serving needs.
+        costs: What the target counts.
+        spared_first: Layers at the start that lose nothing (LLM-Pruner spares 4 of 32, and 2 at the end).
+        spared_last: Layers at the end that lose nothing.
+    """
+
+    criterion: UnitCriterion
+    allocation: LayerRatios | Norm = "zscore"
+    compensation: Literal["bias", "least-squares"] | None = None
+    limits: Constraints = field(default_factory=Constraints)
+    costs: CostName = "params"
+    spared_first: int = 0
+    spared_last: int = 0
+
+    def run(
+        self,
+        model: Any,
+        windows: torch.Tensor,
+        sparsity: float,
+        reporter: Reporter = SILENT,
+        before: Kept | None = None,
+    ) -> tuple[Kept, dict[str, torch.Tensor]]:
+        """Prune ``model`` in place: pruned columns of o_proj and down_proj become zero, kept ones may change.
+
+        Args:
+            model: A dense transformers decoder in float32.
+            windows: int64 [n, tokens].
+            sparsity: Share of the decoder layers' cost that goes.
+            reporter: Told of each layer.
+            before: What an earlier round on this model left; the target counts what went then.
+
+        Returns:
+            What stays, and the biases (see `tokenprune.weights.kept`).
+
+        Raises:
+            RecipeError: The target cannot be met, or the model has experts.
+        """
+        shape = Shape.of(model.config)
+        if any(shape.experts):
+            raise RecipeError(
+                "this recipe prunes KV groups and FFN channels of dense layers, the model has experts"
+            )
+        self.limits.check(shape)
+        scores, means = self._score(model, windows, shape, reporter)
+        if before is not None:
+            there = zip(scores, before.layers, strict=True)
+            scores = [score.without(layer.kv_heads, layer.channels) for score, layer in there]
+        units = self._allocate(model, windows, scores, sparsity, shape, reporter)
+        kept = Kept(tuple(LayerKept(True, kv, True, channels) for kv, channels in units))
+        biases: dict[str, torch.Tensor] = {}
+        if self.compensation == "least-squares":
+            self._refit(model, windows, kept, shape, reporter)
+        for index, layer in enumerate(model.model.layers):
+            for weight, key, stats, stay in _outputs(layer, kept.layers[index], means[index], shape):
+                gone = sorted(set(range(weight.shape[1])) - set(stay))
+                if self.compensation == "bias" and gone:
+                    biases[f"layers.{index}.{key}"] = mean_bias(weight, stats, gone)
+                weight[:, gone] = 0.0
+        return kept, biases
+
+    def _score(
+        self, model: Any, windows: torch.Tensor, shape: Shape, reporter: Reporter
+    ) -> tuple[list[UnitScores], list[dict[str, InputStats]]]:
+        """One pass of dense outputs; what is remembered of a layer are vectors."""
+        total: PerLayer | None = None
+        squares: PerLayer | None = None
+        if self.criterion.needs_gradient:
+            total, squares = gradients(model, windows, reporter)
+        stream = Stream(model, windows)
+        scores, remembered = [], []
+        reporter.stage("scoring layers", float(len(stream.layers)))
+        for index, layer in enumerate(stream.layers):
+            stats = stream.observe(index, self.criterion.gram)
+            at = LayerFacts(
+                shape,
+                matrices(layer),
+                stats,
+                None if total is None else total[index],
+                None if squares is None else squares[index],
+            )
+            scores.append(self.criterion.score(at))
+            for site in _OUT:
+                stats[site].gram = None
+            remembered.append({site: stats[site] for site in _OUT})
+            stream.advance(index, reuse=True)
+            reporter.advance(1)
+        return scores, remembered
+
+    def _allocate(
+        self,
+        model: Any,
+        windows: torch.Tensor,
+        scores: Sequence[UnitScores],
+        sparsity: float,
+        shape: Shape,
+        reporter: Reporter,
+    ) -> list[Units]:
+        costs = UnitCosts.of(shape, self.costs, windows.shape[1])
+        layers = len(scores)
+        first, last = self.spared_first, layers - self.spared_last
+        if first >= last:
+            raise RecipeError(f"all {layers} layers are spared: lower spared_first or spared_last")
+        one = shape.kv_heads * costs.group + shape.intermediate[0] * costs.channel
+        target = round(sparsity * layers * one)
+        if isinstance(self.allocation, LayerRatios):
+            # what spared layers do not lose, the others lose as well
+            inner = target / ((last - first) * one)
+            if inner >= 1:
+                raise RecipeError(f"{sparsity:.0%} of all layers is more than the layers that are not spared")
+            ratios = self.allocation.ratios(model, windows, inner, reporter)[first:last]
+            excess = sum(ratios) / len(ratios) - inner
+            chosen = by_ratio(scores[first:last], [r - excess for r in ratios], costs, self.limits)
+        else:
+            chosen = pooled(scores[first:last], target, costs, self.limits, self.allocation)
+        return [_whole(s) for s in scores[:first]] + chosen + [_whole(s) for s in scores[last:]]
+
+    def _refit(self, model: Any, windows: torch.Tensor, kept: Kept, shape: Shape, reporter: Reporter) -> None:
+        """Solve for the kept columns with the inputs that the pruned layers before really give."""
+        stream = Stream(model, windows)
+        reporter.stage("refitting layers", float(len(stream.layers)))
+        for index, layer in enumerate(stream.layers):
+            for site in _OUT:  # the FFN is refitted to what the refitted attention gives
+                stats = stream.observe(index, frozenset({site}))
+                for weight, key, found, stay in _outputs(layer, kept.layers[index], stats, shape):
+                    if (key == "o_bias") == (site == "attention.out"):
+                        assert found.gram is not None
+                        weight.copy_(refit(weight, found.gram, stay))
+            stream.advance(index)
+            reporter.advance(1)
+
+
+def columns_of(kv_heads: Sequence[int], shape: Shape) -> list[int]:
+    """Return the inputs of o_proj that the query heads of KV groups fill."""
+    wide = shape.queries_per_kv * shape.head_dim
+    return [column for g in kv_heads for column in range(g * wide, (g + 1) * wide)]
+
+
+def _outputs(
+    layer: Any, kept: LayerKept, stats: dict[str, InputStats], shape: Shape
+) -> list[tuple[torch.Tensor, str, InputStats, Sequence[int]]]:
+    found = matrices(layer)
+    return [
+        (found["o_proj"], "o_bias", stats["attention.out"], columns_of(kept.kv_heads, shape)),
+        (found["down_proj"], "down_bias", stats["mlp.out"], kept.channels),
+    ]
+
+
+def _whole(layer: UnitScores) -> Units:
+    return tuple(range(len(layer.kv))), tuple(range(len(layer.channels)))
