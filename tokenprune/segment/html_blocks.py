@@ -16,9 +16,9 @@ from itertools import compress, pairwise
 import numpy as np
 
 from tokenprune.document import Document
-from tokenprune.segment.html_clean import clean
+from tokenprune.segment.html_clean import read
 from tokenprune.segment.html_compact import compact
-from tokenprune.segment.html_markup import clean_marked, markup, scoped
+from tokenprune.segment.html_markup import markup, scoped
 from tokenprune.segment.html_page import BREAK, CLOSE, OPEN, TEXT, CleanPage, word_count
 from tokenprune.segment.html_ranges import partition, source_offsets, whole_entities
 from tokenprune.segment.html_tags import CELLS, GENERIC, LISTS, is_inline, sets_apart
@@ -59,15 +59,14 @@ class HtmlBlocks:
 
     def segment(self, document: Document, counter: TokenCounter) -> Units:
         """Clean a page and cut it into blocks; any text is accepted, well formed or not."""
-        given = document.text, self.keep_attributes
-        marked = clean_marked(*given, drop_hidden=self.drop_hidden) if self.markup else None
-        page = clean(*given, drop_hidden=self.drop_hidden) if marked is None else marked.page
+        cleaned = read(document.text, self.keep_attributes, self.drop_hidden)
+        page = cleaned.page
         written = compact(page) if self.brief else page.text
         cutter = _Cutter(page, written, document, max(1, self.max_words))
         units = cutter.units(counter)
-        if marked is not None:
+        if self.markup:
             event = np.asarray(cutter.event, dtype=np.int64)
-            units.markup = markup(marked, event, units.pieces.owner, units.pieces.text)
+            units.markup = markup(cleaned, event, units.pieces.owner, units.pieces.text)
             units.lead = scoped(units.lead, units.markup)
         return units
 

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass, field
+from functools import cached_property
 
+import numpy as np
+
+from tokenprune.arrays import IntArray
 from tokenprune.segment.invisible import Dropped
 
-_AMPERSAND = re.compile(r"&(?=[a-zA-Z0-9#]|\Z)")
-_LESS = re.compile(r"<(?=[a-zA-Z/!?]|\Z)")
+# A NUL, which is in no page, stands between texts that are escaped at once.
+_AMPERSAND = re.compile(r"&(?=[a-zA-Z0-9#\0]|\Z)")
+_LESS = re.compile(r"<(?=[a-zA-Z/!?\0]|\Z)")
+_SPACES = re.compile(r" [ \t\n\r\f]++|[\t\n\r\f][ \t\n\r\f]*+")
 _NONASCII_WORD = re.compile("[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")
 
 OPEN, CLOSE, TEXT, BREAK = range(4)
@@ -23,16 +30,21 @@ def word_count(text: str) -> int:
     return count
 
 
+def fold(text: str) -> str:
+    """Write all white space of a text as browsers show it, as single spaces."""
+    return _SPACES.sub(" ", text)
+
+
 @dataclass
 class CleanPage:
     """A cleaned page as a flat list of events in source order.
 
     Attributes:
-        kind: OPEN, CLOSE, TEXT or BREAK (a ``<br>``) of each event.
-        node: the element an event opens or closes; for the others the element around it.
+        kinds: OPEN, CLOSE, TEXT or BREAK (a ``<br>``) of each event, int64 [e].
+        nodes: the element an event opens or closes; for the others the element around it, int64 [e].
+        begins: where the event's source starts, int64 [e]; ascending.
+        afters: where it ends, int64 [e].
         text: output of each event: a tag, or escaped text.
-        begin: where the event's source starts; ascending.
-        after: where it ends.
         tag: name of each element.
         parent: element around each element, -1 at the top.
         alive: whether an element's tags are in the output.
@@ -41,21 +53,55 @@ class CleanPage:
         dropped: (start, end, reason) of source ranges that are not in the output, ascending.
     """
 
-    kind: list[int] = field(default_factory=list)
-    node: list[int] = field(default_factory=list)
-    text: list[str] = field(default_factory=list)
-    begin: list[int] = field(default_factory=list)
-    after: list[int] = field(default_factory=list)
-    tag: list[str] = field(default_factory=list)
-    parent: list[int] = field(default_factory=list)
-    alive: list[bool] = field(default_factory=list)
-    bare: list[bool] = field(default_factory=list)
+    kinds: IntArray
+    nodes: IntArray
+    begins: IntArray
+    afters: IntArray
+    text: list[str]
+    tag: list[str]
+    parent: list[int]
+    alive: list[bool]
+    bare: list[bool]
     dropped: list[Dropped] = field(default_factory=list)
 
-    def truncate(self, at: int) -> None:
-        """Forget all events from ``at`` on."""
-        for column in (self.kind, self.node, self.text, self.begin, self.after):
-            del column[at:]
+    @cached_property
+    def kind(self) -> list[int]:
+        """The kinds as a list."""
+        return self.kinds.tolist()
+
+    @cached_property
+    def node(self) -> list[int]:
+        """The nodes as a list."""
+        return self.nodes.tolist()
+
+    @cached_property
+    def begin(self) -> list[int]:
+        """Where events begin as a list."""
+        return self.begins.tolist()
+
+    @cached_property
+    def after(self) -> list[int]:
+        """Where events end as a list."""
+        return self.afters.tolist()
+
+    def strip(self) -> None:
+        """Forget line ends at the end."""
+        end = len(self.text)
+        while end and self.kinds[end - 1] == TEXT and self.text[end - 1] == "\n":
+            end -= 1
+        if end < len(self.text):
+            del self.text[end:]
+            self.kinds, self.nodes = self.kinds[:end], self.nodes[:end]
+            self.begins, self.afters = self.begins[:end], self.afters[:end]
+            for name in ("kind", "node", "begin", "after"):
+                self.__dict__.pop(name, None)
+
+    def without(self, gone: Collection[int]) -> CleanPage:
+        """Return the page without some events."""
+        at = sorted(gone)
+        columns = (np.delete(c, at) for c in (self.kinds, self.nodes, self.begins, self.afters))
+        texts = [t for i, t in enumerate(self.text) if i not in gone]
+        return CleanPage(*columns, texts, self.tag, self.parent, self.alive, self.bare, self.dropped)
 
 
 def escape_text(text: str) -> str:

@@ -30,7 +30,7 @@ def settle_signs(page: CleanPage, dangling: Sequence[int]) -> None:
                 page.text[i] = page.text[i][: -len(sign)] + plain[0]
 
 
-def unwrap(page: CleanPage, mixed: Sequence[int], opened: Sequence[int]) -> set[int]:
+def unwrap(page: CleanPage, mixed: Sequence[int]) -> set[int]:
     """Give up inline elements that hold blocks and begin or end inside a word; return their tags' events.
 
     Such an element cannot be part of a line, and a word cannot be part of two blocks.
@@ -38,16 +38,15 @@ def unwrap(page: CleanPage, mixed: Sequence[int], opened: Sequence[int]) -> set[
     Args:
         page: whose elements are marked; the events are the caller's to take out.
         mixed: inline elements that hold a block.
-        opened: event that opens each element.
     """
-    at = {n: i for i, (k, n) in enumerate(zip(page.kind, page.node, strict=True)) if k == CLOSE}
+    opened, closed = ({n: i for i, (k, n) in enumerate(zip(page.kind, page.node)) if k == kind} for kind in (OPEN, CLOSE))
     gone: set[int] = set()
     around = set(mixed)
     for node in mixed:
         while (node := page.parent[node]) >= 0 and page.tag[node] not in APART:
             around.add(node)
     for node in around:
-        ends = opened[node], at[node]
+        ends = opened[node], closed[node]
         if any(_in_word(page, i) for i in ends):
             page.alive[node] = False
             gone.update(ends)

@@ -17,7 +17,7 @@ from itertools import compress
 import numpy as np
 from lxml import etree
 
-from tokenprune.arrays import IntArray
+from tokenprune.arrays import BoolArray, IntArray
 from tokenprune.segment.html_hidden import SILENT, Look, look
 from tokenprune.segment.html_sheets import is_for_screens
 from tokenprune.segment.html_tags import GENERIC, INLINE, STRUCTURAL, VOID
@@ -140,6 +140,23 @@ class Source:
             for k in np.flatnonzero(self.codes == code).tolist():
                 found[k] = True
         return found
+
+    @cached_property
+    def worded(self) -> BoolArray:
+        """The same as an array, bool [k]."""
+        return np.asarray(self.words, dtype=bool)
+
+    @cached_property
+    def begins(self) -> IntArray:
+        return np.asarray(self.begin, dtype=np.int64)
+
+    @cached_property
+    def afters(self) -> IntArray:
+        return np.asarray(self.after, dtype=np.int64)
+
+    @cached_property
+    def stops(self) -> IntArray:
+        return np.asarray(self.ends, dtype=np.int64)
 
     @cached_property
     def ends(self) -> list[int]:

@@ -1,0 +1,172 @@
+"""What of a page's tags and texts is left out because people do not see it, and what the receipt says of it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterable
+from typing import NamedTuple
+
+import numpy as np
+
+from tokenprune.arrays import BoolArray
+from tokenprune.segment.html_hidden import VISIBILITY
+from tokenprune.segment.html_page import fold, word_count
+from tokenprune.segment.html_reach import Reach, Unseen
+from tokenprune.segment.html_repair import Events
+from tokenprune.segment.html_rows import NOTHING, PARTS, Rows
+from tokenprune.segment.html_sheets import Rule
+from tokenprune.segment.html_source import CLOSES, ENDED, OPENS, WHITE, Source
+from tokenprune.segment.html_tags import PRE, VOID
+from tokenprune.segment.html_unseen import Ranges
+from tokenprune.segment.invisible import Dropped
+
+
+class _Veil(NamedTuple):
+    """An element whose own text is not seen."""
+
+    depth: int
+    begin: int
+    shown: int  # texts and pictures in the output before it
+    reason: str
+
+
+class Concealer:
+    """Goes through the tags and texts around which something is not seen.
+
+    Attributes:
+        tags: bool [n], rows of tags that go with all of their element.
+        texts: bool [n], rows of texts that go.
+        void: what becomes of tags without content that are not seen, by row.
+        dropped: source ranges with reasons.
+        ruled: words that each rule of a style sheet hides.
+    """
+
+    def __init__(
+        self, page: Source, events: Events, rows: Rows, reach: Reach, kept: Collection[int]
+    ) -> None:
+        self.page, self.events, self.rows, self.kept = page, events, rows, kept
+        self._tags, self._texts = reach
+        n = len(events.code)
+        self.tags: BoolArray = np.zeros(n, dtype=bool)
+        self.texts: BoolArray = np.zeros(n, dtype=bool)
+        self.void: dict[int, int] = {}
+        self.dropped: list[Dropped] = []
+        self.ruled: Counter[Rule] = Counter()
+        self._hidden_from, self._hidden_why = -1, ""
+        self._unseen: Unseen | None = None  # why text here is not seen
+        self._around: list[Unseen | None] = []  # the same right inside each open tag
+        self._veils: list[_Veil] = []
+        self._shown = 0
+        self._cursor = self._stop = 0
+
+    def run(self, ranges: Ranges | None, sets: BoolArray) -> None:
+        """Find what goes.
+
+        Args:
+            ranges: of tags, first and last, outside of which all is seen; None: not known.
+            sets: bool [n], rows behind which it is known where what comes stands.
+        """
+        if not (self._tags or self._texts):
+            return
+        if ranges is None:
+            self._go(range(len(self.events.code)))
+        else:
+            marks = np.flatnonzero(sets)
+            for first, last in ranges:
+                self._go(range(first + self.events.implied, last + self.events.implied + 1))
+                at = int(np.searchsorted(marks, last + self.events.implied, side="right"))
+                if self._hidden_from >= 0 and at < len(marks):
+                    row = int(marks[at])
+                    begins = self.events.code[row] & 3 in (OPENS, ENDED)
+                    self._unhide(int((self.rows.begin if begins else self.rows.cursor)[row]))
+        if self._hidden_from >= 0:
+            self.dropped.append((self._hidden_from, int(self.rows.stop[-1]), self._hidden_why))
+
+    def _go(self, rows: Iterable[int]) -> None:
+        page, events = self.page, self.events
+        names, words = page.names, page.words
+        pre = 0
+        for row in rows:
+            kind, name, mark = events.code[row] & 3, names[events.code[row] >> 2], events.mark[row]
+            if kind in (OPENS, ENDED):
+                self._start(row, name, mark)
+                pre += kind == OPENS and name in PRE
+                if kind == ENDED and name not in VOID:
+                    self._stop = self._cursor
+                    self._end()
+            elif kind == CLOSES:
+                pre -= name in PRE
+                self._end()
+            if words[mark] and mark >= 0:
+                self._cursor, self._stop = page.after[mark], page.ends[mark]
+                self._unseen = self._texts.get(mark)
+                if self._unseen is None:
+                    self._unhide(self._cursor)
+            text = events.text[row]
+            if not text:
+                continue
+            blank = text.isspace()
+            if self._unseen is not None:
+                self.texts[row] = True
+                if not blank:
+                    self._pass_over(text, self._unseen)
+                continue
+            if not blank:
+                # libxml2 ended the hidden element before a text that was announced inside it.
+                self._unhide(self._cursor)
+            self._shown += pre > 0 or bool(text.strip(WHITE))
+
+    def _start(self, row: int, name: str, mark: int) -> None:
+        begin, unseen = self._cursor, self._unseen
+        if mark >= 0:
+            page = self.page
+            begin, self._cursor, self._stop = page.begin[mark], page.after[mark], page.ends[mark]
+            self._unseen, unseen = self._texts.get(mark), self._tags.get(mark)
+        if unseen is not None and unseen.whole:
+            self._hide(begin, unseen.reason)
+            self.tags[row] = True
+        else:
+            self._unhide(begin)
+            if name not in VOID:
+                self._veil(begin)
+            elif self._unseen is not None and (name == "br" or self._unseen.reason == VISIBILITY):
+                self.void[row] = NOTHING if name == "img" else PARTS if name == "br" else int(self.rows.act[row])
+            elif name == "img" and mark in self.kept:
+                self._shown += 1
+        if name not in VOID:
+            self._around.append(self._unseen)
+
+    def _end(self) -> None:
+        if self._around:
+            self._around.pop()
+            self._unseen = self._around[-1] if self._around else None
+            if self._veils and self._veils[-1].depth == len(self._around):
+                veil = self._veils.pop()
+                if self._shown == veil.shown:  # nothing in it is seen: it is gone as a whole
+                    self._hide(veil.begin, veil.reason)
+
+    def _veil(self, begin: int) -> None:
+        """Meet a start tag behind which text is not seen, where the text around it is."""
+        around = self._around[-1] if self._around else None
+        if self._unseen is not None and not self._unseen.whole and around is None:
+            self._veils.append(_Veil(len(self._around), begin, self._shown, self._unseen.reason))
+
+    def _hide(self, begin: int, reason: str) -> None:
+        if self._hidden_from < 0 or begin <= self._hidden_from:
+            self._hidden_from, self._hidden_why = begin, reason
+
+    def _unhide(self, at: int) -> None:
+        """Note what is hidden when the first thing behind a hidden element comes."""
+        if self._hidden_from >= 0:
+            self.dropped.append((self._hidden_from, max(at, self._hidden_from), self._hidden_why))
+            self._hidden_from = -1
+
+    def _pass_over(self, text: str, unseen: Unseen) -> None:
+        """Leave out a text that is not seen."""
+        if unseen.rule is not None and (unseen.whole or unseen.reason == VISIBILITY):
+            self.ruled[unseen.rule] += word_count(fold(text))
+        if unseen.whole:
+            self._hide(self._cursor, unseen.reason)
+        else:
+            self._unhide(self._cursor)
+            self.dropped.append((self._cursor, self._stop, unseen.reason))
