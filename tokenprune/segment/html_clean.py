@@ -83,9 +83,9 @@ def _write(
     source: Source, events: Events, texts: Texts, kept: dict[int, str], reach: Reach, ranges: Ranges | None
 ) -> Cleaned:
     """Clean a page of which it is known what is not seen."""
-    rows, sets = placed(source, events)
-    concealed = Concealer(source, events, rows, reach, kept)
-    concealed.run(ranges, sets)
+    rows = placed(source, events)
+    concealed = Concealer(source, events, rows, reach, ranges, kept)
+    concealed.run(texts.words)
     keep_tags(rows, source.names, kept)
     if concealed.tags.any():
         leave_out(rows, concealed.tags)
@@ -94,6 +94,8 @@ def _write(
     found = nest(rows, source.names)
     output = Output(rows, found, source.names, texts, np.append(concealed.texts, False), kept)
     page = output.write()
+    if concealed.veiled and output.white:
+        concealed.run(output.written_texts())  # white space in code counts as something shown
     dangling, row = output.dangling, output.row
     if output.mixed and (gone := unwrap(page, output.mixed)):
         page, lost = page.without(gone), sorted(gone)

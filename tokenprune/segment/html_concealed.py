@@ -15,8 +15,8 @@ from tokenprune.segment.html_reach import Reach, Unseen
 from tokenprune.segment.html_repair import Events
 from tokenprune.segment.html_rows import NOTHING, PARTS, Rows
 from tokenprune.segment.html_sheets import Rule
-from tokenprune.segment.html_source import CLOSES, ENDED, OPENS, WHITE, Source
-from tokenprune.segment.html_tags import PRE, VOID
+from tokenprune.segment.html_source import CLOSES, ENDED, OPENS, Source
+from tokenprune.segment.html_tags import VOID
 from tokenprune.segment.html_unseen import Ranges
 from tokenprune.segment.invisible import Dropped
 
@@ -39,63 +39,73 @@ class Concealer:
         void: what becomes of tags without content that are not seen, by row.
         dropped: source ranges with reasons.
         ruled: words that each rule of a style sheet hides.
+        veiled: whether there are elements in which something else may be seen, though their text is not.
     """
 
     def __init__(
-        self, page: Source, events: Events, rows: Rows, reach: Reach, kept: Collection[int]
+        self, page: Source, events: Events, rows: Rows, reach: Reach, ranges: Ranges | None, kept: Collection[int]
     ) -> None:
-        self.page, self.events, self.rows, self.kept = page, events, rows, kept
+        """Take what there is to go by.
+
+        Args:
+            page: as it is written.
+            events: its tags and texts.
+            rows: as they are placed.
+            reach: what is not seen.
+            ranges: of tags, first and last, outside of which all is seen; None: not known.
+            kept: tags of which attributes stay.
+        """
+        self.page, self.events, self._ranges, self._kept = page, events, ranges, kept
         self._tags, self._texts = reach
-        n = len(events.code)
-        self.tags: BoolArray = np.zeros(n, dtype=bool)
-        self.texts: BoolArray = np.zeros(n, dtype=bool)
+        self._begin, self._behind, self._ends, self._sets = rows.begin, rows.cursor, rows.stop, rows.sets
+
+    def run(self, written: BoolArray) -> None:
+        """Find what goes.
+
+        Args:
+            written: bool [n], rows whose text is in the output if it is seen.
+        """
+        self._written = written
+        n = len(self.events.code)
+        self.tags, self.texts = np.zeros(n, dtype=bool), np.zeros(n, dtype=bool)
         self.void: dict[int, int] = {}
         self.dropped: list[Dropped] = []
         self.ruled: Counter[Rule] = Counter()
+        self.veiled = False
         self._hidden_from, self._hidden_why = -1, ""
         self._unseen: Unseen | None = None  # why text here is not seen
         self._around: list[Unseen | None] = []  # the same right inside each open tag
         self._veils: list[_Veil] = []
         self._shown = 0
         self._cursor = self._stop = 0
-
-    def run(self, ranges: Ranges | None, sets: BoolArray) -> None:
-        """Find what goes.
-
-        Args:
-            ranges: of tags, first and last, outside of which all is seen; None: not known.
-            sets: bool [n], rows behind which it is known where what comes stands.
-        """
         if not (self._tags or self._texts):
             return
-        if ranges is None:
-            self._go(range(len(self.events.code)))
+        if self._ranges is None:
+            self._go(range(n))
         else:
-            marks = np.flatnonzero(sets)
-            for first, last in ranges:
-                self._go(range(first + self.events.implied, last + self.events.implied + 1))
-                at = int(np.searchsorted(marks, last + self.events.implied, side="right"))
-                if self._hidden_from >= 0 and at < len(marks):
-                    row = int(marks[at])
+            told = np.flatnonzero(self._sets)
+            for first, last in self._ranges:
+                last += self.events.implied
+                self._go(range(first + self.events.implied, last + 1))
+                at = int(np.searchsorted(told, last, side="right"))
+                if self._hidden_from >= 0 and at < len(told):
+                    row = int(told[at])
                     begins = self.events.code[row] & 3 in (OPENS, ENDED)
-                    self._unhide(int((self.rows.begin if begins else self.rows.cursor)[row]))
+                    self._unhide(int((self._begin if begins else self._behind)[row]))
         if self._hidden_from >= 0:
-            self.dropped.append((self._hidden_from, int(self.rows.stop[-1]), self._hidden_why))
+            self.dropped.append((self._hidden_from, int(self._ends[-1]), self._hidden_why))
 
     def _go(self, rows: Iterable[int]) -> None:
         page, events = self.page, self.events
         names, words = page.names, page.words
-        pre = 0
         for row in rows:
             kind, name, mark = events.code[row] & 3, names[events.code[row] >> 2], events.mark[row]
             if kind in (OPENS, ENDED):
                 self._start(row, name, mark)
-                pre += kind == OPENS and name in PRE
                 if kind == ENDED and name not in VOID:
                     self._stop = self._cursor
                     self._end()
             elif kind == CLOSES:
-                pre -= name in PRE
                 self._end()
             if words[mark] and mark >= 0:
                 self._cursor, self._stop = page.after[mark], page.ends[mark]
@@ -114,7 +124,7 @@ class Concealer:
             if not blank:
                 # libxml2 ended the hidden element before a text that was announced inside it.
                 self._unhide(self._cursor)
-            self._shown += pre > 0 or bool(text.strip(WHITE))
+            self._shown += bool(self._written[row])
 
     def _start(self, row: int, name: str, mark: int) -> None:
         begin, unseen = self._cursor, self._unseen
@@ -130,8 +140,8 @@ class Concealer:
             if name not in VOID:
                 self._veil(begin)
             elif self._unseen is not None and (name == "br" or self._unseen.reason == VISIBILITY):
-                self.void[row] = NOTHING if name == "img" else PARTS if name == "br" else int(self.rows.act[row])
-            elif name == "img" and mark in self.kept:
+                self.void[row] = PARTS if name in ("br", "hr") else NOTHING
+            elif name == "img" and mark in self._kept:
                 self._shown += 1
         if name not in VOID:
             self._around.append(self._unseen)
@@ -149,6 +159,7 @@ class Concealer:
         """Meet a start tag behind which text is not seen, where the text around it is."""
         around = self._around[-1] if self._around else None
         if self._unseen is not None and not self._unseen.whole and around is None:
+            self.veiled = True
             self._veils.append(_Veil(len(self._around), begin, self._shown, self._unseen.reason))
 
     def _hide(self, begin: int, reason: str) -> None:

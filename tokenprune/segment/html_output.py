@@ -68,6 +68,7 @@ class Output:
         self.own[found.parent[self.stays & ~self.grouping]] = True
         self.verbatim = self.in_pre | self._in_code(self._within(code))
         self.shown |= self.some & self.verbatim
+        self.white = bool((self.shown & ~texts.words[self.event]).any())  # whether any is written as it is
         self._leave_out()
 
     def _within(self, chosen: BoolArray) -> BoolArray:
@@ -106,6 +107,12 @@ class Output:
             at = np.asarray(blank)
             written[at] = (first[found.inside[at]] <= at) & (found.inside[at] >= 0)
         return written
+
+    def written_texts(self) -> BoolArray:
+        """Which texts are in the output, bool [events + 1]."""
+        found = np.zeros(len(self.texts.words), dtype=bool)
+        found[self.event[self.shown]] = True
+        return found
 
     def _leave_out(self) -> None:
         """Take the tags of elements without words out; where they stood, lines end."""

@@ -61,6 +61,7 @@ class Rows:
         close: where the element ends that it ends.
         cursor: where the text behind it starts.
         stop: where that ends.
+        sets: bool [n], whether the tag says where the text behind it stands.
     """
 
     kind: IntArray
@@ -73,12 +74,13 @@ class Rows:
     close: IntArray
     cursor: IntArray
     stop: IntArray
+    sets: BoolArray
 
     def insert(self, added: list[tuple[int, dict[str, int]]]) -> None:
         """Add copies of rows before them, without their texts; some of their columns are given."""
         at = [row for row, _ in added]
         for f in fields(self):
-            column: IntArray = getattr(self, f.name)
+            column = getattr(self, f.name)
             new = column[at] if f.name != "event" else np.full(len(at), -1)
             for k, (_, given) in enumerate(added):
                 new[k] = given.get(f.name, new[k])
@@ -89,8 +91,8 @@ class Rows:
         return tree((self.act == STARTS) * 1 - (self.act == ENDS))
 
 
-def placed(page: Source, events: Events) -> tuple[Rows, BoolArray]:
-    """Lay out the tags and texts of a page; also, bool [n], which rows say where the next text stands."""
+def placed(page: Source, events: Events) -> Rows:
+    """Lay out the tags and texts of a page; what they do is what their names say."""
     code, mark = np.asarray(events.code, dtype=np.int64), np.asarray(events.mark, dtype=np.int64)
     kind, known = code & 3, mark >= 0
     sets = known & (page.worded[mark] | (kind == OPENS) | (kind == ENDED))
@@ -110,7 +112,8 @@ def placed(page: Source, events: Events) -> tuple[Rows, BoolArray]:
         close=moved_down(stop, 0),
         cursor=cursor,
         stop=stop,
-    ), sets
+        sets=sets,
+    )
 
 
 def keep_tags(rows: Rows, names: list[str], kept: Mapping[int, str]) -> None:
