@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tokenprune.arrays import IntArray
+from tokenprune.arrays import BoolArray, IntArray
 
 
 class Tree(NamedTuple):
@@ -58,6 +58,19 @@ def moved_down(column: IntArray, first: int) -> IntArray:
     return moved
 
 
-def last_of(mask: np.ndarray) -> IntArray:
+def last_of(mask: BoolArray) -> IntArray:
     """Return the last place up to each one where a mask, bool [n], is set, int64 [n]; -1 for none."""
     return np.maximum.accumulate(np.where(mask, np.arange(len(mask)), -1))
+
+
+def nearest(parent: IntArray, chosen: BoolArray) -> IntArray:
+    """Return for each element the nearest chosen one, itself or around it, int64 [m + 1].
+
+    Args:
+        parent: int64 [m], -1 for none; the last of the result, -1 as well, is that of "none".
+        chosen: bool [m].
+    """
+    found = np.append(np.where(chosen, np.arange(len(parent)), parent), -1)
+    while not np.array_equal(further := found[found], found):
+        found = further
+    return found
