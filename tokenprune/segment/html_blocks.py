@@ -7,35 +7,21 @@ paragraph or ``<pre>`` longer than that is cut between sentences or lines. Outpu
 
 from __future__ import annotations
 
-import re
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection
 from dataclasses import dataclass, replace
-from html import unescape
-from itertools import compress, pairwise
+from itertools import pairwise
 
 import numpy as np
 
 from tokenprune.document import Document
 from tokenprune.segment.html_clean import read
 from tokenprune.segment.html_compact import compact
+from tokenprune.segment.html_cutter import Cutter, visible
 from tokenprune.segment.html_markup import markup, scoped
-from tokenprune.segment.html_page import BREAK, CLOSE, OPEN, TEXT, CleanPage, word_count
-from tokenprune.segment.html_ranges import partition, source_offsets, whole_entities
-from tokenprune.segment.html_tags import CELLS, GENERIC, LISTS, is_inline, sets_apart
-from tokenprune.segment.sentences import sentence_starts, split_long
-from tokenprune.segment.word_breaks import next_break
+from tokenprune.segment.html_page import TEXT, CleanPage
+from tokenprune.segment.html_ranges import partition
 from tokenprune.tokens import TokenCounter, counts_between
 from tokenprune.units import Pieces, Units, contexts
-
-# Ranks of units that lead others: one with a smaller rank reaches further. Headings rank by level.
-_TITLE, _TERM, _LIST, _TABLE = 0, 10, 1_000_000, 2_000_000
-_HEADINGS = {f"h{level}": level for level in range(1, 7)}
-# A row is read as a whole; its cells become blocks of their own only when it is much longer than a block.
-_ROW_FACTOR = 3
-# Cells behind this many do not hold the places of their columns when they go: it would cost too much.
-_COLUMNS = 64
-# A sentence of more characters per word of a block is cut, and so is a word that has more than a block may.
-_LETTERS = 10
 
 
 @dataclass(frozen=True)
@@ -61,12 +47,12 @@ class HtmlBlocks:
         """Clean a page and cut it into blocks; any text is accepted, well formed or not."""
         cleaned = read(document.text, self.keep_attributes, self.drop_hidden)
         page = cleaned.page
-        written = compact(page) if self.brief else page.text
-        cutter = _Cutter(page, written, document, max(1, self.max_words))
-        units = cutter.units(counter)
+        cutter = Cutter(page, document, max(1, self.max_words))
+        cutter.walk()
+        pieces = _Pieces(page, cutter)
+        units = pieces.units(compact(page) if self.brief else page.text, document, counter)
         if self.markup:
-            event = np.asarray(cutter.event, dtype=np.int64)
-            units.markup = markup(cleaned, event, units.pieces.owner, units.pieces.text)
+            units.markup = markup(cleaned, pieces.event, pieces.owner, units.pieces.text)
             units.lead = scoped(units.lead, units.markup)
         return units
 
@@ -75,318 +61,35 @@ class HtmlBlocks:
         return replace(self, max_words=max(4, min(self.max_words, max_tokens // 4)))
 
 
-class _Cutter:
-    """Walks the events of a page once and deals them out to units and wrappers."""
+class _Pieces:
+    """What the output can be made of, one row for each event or part of a text that is in it.
 
-    def __init__(self, page: CleanPage, written: list[str], document: Document, max_words: int) -> None:
-        self.page, self.written, self.document, self.max_words = page, written, document, max_words
-        words = [word_count(t) if k == TEXT else 0 for k, t in zip(page.kind, page.text, strict=True)]
-        self.words = np.concatenate(([0], np.cumsum(np.asarray(words, dtype=np.int64)))).tolist()
-        self.close_of = [0] * len(page.tag)
-        self.holds_block = [False] * len(page.tag)
-        for i, (kind, node) in enumerate(zip(page.kind, page.node, strict=True)):
-            if kind == CLOSE:
-                self.close_of[node] = i
-                outer = page.parent[node]
-                if outer >= 0 and (self.holds_block[node] or not is_inline(page.tag[node])):
-                    self.holds_block[outer] = True
-        alive = page.alive
-        self.shown = [k in (TEXT, BREAK) or alive[n] for k, n in zip(page.kind, page.node, strict=True)]
-        # Columns of the pieces, and those that are a part of a text: place -> part, where it begins and ends.
-        self.event: list[int] = []
-        self.owner: list[int] = []
-        self.parts: dict[int, tuple[str, int, int]] = {}
-        # Columns of the units and wrappers.
-        self.unit_begin: list[int] = []
-        self.unit_text: list[str] = []
-        self.wrapper: list[int] = []
-        self.lead: list[int] = []
-        self.wrapper_parent: list[int] = []
-        # State of the walk.
-        self.open_wrappers: list[int] = [-1]
-        self.leads: list[tuple[int, int]] = []  # (rank, unit), ranks ascending
-        self.depth = 0
-        self.row: dict[
-            int, tuple[int, int]
-        ] = {}  # row -> wrapper of its last cell with words, number of those
-        self.loose: list[int] = []  # white-space events that go with what follows
-        self.from_offset = -1  # source offset of tags and spaces since the last unit
+    Attributes:
+        event: int64 [p], the event that each piece is (part of).
+        owner: int64 [p], unit of each piece; ``-1 - w`` for wrapper w.
+    """
 
-    # -- the walk -------------------------------------------------------------------------------------
+    def __init__(self, page: CleanPage, cutter: Cutter) -> None:
+        self.page, self.cutter = page, cutter
+        runs = np.asarray(cutter.runs, dtype=np.int64).reshape(-1, 3)
+        lengths = runs[:, 1] - runs[:, 0]
+        ends = np.cumsum(lengths)
+        event = np.arange(int(ends[-1]) if len(ends) else 0) + np.repeat(runs[:, 0] - ends + lengths, lengths)
+        shown = cutter.shown[event]
+        self.event, self.owner = event[shown], np.repeat(runs[:, 2], lengths)[shown]
+        at = np.concatenate(([0], np.cumsum(shown)))
+        self.parts = {int(at[ends[k] - 1]): part for k, part in cutter.parts.items()}
 
-    def walk(self) -> None:
-        page = self.page
-        i, n = 0, len(page.kind)
-        while i < n:
-            kind, node = page.kind[i], page.node[i]
-            if kind == CLOSE:
-                self._leave(i, node)
-                i += 1
-            elif kind == OPEN and not self._in_line(node):
-                end = self.close_of[node] + 1
-                words = self.words[end] - self.words[i]
-                limit = self.max_words * (_ROW_FACTOR if page.tag[node] == "tr" else 1)
-                if page.tag[node] in CELLS and self._in_row(node):
-                    self._enter(i, node)
-                    i += 1
-                    if 0 < words <= limit:
-                        self._block(range(i, end - 1), "")
-                        i = end - 1
-                elif words <= limit:
-                    tag = page.tag[node]
-                    self._block(range(i, end), self._only_heading(i, end) if tag in GENERIC else tag)
-                    i = end
-                else:
-                    self._enter(i, node)
-                    i += 1
-            else:
-                i = self._run(i)
-        self._flush_loose(self.owner[-1] if self.owner else None)
-
-    def _in_line(self, node: int) -> bool:
-        return is_inline(self.page.tag[node]) and not self.holds_block[node]
-
-    def _enter(self, i: int, node: int) -> None:
-        """Split an element: if it is alive its tags become a wrapper."""
-        self.depth += 1
-        if self.page.tag[node] in LISTS:
-            self._introduce()
-        if self.page.alive[node]:
-            wrapper = self._wrapper(i, node)
-            self.open_wrappers.append(wrapper)
-            self._flush_loose(-1 - wrapper)
-            if self.from_offset < 0:
-                self.from_offset = self.page.begin[i]
-            self._piece(i, -1 - wrapper)
-
-    def _only_heading(self, i: int, end: int) -> str:
-        """The heading that holds all words of a grouping element; "" where there is none."""
-        page = self.page
-        while i < end:
-            if page.kind[i] == OPEN:
-                tag, close = page.tag[page.node[i]], self.close_of[page.node[i]]
-                if tag in _HEADINGS:
-                    return tag if self.words[close] == self.words[end] else ""
-                if tag not in GENERIC:
-                    return ""
-            elif page.kind[i] != TEXT or not page.text[i].isspace():
-                return ""
-            i += 1
-        return ""
-
-    def _in_row(self, node: int) -> bool:
-        """Whether an element stands right in a row that is split."""
-        row = self.page.parent[node]
-        return row >= 0 and self.page.tag[row] == "tr"
-
-    def _wrapper(self, i: int, node: int) -> int:
-        """Return the wrapper for an element's tags.
-
-        A cell of a split row has its column from the cells before it. So its wrapper stands in theirs, as far
-        as costs and masks go: where a cell is kept, the tags of all before it are. An empty one goes with
-        the cell before it.
-        """
-        outer = self.open_wrappers[-1]
-        if self.page.tag[node] in CELLS and self._in_row(node):
-            row = self.page.parent[node]
-            outer, cells = self.row.get(row, (outer, 0))
-            if self.words[self.close_of[node]] == self.words[i]:
-                return outer
-            if cells < _COLUMNS:
-                self.row[row] = (len(self.wrapper_parent), cells + 1)
-        self.wrapper_parent.append(outer)
-        return len(self.wrapper_parent) - 1
-
-    def _leave(self, i: int, node: int) -> None:
-        if self.page.alive[node]:
-            owner = -1 - self.open_wrappers.pop()
-            self._flush_loose(owner)
-            self._piece(i, owner)
-        tag = self.page.tag[node]
-        if tag in LISTS or tag == "table":
-            table = _TABLE + 2 * self.depth
-            mine = (_TERM + self.depth, _LIST + self.depth, table, table + 1)
-            while self.leads and self.leads[-1][0] in mine:
-                self.leads.pop()
-        self.depth -= 1
-
-    def _run(self, i: int) -> int:
-        """Take bare text and inline elements up to the next block; return where that is."""
-        page, n = self.page, len(self.page.kind)
-        j = i
-        while j < n and page.kind[j] != CLOSE and (page.kind[j] != OPEN or self._in_line(page.node[j])):
-            j = self.close_of[page.node[j]] + 1 if page.kind[j] == OPEN else j + 1
-        if self.words[j] == self.words[i] and all(
-            page.kind[k] == BREAK or page.text[k].isspace() for k in range(i, j)
-        ):
-            self.loose.extend(range(i, j))
-        elif self.words[j] - self.words[i] <= self.max_words:
-            self._block(range(i, j), "")
-        else:
-            self._long_run(i, j)
-        return j
-
-    def _long_run(self, i: int, j: int) -> None:
-        """Cut a run between sentences (lines in code) into units of at most ``max_words`` words or so."""
-        page = self.page
-        ends: list[tuple[int, int, int]] = []  # first event, event behind it and end in the text of each part
-        parts: list[str] = []
-        whole: list[tuple[int, int]] = []  # where inline elements stand, which are not cut
-        at, k = 0, i
-        while k < j:
-            stop = self.close_of[page.node[k]] + 1 if page.kind[k] == OPEN else k + 1
-            text = "".join(self._reads(m) for m in range(k, stop))
-            if page.kind[k] == OPEN:
-                whole.append((at, at + len(text)))
-            at += len(text)
-            parts.append(text)
-            ends.append((k, stop, at))
-            k = stop
-        text = "".join(parts)
-        cuts = iter([*_outside(text, self._chunks(text, page.node[i]), whole), len(text) + 1])
-        cut = next(cuts)
-        at, unit = 0, -1
-        for k, stop, end in ends:
-            if unit < 0 or at >= cut:
-                unit = self._unit("", page.begin[k])
-                while at >= cut:
-                    cut = next(cuts)
-            if page.kind[k] == TEXT and at < cut < end:
-                unit, cut = self._split_text(k, at, cut, cuts, unit)
-            else:
-                self._pieces(k, stop, unit)
-            at = end
-
-    def _reads(self, event: int) -> str:
-        """What an event says to someone who looks for words and lines."""
-        kind, text = self.page.kind[event], self.page.text[event]
-        return text if kind == TEXT else "\n" if kind == BREAK and text == "<br>" else ""
-
-    def _split_text(self, k: int, at: int, cut: int, cuts: Iterator[int], unit: int) -> tuple[int, int]:
-        page = self.page
-        text = page.text[k]
-        inside = [0]
-        while cut < at + len(text):
-            inside.append(cut - at)
-            cut = next(cuts)
-        offsets = source_offsets(self.document.text[page.begin[k] : page.after[k]], text, inside)
-        sources = [page.begin[k] + o for o in offsets]
-        for n, (a, b) in enumerate(zip(inside, [*inside[1:], len(text)], strict=True)):
-            if n:
-                unit = self._unit("", sources[n])
-            end = sources[n + 1] if n + 1 < len(sources) else page.after[k]
-            self.parts[len(self.event)] = text[a:b], sources[n], end
-            self._piece(k, unit)
-        return unit, cut
-
-    def _chunks(self, text: str, node: int) -> list[int]:
-        """Offsets of sentences (of lines in ``<pre>``) at which about ``max_words`` words are full."""
-        while node >= 0 and self.page.tag[node] not in ("pre", "textarea"):
-            node = self.page.parent[node]
-        if node >= 0:
-            starts = [0, *(m.end() for m in re.finditer(r"\n", text) if m.end() < len(text))]
-        else:
-            starts = sentence_starts(text)
-        starts = [whole_entities(text, s) for s in split_long(text, starts, _LETTERS * self.max_words)]
-        cuts: list[int] = []
-        full = 0
-        for a, b in pairwise([*starts, len(text)]):
-            words = word_count(text[a:b])
-            if full and full + words > self.max_words:
-                cuts.append(a)
-                full = 0
-            full += words
-        return cuts
-
-    # -- units and pieces -----------------------------------------------------------------------------
-
-    def _block(self, events: range, tag: str) -> None:
-        """Make one unit of a range of events."""
-        page = self.page
-        self._pieces(events.start, events.stop, self._unit(tag, page.begin[events.start]))
-
-    def _unit(self, tag: str, begin: int) -> int:
-        """Add a unit inside the open wrappers; settle what leads it and whether it leads others."""
-        unit = len(self.wrapper)
-        rank = _HEADINGS.get(tag)
-        if tag == "title":
-            rank = None if unit else _TITLE
-        elif tag == "dt":
-            rank = _TERM + self.depth
-        elif tag in ("tr", "thead", "caption"):
-            rank = _TABLE + 2 * self.depth + (tag != "caption")
-            if any(r == rank for r, _ in self.leads) and tag != "thead":
-                rank = None  # only the first row is the header
-        elif tag in LISTS:
-            self._introduce()
-        if rank is not None:
-            while self.leads and self.leads[-1][0] >= rank:
-                self.leads.pop()
-        self.wrapper.append(self.open_wrappers[-1])
-        self.lead.append(self.leads[-1][1] if self.leads else -1)
-        if tag in LISTS and self.leads and self.leads[-1][0] == _LIST + self.depth:
-            self.leads.pop()
-        if rank is not None:
-            self.leads.append((rank, unit))
-        self.unit_begin.append(begin if self.from_offset < 0 else self.from_offset)
-        self.unit_text.append("")
-        self.from_offset = -1
-        self._flush_loose(unit)
-        return unit
-
-    def _introduce(self) -> None:
-        """Let "The options are:" lead the list that follows."""
-        last = len(self.wrapper) - 1
-        if last >= 0 and self._unit_text(last).endswith((":", "\uff1a")):
-            self.leads.append((_LIST + self.depth, last))
-
-    def _unit_text(self, unit: int) -> str:
-        """Visible text of one of the units written last."""
-        if not self.unit_text[unit]:
-            first = len(self.owner)
-            while first and not 0 <= self.owner[first - 1] < unit:
-                first -= 1
-            mine = [p for p in range(first, len(self.owner)) if self.owner[p] == unit]
-            self.unit_text[unit] = _visible(map(self._says, mine))
-        return self.unit_text[unit]
-
-    def _flush_loose(self, owner: int | None) -> None:
-        for i in self.loose:
-            if owner is not None:
-                self._piece(i, owner)
-        self.loose.clear()
-
-    def _piece(self, i: int, owner: int) -> None:
-        self.event.append(i)
-        self.owner.append(owner)
-
-    def _pieces(self, start: int, stop: int, owner: int) -> None:
-        """Make pieces of the events of a range that are in the output."""
-        self.event += compress(range(start, stop), self.shown[start:stop])
-        self.owner += [owner] * (len(self.event) - len(self.owner))
-
-    def _says(self, piece: int) -> str:
-        """What a piece says: a text itself, a tag a space if it sets words apart."""
-        if piece in self.parts:
-            return self.parts[piece][0]
-        i = self.event[piece]
-        text = self.page.text[i]
-        return text if self.page.kind[i] == TEXT else " " if sets_apart(text) else ""
-
-    # -- the result -----------------------------------------------------------------------------------
-
-    def units(self, counter: TokenCounter) -> Units:
-        """Walk the page and return the columns."""
-        self.walk()
-        n, wrappers = len(self.wrapper), len(self.wrapper_parent)
-        page, parts = self.page, self.parts
+    def units(self, written: list[str], document: Document, counter: TokenCounter) -> Units:
+        """Return the columns of the units; ``written`` are the page's events in their shortest form."""
+        page, cutter, event, owner = self.page, self.cutter, self.event, self.owner
+        n, wrappers = len(cutter.wrapper), len(cutter.wrapper_parent)
         texts = self._texts(n)
-        event, owner = np.asarray(self.event, dtype=np.int64), np.asarray(self.owner, dtype=np.int64)
-        text = list(map(page.text.__getitem__, self.event))
-        brief = list(map(self.written.__getitem__, self.event))
-        begin = np.asarray(page.begin, dtype=np.int64)[event]
-        after = np.asarray(page.after, dtype=np.int64)[event]
-        for p, (part, start, end) in parts.items():
+        places = event.tolist()
+        text = list(map(page.text.__getitem__, places))
+        brief = list(map(written.__getitem__, places))
+        begin, after = page.begins[event], page.afters[event]
+        for p, (part, start, end) in self.parts.items():
             text[p] = brief[p] = part
             begin[p], after[p] = start, end
         begin = np.maximum.accumulate(begin) if len(begin) else begin
@@ -399,25 +102,17 @@ class _Cutter:
         own = owner >= 0
         np.add.at(cost, owner[own], tokens[own])
         np.add.at(wrapper_cost, -1 - owner[~own], tokens[~own])
-        starts, owners, reasons = partition(self.unit_begin, self.page.dropped, len(self.document.text))
+        starts, owners, reasons = partition(cutter.unit_begin, page.dropped, len(document.text))
         return Units(
-            document=self.document,
+            document=document,
             texts=texts,
-            context=contexts(texts, self.lead),
+            context=contexts(texts, cutter.lead),
             cost=cost,
-            wrapper=np.asarray(self.wrapper, dtype=np.int64),
-            wrapper_parent=np.asarray(self.wrapper_parent, dtype=np.int64),
+            wrapper=np.asarray(cutter.wrapper, dtype=np.int64),
+            wrapper_parent=np.asarray(cutter.wrapper_parent, dtype=np.int64),
             wrapper_cost=wrapper_cost,
-            lead=np.asarray(self.lead, dtype=np.int64),
-            pieces=Pieces(
-                text,
-                owner,
-                begin,
-                after,
-                np.asarray(page.kind, dtype=np.int64)[event] != TEXT,
-                self.document.text,
-                brief,
-            ),
+            lead=np.asarray(cutter.lead, dtype=np.int64),
+            pieces=Pieces(text, owner, begin, after, page.kinds[event] != TEXT, document.text, brief),
             range_start=starts,
             range_owner=owners,
             range_reason=reasons,
@@ -425,31 +120,9 @@ class _Cutter:
 
     def _texts(self, n: int) -> list[str]:
         """The words of each unit; its pieces stand together, but for tags of wrappers between them."""
-        says = list(map(self._says, range(len(self.owner))))
-        mine: list[list[str]] = [[] for _ in range(n)]
-        for unit, said in zip(self.owner, says, strict=True):
-            if unit >= 0:
-                mine[unit].append(said)
-        return [_visible(parts) for parts in mine]
-
-
-def _outside(text: str, cuts: list[int], whole: list[tuple[int, int]]) -> list[int]:
-    """Move cuts out of ranges that stay whole, to the first place behind one where no word is cut."""
-    out: list[int] = []
-    n = 0
-    for cut in cuts:
-        while n < len(whole) and whole[n][1] <= cut:
-            n += 1
-        m = n
-        while m < len(whole) and whole[m][0] < cut:
-            cut = next_break(text, whole[m][1])
-            while m < len(whole) and whole[m][1] <= cut:
-                m += 1
-        if cut < len(text) and (not out or cut > out[-1]):
-            out.append(cut)
-    return out
-
-
-def _visible(said: Iterable[str]) -> str:
-    """The words of what some pieces say."""
-    return unescape(" ".join("".join(said).split()))
+        own = np.flatnonzero(self.owner >= 0)
+        says = list(map(self.cutter.says.__getitem__, self.event[own].tolist()))
+        for p, (part, _, _) in self.parts.items():
+            says[int(np.searchsorted(own, p))] = part
+        bounds = np.searchsorted(self.owner[own], np.arange(n + 1)).tolist()
+        return [visible(says[a:b]) for a, b in pairwise(bounds)]

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tokenprune.arrays import BoolArray
+from tokenprune.arrays import BoolArray, IntArray
 from tokenprune.segment.html_hidden import VISIBILITY
 from tokenprune.segment.html_page import fold, word_count
 from tokenprune.segment.html_reach import Reach, Unseen
@@ -84,16 +84,23 @@ class Concealer:
             self._go(range(n))
         else:
             told = np.flatnonzero(self._sets)
+            behind = 0
             for first, last in self._ranges:
-                last += self.events.implied
-                self._go(range(first + self.events.implied, last + 1))
-                at = int(np.searchsorted(told, last, side="right"))
-                if self._hidden_from >= 0 and at < len(told):
-                    row = int(told[at])
-                    begins = self.events.code[row] & 3 in (OPENS, ENDED)
-                    self._unhide(int((self._begin if begins else self._behind)[row]))
+                first, last = first + self.events.implied, last + self.events.implied
+                self._leave(told, behind, first)
+                self._go(range(first, last + 1))
+                behind = last + 1
+            self._leave(told, behind, n)
         if self._hidden_from >= 0:
             self.dropped.append((self._hidden_from, int(self._ends[-1]), self._hidden_why))
+
+    def _leave(self, told: IntArray, first: int, stop: int) -> None:
+        """Go past rows in which all is seen; ``told`` are rows of which it is known where they stand."""
+        at = int(np.searchsorted(told, first))
+        if self._hidden_from >= 0 and at < len(told) and told[at] < stop:
+            row = int(told[at])
+            begins = self.events.code[row] & 3 in (OPENS, ENDED)
+            self._unhide(int((self._begin if begins else self._behind)[row]))
 
     def _go(self, rows: Iterable[int]) -> None:
         page, events = self.page, self.events

@@ -1,0 +1,381 @@
+"""Cutting a cleaned page into blocks: a walk over its elements, as deep as they have too many words."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from html import unescape
+from itertools import pairwise
+
+import numpy as np
+
+from tokenprune.arrays import BoolArray, IntArray
+from tokenprune.document import Document
+from tokenprune.segment.html_page import BREAK, CLOSE, OPEN, TEXT, CleanPage, word_count
+from tokenprune.segment.html_ranges import source_offsets, whole_entities
+from tokenprune.segment.html_tags import APART, CELLS, GENERIC, LISTS
+from tokenprune.segment.html_texts import word_counts
+from tokenprune.segment.sentences import sentence_starts, split_long
+from tokenprune.segment.word_breaks import next_break
+
+# Ranks of units that lead others: one with a smaller rank reaches further. Headings rank by level.
+_TITLE, _TERM, _LIST, _TABLE = 0, 10, 1_000_000, 2_000_000
+_HEADINGS = {f"h{level}": level for level in range(1, 7)}
+# A row is read as a whole; its cells become blocks of their own only when it is much longer than a block.
+_ROW_FACTOR = 3
+# Cells behind this many do not hold the places of their columns when they go: it would cost too much.
+_COLUMNS = 64
+# A sentence of more characters per word of a block is cut, and so is a word that has more than a block may.
+_LETTERS = 10
+
+
+class Cutter:
+    """Walks the events of a page once and deals them out to units and wrappers.
+
+    Attributes:
+        runs: (first event, event behind the last, owner) of what stands together.
+        parts: of runs that are a part of a text: which, and where in the source it begins and ends.
+        unit_begin: where each unit begins.
+        wrapper: the innermost wrapper around each unit.
+        lead: the unit that leads each unit.
+        wrapper_parent: the wrapper around each wrapper.
+    """
+
+    def __init__(self, page: CleanPage, document: Document, max_words: int) -> None:
+        self.page, self.document, self.max_words = page, document, max_words
+        counts = np.where(page.kinds == TEXT, word_counts(page.text), 0)
+        self.words: list[int] = np.concatenate(([0], np.cumsum(counts))).tolist()
+        close_of, self.in_line = _elements(page)
+        self.close_of: list[int] = close_of.tolist()
+        self.says, self.shown = _said(page)
+        self.runs: list[tuple[int, int, int]] = []
+        self.parts: dict[int, tuple[str, int, int]] = {}
+        self.unit_begin: list[int] = []
+        self.wrapper: list[int] = []
+        self.lead: list[int] = []
+        self.wrapper_parent: list[int] = []
+        self._asked: dict[int, str] = {}  # texts of units
+        # State of the walk.
+        self.open_wrappers: list[int] = [-1]
+        self.leads: list[tuple[int, int]] = []  # (rank, unit), ranks ascending
+        self.depth = 0
+        self.row: dict[
+            int, tuple[int, int]
+        ] = {}  # row -> wrapper of its last cell with words, number of those
+        self.loose: list[int] = []  # white-space events that go with what follows
+        self.from_offset = -1  # source offset of tags and spaces since the last unit
+
+    # -- the walk -------------------------------------------------------------------------------------
+
+    def walk(self) -> None:
+        page = self.page
+        i, n = 0, len(page.kind)
+        while i < n:
+            kind, node = page.kind[i], page.node[i]
+            if kind == CLOSE:
+                self._leave(i, node)
+                i += 1
+            elif kind == OPEN and not self._in_line(node):
+                end = self.close_of[node] + 1
+                words = self.words[end] - self.words[i]
+                limit = self.max_words * (_ROW_FACTOR if page.tag[node] == "tr" else 1)
+                if page.tag[node] in CELLS and self._in_row(node):
+                    self._enter(i, node)
+                    i += 1
+                    if 0 < words <= limit:
+                        self._block(range(i, end - 1), "")
+                        i = end - 1
+                elif words <= limit:
+                    tag = page.tag[node]
+                    self._block(range(i, end), self._only_heading(i, end) if tag in GENERIC else tag)
+                    i = end
+                else:
+                    self._enter(i, node)
+                    i += 1
+            else:
+                i = self._run(i)
+        self._flush_loose(self.runs[-1][2] if self.runs else None)
+
+    def _in_line(self, node: int) -> bool:
+        return self.in_line[node]
+
+    def _enter(self, i: int, node: int) -> None:
+        """Split an element: if it is alive its tags become a wrapper."""
+        self.depth += 1
+        if self.page.tag[node] in LISTS:
+            self._introduce()
+        if self.page.alive[node]:
+            wrapper = self._wrapper(i, node)
+            self.open_wrappers.append(wrapper)
+            self._flush_loose(-1 - wrapper)
+            if self.from_offset < 0:
+                self.from_offset = self.page.begin[i]
+            self._piece(i, -1 - wrapper)
+
+    def _only_heading(self, i: int, end: int) -> str:
+        """The heading that holds all words of a grouping element; "" where there is none."""
+        page = self.page
+        while i < end:
+            if page.kind[i] == OPEN:
+                tag, close = page.tag[page.node[i]], self.close_of[page.node[i]]
+                if tag in _HEADINGS:
+                    return tag if self.words[close] == self.words[end] else ""
+                if tag not in GENERIC:
+                    return ""
+            elif page.kind[i] != TEXT or not page.text[i].isspace():
+                return ""
+            i += 1
+        return ""
+
+    def _in_row(self, node: int) -> bool:
+        """Whether an element stands right in a row that is split."""
+        row = self.page.parent[node]
+        return row >= 0 and self.page.tag[row] == "tr"
+
+    def _wrapper(self, i: int, node: int) -> int:
+        """Return the wrapper for an element's tags.
+
+        A cell of a split row has its column from the cells before it. So its wrapper stands in theirs, as far
+        as costs and masks go: where a cell is kept, the tags of all before it are. An empty one goes with
+        the cell before it.
+        """
+        outer = self.open_wrappers[-1]
+        if self.page.tag[node] in CELLS and self._in_row(node):
+            row = self.page.parent[node]
+            outer, cells = self.row.get(row, (outer, 0))
+            if self.words[self.close_of[node]] == self.words[i]:
+                return outer
+            if cells < _COLUMNS:
+                self.row[row] = (len(self.wrapper_parent), cells + 1)
+        self.wrapper_parent.append(outer)
+        return len(self.wrapper_parent) - 1
+
+    def _leave(self, i: int, node: int) -> None:
+        if self.page.alive[node]:
+            owner = -1 - self.open_wrappers.pop()
+            self._flush_loose(owner)
+            self._piece(i, owner)
+        tag = self.page.tag[node]
+        if tag in LISTS or tag == "table":
+            table = _TABLE + 2 * self.depth
+            mine = (_TERM + self.depth, _LIST + self.depth, table, table + 1)
+            while self.leads and self.leads[-1][0] in mine:
+                self.leads.pop()
+        self.depth -= 1
+
+    def _run(self, i: int) -> int:
+        """Take bare text and inline elements up to the next block; return where that is."""
+        page, n = self.page, len(self.page.kind)
+        j = i
+        while j < n and page.kind[j] != CLOSE and (page.kind[j] != OPEN or self._in_line(page.node[j])):
+            j = self.close_of[page.node[j]] + 1 if page.kind[j] == OPEN else j + 1
+        if self.words[j] == self.words[i] and all(
+            page.kind[k] == BREAK or page.text[k].isspace() for k in range(i, j)
+        ):
+            self.loose.extend(range(i, j))
+        elif self.words[j] - self.words[i] <= self.max_words:
+            self._block(range(i, j), "")
+        else:
+            self._long_run(i, j)
+        return j
+
+    def _long_run(self, i: int, j: int) -> None:
+        """Cut a run between sentences (lines in code) into units of at most ``max_words`` words or so."""
+        page = self.page
+        ends: list[tuple[int, int, int]] = []  # first event, event behind it and end in the text of each part
+        parts: list[str] = []
+        whole: list[tuple[int, int]] = []  # where inline elements stand, which are not cut
+        at, k = 0, i
+        while k < j:
+            stop = self.close_of[page.node[k]] + 1 if page.kind[k] == OPEN else k + 1
+            text = "".join(self._reads(m) for m in range(k, stop))
+            if page.kind[k] == OPEN:
+                whole.append((at, at + len(text)))
+            at += len(text)
+            parts.append(text)
+            ends.append((k, stop, at))
+            k = stop
+        text = "".join(parts)
+        cuts = iter([*_outside(text, self._chunks(text, page.node[i]), whole), len(text) + 1])
+        cut = next(cuts)
+        at, unit = 0, -1
+        for k, stop, end in ends:
+            if unit < 0 or at >= cut:
+                unit = self._unit("", page.begin[k])
+                while at >= cut:
+                    cut = next(cuts)
+            if page.kind[k] == TEXT and at < cut < end:
+                unit, cut = self._split_text(k, at, cut, cuts, unit)
+            else:
+                self.runs.append((k, stop, unit))
+            at = end
+
+    def _reads(self, event: int) -> str:
+        """What an event says to someone who looks for words and lines."""
+        kind, text = self.page.kind[event], self.page.text[event]
+        return text if kind == TEXT else "\n" if kind == BREAK and text == "<br>" else ""
+
+    def _split_text(self, k: int, at: int, cut: int, cuts: Iterator[int], unit: int) -> tuple[int, int]:
+        page = self.page
+        text = page.text[k]
+        inside = [0]
+        while cut < at + len(text):
+            inside.append(cut - at)
+            cut = next(cuts)
+        offsets = source_offsets(self.document.text[page.begin[k] : page.after[k]], text, inside)
+        sources = [page.begin[k] + o for o in offsets]
+        for n, (a, b) in enumerate(zip(inside, [*inside[1:], len(text)], strict=True)):
+            if n:
+                unit = self._unit("", sources[n])
+            end = sources[n + 1] if n + 1 < len(sources) else page.after[k]
+            self.parts[len(self.runs)] = text[a:b], sources[n], end
+            self._piece(k, unit)
+        return unit, cut
+
+    def _chunks(self, text: str, node: int) -> list[int]:
+        """Offsets of sentences (of lines in ``<pre>``) at which about ``max_words`` words are full."""
+        while node >= 0 and self.page.tag[node] not in ("pre", "textarea"):
+            node = self.page.parent[node]
+        if node >= 0:
+            starts = [0, *(m.end() for m in re.finditer(r"\n", text) if m.end() < len(text))]
+        else:
+            starts = sentence_starts(text)
+        starts = [whole_entities(text, s) for s in split_long(text, starts, _LETTERS * self.max_words)]
+        cuts: list[int] = []
+        full = 0
+        for a, b in pairwise([*starts, len(text)]):
+            words = word_count(text[a:b])
+            if full and full + words > self.max_words:
+                cuts.append(a)
+                full = 0
+            full += words
+        return cuts
+
+    # -- units and pieces -----------------------------------------------------------------------------
+
+    def _block(self, events: range, tag: str) -> None:
+        """Make one unit of a range of events."""
+        page = self.page
+        unit = self._unit(tag, page.begin[events.start])
+        self.runs.append((events.start, events.stop, unit))
+
+    def _unit(self, tag: str, begin: int) -> int:
+        """Add a unit inside the open wrappers; settle what leads it and whether it leads others."""
+        unit = len(self.wrapper)
+        rank = _HEADINGS.get(tag)
+        if tag == "title":
+            rank = None if unit else _TITLE
+        elif tag == "dt":
+            rank = _TERM + self.depth
+        elif tag in ("tr", "thead", "caption"):
+            rank = _TABLE + 2 * self.depth + (tag != "caption")
+            if any(r == rank for r, _ in self.leads) and tag != "thead":
+                rank = None  # only the first row is the header
+        elif tag in LISTS:
+            self._introduce()
+        if rank is not None:
+            while self.leads and self.leads[-1][0] >= rank:
+                self.leads.pop()
+        self.wrapper.append(self.open_wrappers[-1])
+        self.lead.append(self.leads[-1][1] if self.leads else -1)
+        if tag in LISTS and self.leads and self.leads[-1][0] == _LIST + self.depth:
+            self.leads.pop()
+        if rank is not None:
+            self.leads.append((rank, unit))
+        self.unit_begin.append(begin if self.from_offset < 0 else self.from_offset)
+        self.from_offset = -1
+        self._flush_loose(unit)
+        return unit
+
+    def _introduce(self) -> None:
+        """Let "The options are:" lead the list that follows."""
+        last = len(self.wrapper) - 1
+        if last >= 0 and self._unit_text(last).endswith((":", "\uff1a")):
+            self.leads.append((_LIST + self.depth, last))
+
+    def _unit_text(self, unit: int) -> str:
+        """Visible text of one of the units written last."""
+        if unit not in self._asked:
+            first = len(self.runs)
+            while first and not 0 <= self.runs[first - 1][2] < unit:
+                first -= 1
+            said: list[str] = []
+            for k in range(first, len(self.runs)):
+                start, stop, owner = self.runs[k]
+                if owner == unit:
+                    said += [self.parts[k][0]] if k in self.parts else self.says[start:stop]
+            self._asked[unit] = visible(said)
+        return self._asked[unit]
+
+    def _flush_loose(self, owner: int | None) -> None:
+        if owner is not None:
+            for i in self.loose:
+                self._piece(i, owner)
+        self.loose.clear()
+
+    def _piece(self, i: int, owner: int) -> None:
+        self.runs.append((i, i + 1, owner))
+
+
+def _elements(page: CleanPage) -> tuple[IntArray, list[bool]]:
+    """Where each element ends, int64 [m], and whether it is inline and holds no block."""
+    kinds, nodes = page.kinds, page.nodes
+    apart = np.fromiter(map(APART.__contains__, page.tag), dtype=bool, count=len(page.tag))
+    ends = np.flatnonzero(kinds == CLOSE)
+    close_of = np.zeros(len(apart), dtype=np.int64)
+    close_of[nodes[ends]] = ends
+    holds = np.zeros(len(apart) + 1, dtype=bool)
+    parent = np.asarray(page.parent, dtype=np.int64)
+    found = nodes[ends]  # those that hold a block in the element around them: blocks, and then what holds one
+    written = np.zeros(len(apart), dtype=bool)
+    written[found] = True
+    found = found[apart[found]]
+    while len(found):
+        around = parent[found]
+        fresh = np.unique(around[(around >= 0) & ~holds[around]])
+        holds[fresh] = True
+        found = fresh[written[fresh] & ~apart[fresh]]
+    in_line: list[bool] = (~apart & ~holds[:-1]).tolist()
+    return close_of, in_line
+
+
+def _said(page: CleanPage) -> tuple[list[str], BoolArray]:
+    """What each event says, a tag a space if it sets words apart, and whether the event is in the output."""
+    kinds, nodes = page.kinds, page.nodes
+    says = np.empty(len(kinds), dtype=object)
+    says[:] = page.text
+    tags = (kinds == OPEN) | (kinds == CLOSE)
+    apart = np.fromiter(map(APART.__contains__, page.tag), dtype=bool, count=len(page.tag))
+    alive = np.asarray(page.alive, dtype=bool)
+    shown = ~tags
+    shown[tags] = alive[nodes[tags]]
+    spaced = tags.copy()
+    spaced[tags] = apart[nodes[tags]]
+    breaks = np.flatnonzero(kinds == BREAK)
+    spaced[breaks] = [page.text[i] == "<br>" for i in breaks.tolist()]
+    says[tags | (kinds == BREAK)] = ""
+    says[spaced] = " "
+    says[~shown] = ""
+    return says.tolist(), shown
+
+
+def _outside(text: str, cuts: list[int], whole: list[tuple[int, int]]) -> list[int]:
+    """Move cuts out of ranges that stay whole, to the first place behind one where no word is cut."""
+    out: list[int] = []
+    n = 0
+    for cut in cuts:
+        while n < len(whole) and whole[n][1] <= cut:
+            n += 1
+        m = n
+        while m < len(whole) and whole[m][0] < cut:
+            cut = next_break(text, whole[m][1])
+            while m < len(whole) and whole[m][1] <= cut:
+                m += 1
+        if cut < len(text) and (not out or cut > out[-1]):
+            out.append(cut)
+    return out
+
+
+def visible(said: Iterable[str]) -> str:
+    """The words of what some pieces say."""
+    return unescape(" ".join("".join(said).split()))
