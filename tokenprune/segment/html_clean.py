@@ -115,7 +115,7 @@ def read(source: str, keep_attributes: Collection[str], drop_hidden: bool) -> Cl
     page = scan(sanitize(source), drop_hidden=drop_hidden)
     found = nested(page)
     events, nesting = found or (repaired(page), None)
-    texts = read_texts(events.text)
+    texts = read_texts(events.joined)
     kept = _kept(page, events, frozenset(a.lower() for a in keep_attributes), drop_hidden)
     sheet = read_sheet("\n".join(page.styles)) if drop_hidden and page.styles else None
     for left in (2, 1, 0):

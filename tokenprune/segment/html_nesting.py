@@ -16,11 +16,12 @@ from lxml import etree
 
 from tokenprune.arrays import IntArray
 from tokenprune.segment.entities import unescape
+from tokenprune.segment.html_points import NUL
 from tokenprune.segment.html_repair import Events
 from tokenprune.segment.html_source import CLOSES, ENDED, KNOWN, NO_TAG, OPENS, Source
 from tokenprune.segment.html_tags import BLOCKS, INLINE, UNWRAPPED_BLOCKS, VOID
+from tokenprune.segment.html_tree import moved_down, tree
 
-_NUL = "\0"
 _DEEPEST = 200  # libxml2 reads no page that is nested much deeper
 _SIMPLE_NAME = re.compile(r"[a-z][a-z0-9-]{0,30}")
 _STEPS = np.asarray((1, -1, 0, 0), dtype=np.int64)  # of the depth, by kind
@@ -40,9 +41,7 @@ def _odd(place: int, kind: int) -> bool:
     )
 
 
-_ODD = frozenset(
-    4 * p + kind for p in range(1, len(KNOWN)) for kind in (OPENS, CLOSES, ENDED) if _odd(p, kind)
-)
+_ODD = [4 * p + kind for p in range(1, len(KNOWN)) for kind in (OPENS, CLOSES, ENDED) if _odd(p, kind)]
 
 
 class Nesting(NamedTuple):
@@ -61,104 +60,101 @@ class Nesting(NamedTuple):
 
 def nested(page: Source) -> tuple[Events, Nesting] | None:
     """Return the events of a page whose tags nest; None for one that libxml2 should see."""
-    if page.verbatim or page.cut >= 0 or "\r" in page.source or not _ODD.isdisjoint(page.code):
+    codes = page.codes
+    used = np.flatnonzero(np.bincount(codes))
+    if page.verbatim or page.cut >= 0 or "\r" in page.source or np.isin(used, _ODD).any():
         return None
     if not all(map(_SIMPLE_NAME.fullmatch, page.names[len(KNOWN) :])):
         return None
-    found = _places(page.codes)
-    if found is None or not _stands_in_body(page, found[1]):
+    nesting = _nesting(codes)
+    if nesting is None or not _stands_in_body(page, nesting.close):
         return None
-    parent, close = found
-    kinds = page.codes & 3
-    tags = np.flatnonzero(((kinds == OPENS) | (kinds == ENDED)) & ~np.isin(page.codes, (_HTML, _HEAD, _BODY)))
-    over = parent[tags]
+    kinds = codes & 3
+    tags = np.flatnonzero(((kinds == OPENS) | (kinds == ENDED)) & ~np.isin(codes, (_HTML, _HEAD, _BODY)))
+    over = nesting.parent[tags]
     size = 4 * len(page.names)
-    around = np.where(over >= 0, page.codes[over], _BODY) >> 2
-    pairs: set[tuple[str, str]] = set()
-    for pair in np.flatnonzero(np.bincount(around * size + page.codes[tags])).tolist():
+    around = np.where(over >= 0, codes[over], _BODY) >> 2
+    for pair in np.flatnonzero(np.bincount(around * size + codes[tags])).tolist():
         outer, name = page.names[pair // size], page.names[pair % size >> 2]
         if not _stands_in(outer, name, ended=pair & 3 == ENDED):
             return None
-        pairs.add((outer, name))
-    texts = _without_breaks(page)
-    joined = _NUL.join(texts)
+        nesting.pairs.add((outer, name))
+    joined = _without_breaks(page)
     if "&" in joined:
-        texts = unescape(joined).split(_NUL)
-    events = Events(page.code, list(range(len(page.code))), texts)
-    return events if _BODY in page.code else _within_body(events), Nesting(parent, close, pairs)
+        joined = unescape(joined)
+    if _BODY in used:
+        return Events(codes, np.arange(len(codes)), joined), nesting
+    return _within_body(codes, joined), nesting
 
 
-def _within_body(events: Events) -> Events:
+def _within_body(codes: IntArray, joined: str) -> Events:
     """Add the tags that libxml2 puts around a part of a page."""
     return Events(
-        [NO_TAG, _HTML, _BODY, *events.code[1:], _BODY + CLOSES, _HTML + CLOSES],
-        [0, -1, -1, *events.mark[1:], -1, -1],
-        [events.text[0], "", "", *events.text[1:], "", ""],
+        np.concatenate(([NO_TAG, _HTML, _BODY], codes[1:], [_BODY + CLOSES, _HTML + CLOSES])),
+        np.concatenate(([0, -1, -1], np.arange(1, len(codes)), [-1, -1])),
+        joined.replace(NUL, NUL * 3, 1) + NUL * 2,
         implied=2,
     )
 
 
-def _without_breaks(page: Source) -> list[str]:
-    """The texts; white space behind a comment or the like is part of the text before that."""
-    texts, words = page.text, page.words
-    owner: dict[int, int] = {}  # tag that is none, without words -> the tag in whose text it stands
-    for k in np.flatnonzero(page.codes[1:] & 3 == NO_TAG).tolist():
-        if not words[k + 1]:
-            owner[k + 1] = owner.get(k, k)
-    if not any(texts[k] for k in owner):
-        return texts
+def _without_breaks(page: Source) -> str:
+    """The texts, joined; white space behind a comment or the like is part of the text before that."""
+    breaks = np.flatnonzero((page.codes[1:] & 3 == NO_TAG) & ~page.has_words[1:]) + 1
+    texts = page.text
+    if not any(texts[k] for k in breaks.tolist()):
+        return page.joined
     texts = texts.copy()
     parts: dict[int, list[str]] = {}
-    for k, before in owner.items():
+    owner: dict[int, int] = {}  # tag that is none, without words -> the tag in whose text it stands
+    for k in breaks.tolist():
+        before = owner[k] = owner.get(k - 1, k - 1)
         parts.setdefault(before, [texts[before]]).append(texts[k])
         texts[k] = ""
     for k, found in parts.items():
         texts[k] = "".join(found)
-    return texts
+    return NUL.join(texts)
 
 
-def _places(codes: IntArray) -> tuple[IntArray, IntArray] | None:
-    """Find the tag around each tag and the end tag of each, as in `Nesting`; None if they do not nest."""
-    n = len(codes)
+def _nesting(codes: IntArray) -> Nesting | None:
+    """Find the tag around each tag and the end tag of each; None if they do not nest."""
     steps = _STEPS[codes & 3]
     depth = np.cumsum(steps)
     if depth[-1] != 0 or depth.min() < 0 or depth.max() > _DEEPEST:
         return None
-    level = depth + (steps < 0)  # of the element that a tag opens or ends
-    tags = np.flatnonzero(steps)
-    order = tags[np.argsort(level[tags].astype(np.int16), kind="stable")]  # an opening, its end, and so on
-    opens, ends = order[::2], order[1::2]
-    if not len(opens) or not np.array_equal(codes[opens] >> 2, codes[ends] >> 2):
+    found = tree(steps)
+    if not len(found.opens) or not np.array_equal(codes[found.opens] >> 2, codes[found.close] >> 2):
         return None
-    close = np.arange(n)
-    close[opens] = ends
-    above = np.where(steps > 0, level - 1, depth)
-    found = np.searchsorted(level[opens] * n + opens, above * n + np.arange(n)) - 1
-    return np.where(above > 0, opens[found], -1), close
+    close = np.arange(len(codes))
+    close[found.opens] = found.close
+    opens = np.append(found.opens, -1)  # of "none"
+    inside = np.where(steps > 0, moved_down(found.inside, -1), found.inside)
+    return Nesting(opens[inside], close, set())
 
 
 def _stands_in_body(page: Source, close: IntArray) -> bool:
     """Whether words, and tags that are shown, stand in the body; a part of a page must begin so."""
-    codes, words = page.code, page.words
-    kinds = page.codes & 3
-    first = int(np.argmax((kinds == OPENS) | (kinds == ENDED)))
-    if not first or any(words[:first]):
+    codes, words = page.codes, page.has_words
+    kinds = codes & 3
+    tags = (kinds == OPENS) | (kinds == ENDED)
+    first = int(np.argmax(tags))
+    if not first or words[:first].any():
         return False
-    if _BODY not in codes:  # a part of a page
+    bodies, heads, pages = (np.flatnonzero(codes == code).tolist() for code in (_BODY, _HEAD, _HTML))
+    if not bodies:  # a part of a page
         name = page.names[codes[first] >> 2]
-        return _HTML not in codes and _HEAD not in codes and name not in _IN_HEAD | {"noscript"}
-    if codes.count(_BODY) > 1 or codes.count(_HEAD) > 1 or codes.count(_HTML) != 1:
+        return not pages and not heads and name not in _IN_HEAD | {"noscript"}
+    if len(bodies) > 1 or len(heads) > 1 or len(pages) != 1:
         return False
-    html, body = codes.index(_HTML), codes.index(_BODY)
-    head = codes.index(_HEAD) if _HEAD in codes else -1
+    html, body = pages[0], bodies[0]
+    head = heads[0] if heads else -1
     end, stop = int(close[body]), int(close[head]) if head >= 0 else -1
     if html != first or not html < body < end or not (head < 0 or html < head < stop < body):
         return False
-    if any(words[end:]) or any(kind in (OPENS, ENDED) for kind in kinds[end:].tolist()):
+    if words[end:].any() or tags[end:].any():
         return False
     inside = 0  # depth in an element of the head
     for k in range(body):
-        kind, name = codes[k] & 3, page.names[codes[k] >> 2]
+        kind, name = kinds[k], page.names[codes[k] >> 2]
         if k in (html, head, stop):
             inside = 0
         elif kind in (OPENS, ENDED):

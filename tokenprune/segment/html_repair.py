@@ -10,11 +10,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from html import escape
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
+import numpy as np
 from lxml import etree
 
+from tokenprune.arrays import IntArray
+from tokenprune.segment.html_points import NUL
 from tokenprune.segment.html_source import CLOSES, ENDED, NO_TAG, OPENS, WHITE, Source
 from tokenprune.segment.html_tags import VOID
 
@@ -24,20 +29,37 @@ _MISPLACED = frozenset(("html", "head", "body", "frameset"))
 _AS_PRE = frozenset(("xmp", "plaintext"))
 
 
-class Events(NamedTuple):
+@dataclass
+class Events:
     """Tags in the order of the page, nested; behind each one its text, with entities decoded.
 
     Attributes:
-        code: as in `Source`.
-        mark: the tag of the source that each one is, -1 for an implied one and for libxml2's end tags.
-        text: what stands behind each.
+        codes: int64 [n], as in `Source`.
+        marks: int64 [n], the tag of the source that each one is, -1 for an implied one and for libxml2's end
+            tags.
+        joined: what stands behind each, NUL between the texts.
         implied: how many tags stand between tags 0 and 1 of a page whose other tags are as in the source.
     """
 
-    code: list[int]
-    mark: list[int]
-    text: list[str]
+    codes: IntArray
+    marks: IntArray
+    joined: str
     implied: int = 0
+
+    @cached_property
+    def code(self) -> list[int]:
+        """The codes as a list."""
+        return self.codes.tolist()
+
+    @cached_property
+    def mark(self) -> list[int]:
+        """The marks as a list."""
+        return self.marks.tolist()
+
+    @cached_property
+    def text(self) -> list[str]:
+        """The texts."""
+        return self.joined.split(NUL)
 
 
 def owns_text(page: Source, k: int) -> bool:
@@ -79,16 +101,16 @@ class _Recorder:
     """Target of lxml's parser that keeps what it is told."""
 
     def __init__(self, page: Source) -> None:
-        self.events = Events([NO_TAG], [-1], [])
+        self.codes, self.marks, self.texts = [NO_TAG], [-1], list[str]()
         self._page, self._ended = page, False
         self._names, self._places = page.names, {name: place for place, name in enumerate(page.names)}
         self._text: list[str] = []
 
     def _add(self, code: int, mark: int) -> None:
-        self.events.text.append("".join(self._text))
+        self.texts.append("".join(self._text))
         self._text.clear()
-        self.events.code.append(code)
-        self.events.mark.append(mark)
+        self.codes.append(code)
+        self.marks.append(mark)
 
     def _code(self, tag: str) -> int:
         place = self._places.get(tag)
@@ -114,7 +136,7 @@ class _Recorder:
         self._add(NO_TAG, int(text))
 
     def close(self) -> None:
-        self.events.text.append("".join(self._text))
+        self.texts.append("".join(self._text))
 
 
 def repaired(page: Source) -> Events:
@@ -128,4 +150,5 @@ def repaired(page: Source) -> Events:
         parser.close()
     else:
         recorder.close()
-    return recorder.events
+    codes, marks = (np.asarray(c, dtype=np.int64) for c in (recorder.codes, recorder.marks))
+    return Events(codes, marks, NUL.join(recorder.texts))

@@ -93,9 +93,9 @@ class Rows:
 
 def placed(page: Source, events: Events) -> Rows:
     """Lay out the tags and texts of a page; what they do is what their names say."""
-    code, mark = np.asarray(events.code, dtype=np.int64), np.asarray(events.mark, dtype=np.int64)
+    code, mark = events.codes, events.marks
     kind, known = code & 3, mark >= 0
-    sets = known & (page.worded[mark] | (kind == OPENS) | (kind == ENDED))
+    sets = known & (page.has_words[mark] | (kind == OPENS) | (kind == ENDED))
     after = page.afters[mark]
     last = last_of(sets)
     cursor, stop = np.where(last < 0, 0, after[last]), np.where(last < 0, 0, page.stops[mark][last])

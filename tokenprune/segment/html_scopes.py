@@ -39,7 +39,7 @@ def nests(page: Source, nesting: Nesting) -> bool:
     if not all(_stands_in(*pair) for pair in nesting.pairs):
         return False
     codes, names = page.codes, page.names
-    used = set(page.code)
+    used = set(np.flatnonzero(np.bincount(codes)).tolist())
     place = {name: p for p, name in enumerate(names)}
 
     def inside(name: str) -> IntArray | None:
@@ -63,7 +63,7 @@ def nests(page: Source, nesting: Nesting) -> bool:
         return False  # for browsers, a slash ends nothing but these
     at = np.where(codes & 3 == OPENS, np.arange(len(codes)), nesting.parent)
     within = np.isin(codes[at], [4 * place[n] for n in IN_TABLE]) & (at >= 0)
-    return not bool((within & np.asarray(page.words)).any())
+    return not bool((within & page.has_words).any())
 
 
 @lru_cache(maxsize=1 << 14)
