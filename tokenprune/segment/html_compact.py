@@ -124,7 +124,9 @@ class _Structure:
         """Whether an element's end tag can go, whichever of the elements around it are pruned."""
         around = self.around
         beside, outer = self.children[around], np.where(around < 0, 0, self.number[around])
-        paragraph = (self.number == _P) & ((around < 0) | _MAY_HOLD_P[outer]) & (beside & ~_bits(_ENDS_P) == 0)
+        paragraph = (
+            (self.number == _P) & ((around < 0) | _MAY_HOLD_P[outer]) & (beside & ~_bits(_ENDS_P) == 0)
+        )
         optional = (around >= 0) & (beside & ~_BESIDE[self.number, outer] == 0)
         found: BoolArray = ~self.bare[around] & (paragraph | optional)
         return found

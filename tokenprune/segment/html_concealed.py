@@ -43,7 +43,13 @@ class Concealer:
     """
 
     def __init__(
-        self, page: Source, events: Events, rows: Rows, reach: Reach, ranges: Ranges | None, kept: Collection[int]
+        self,
+        page: Source,
+        events: Events,
+        rows: Rows,
+        reach: Reach,
+        ranges: Ranges | None,
+        kept: Collection[int],
     ) -> None:
         """Take what there is to go by.
 

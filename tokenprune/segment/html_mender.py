@@ -70,7 +70,11 @@ class Mender:
 
     def __init__(self, split: Source, reader: Reader) -> None:
         self.split, self.reader, self.source = split, reader, split.source
-        self.codes, self.begins, self.afters = split.codes.tolist(), split.begins.tolist(), split.afters.tolist()
+        self.codes, self.begins, self.afters = (
+            split.codes.tolist(),
+            split.begins.tolist(),
+            split.afters.tolist(),
+        )
         self.out = _Columns()
         cdata = CDATA in self.source and split.xml
         self.last_cdata = self.source.rfind("]]>") if cdata else -1  # where the last one ends

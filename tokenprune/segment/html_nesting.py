@@ -153,8 +153,8 @@ def _stands_in_body(page: Source, close: IntArray) -> bool:
     if words[end:].any() or tags[end:].any():
         return False
     inside = 0  # depth in an element of the head
-    for k in range(body):
-        kind, name = kinds[k], page.names[codes[k] >> 2]
+    for k, (code, wordy) in enumerate(zip(codes[:body].tolist(), words[:body].tolist(), strict=True)):
+        kind, name = code & 3, page.names[code >> 2]
         if k in (html, head, stop):
             inside = 0
         elif kind in (OPENS, ENDED):
@@ -163,7 +163,7 @@ def _stands_in_body(page: Source, close: IntArray) -> bool:
             inside += kind == OPENS
         elif kind == CLOSES:
             inside -= 1
-        if inside <= 0 and words[k]:
+        if inside <= 0 and wordy:
             return False
     return True
 

@@ -97,7 +97,9 @@ class Output:
         written = code & self.some
         blank = [row for row in np.flatnonzero(written).tolist() if texts.plain[self.event[row]].isspace()]
         if blank:
-            first = np.full(len(self.own), len(self.event), dtype=np.int64)  # row before whose text there is any
+            first = np.full(
+                len(self.own), len(self.event), dtype=np.int64
+            )  # row before whose text there is any
             at = np.flatnonzero(self.shown)
             np.minimum.at(first, found.inside[at], at + 1)
             at = np.flatnonzero(self.rows.act == SHOWS)
@@ -222,10 +224,10 @@ class Output:
         wrappers = Wrappers(tag, parent, self.stays, blocks, self.own[:-1], kids)
         wrappers.settle()
         self.mixed = np.flatnonzero(self.stays & ~self.apart & (kids > 0)).tolist()
-        bare = [a or b for a, b in zip([*wrappers.own, bool(self.own[-1])], self.broken.tolist(), strict=True)]
-        return CleanPage(
-            kinds, nodes, begins, afters, written, tag, wrappers.parent, wrappers.alive, bare
-        )
+        bare = [
+            a or b for a, b in zip([*wrappers.own, bool(self.own[-1])], self.broken.tolist(), strict=True)
+        ]
+        return CleanPage(kinds, nodes, begins, afters, written, tag, wrappers.parent, wrappers.alive, bare)
 
 
 def _flag_of_last(flag: BoolArray, among: BoolArray) -> BoolArray:

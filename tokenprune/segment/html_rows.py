@@ -225,5 +225,3 @@ class _Fitter:
             self.added.append((row, end))
             self.stack[at] = -1
         return False
-
-
