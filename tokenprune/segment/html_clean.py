@@ -13,20 +13,20 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tokenprune.arrays import BoolArray, IntArray
+from tokenprune.arrays import IntArray
 from tokenprune.segment.html_attributes import kept_attributes
 from tokenprune.segment.html_concealed import Concealer
 from tokenprune.segment.html_nesting import nested
 from tokenprune.segment.html_output import Output
 from tokenprune.segment.html_page import TEXT, CleanPage, word_count
+from tokenprune.segment.html_reach import Reach
 from tokenprune.segment.html_repair import Events, repaired
 from tokenprune.segment.html_rows import Rows, keep_tags, leave_out, nest, placed
 from tokenprune.segment.html_settle import merged, settle_signs, unwrap
 from tokenprune.segment.html_sheets import Rule, read_sheet
-from tokenprune.segment.html_source import ENDED, NO_TAG, OPENS, Source, scan
+from tokenprune.segment.html_source import Source, scan
 from tokenprune.segment.html_texts import Texts, read_texts
 from tokenprune.segment.html_unseen import NOTHING, Ranges, unseen
-from tokenprune.segment.html_reach import Reach
 from tokenprune.tokens import sanitize
 
 
@@ -89,8 +89,8 @@ def _write(
     keep_tags(rows, source.names, kept)
     if concealed.tags.any():
         leave_out(rows, concealed.tags)
-    for row, act in concealed.void.items():
-        rows.act[row] = act
+    for at, act in concealed.void.items():
+        rows.act[at] = act
     found = nest(rows, source.names)
     output = Output(rows, found, source.names, texts, np.append(concealed.texts, False), kept)
     page = output.write()

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from tokenprune.arrays import BoolArray, IntArray
+from tokenprune.arrays import BoolArray
 from tokenprune.segment.html_page import BREAK, CLOSE, TEXT, CleanPage
 from tokenprune.segment.html_tags import BLOCKS, CELLS, ENDED_BY
 from tokenprune.segment.html_tree import nearest

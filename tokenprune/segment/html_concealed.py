@@ -1,4 +1,4 @@
-"""What of a page's tags and texts is left out because people do not see it, and what the receipt says of it."""
+"""What is left out of a page because people do not see it, and what the receipt says of it."""
 
 from __future__ import annotations
 

@@ -68,6 +68,7 @@ class Cutter:
     # -- the walk -------------------------------------------------------------------------------------
 
     def walk(self) -> None:
+        """Deal all events out."""
         page = self.page
         i, n = 0, len(page.kind)
         while i < n:

@@ -1,4 +1,4 @@
-"""What the split of a page at every "<" has not cut as the HTML standard does: comments, scripts, odd tags."""
+"""What the split of a page at every "<" has not cut as the HTML standard does: comments, scripts."""
 
 from __future__ import annotations
 

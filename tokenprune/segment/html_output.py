@@ -57,6 +57,7 @@ class Output:
             for c in (APART, BLOCKS, CELLS, _GROUPING, PRE, CODE)
         )
         self.event = rows.event
+        self.row = rows.event  # of each event of the page, once it is written
         self.some = texts.some[self.event] & ~gone[self.event]
         self.in_pre = self._within(pre)
         self.shown = self.some & (texts.words[self.event] | self.in_pre)

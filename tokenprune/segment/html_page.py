@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
 
 from tokenprune.arrays import IntArray
+from tokenprune.segment.html_points import listed
 from tokenprune.segment.invisible import Dropped
 
 # A NUL, which is in no page, stands between texts that are escaped at once.
@@ -67,22 +68,22 @@ class CleanPage:
     @cached_property
     def kind(self) -> list[int]:
         """The kinds as a list."""
-        return self.kinds.tolist()
+        return listed(self.kinds)
 
     @cached_property
     def node(self) -> list[int]:
         """The nodes as a list."""
-        return self.nodes.tolist()
+        return listed(self.nodes)
 
     @cached_property
     def begin(self) -> list[int]:
         """Where events begin as a list."""
-        return self.begins.tolist()
+        return listed(self.begins)
 
     @cached_property
     def after(self) -> list[int]:
         """Where events end as a list."""
-        return self.afters.tolist()
+        return listed(self.afters)
 
     def strip(self) -> None:
         """Forget line ends at the end."""
@@ -99,9 +100,11 @@ class CleanPage:
     def without(self, gone: Collection[int]) -> CleanPage:
         """Return the page without some events."""
         at = sorted(gone)
-        columns = (np.delete(c, at) for c in (self.kinds, self.nodes, self.begins, self.afters))
+        kinds, nodes, begins, afters = (
+            np.delete(c, at) for c in (self.kinds, self.nodes, self.begins, self.afters)
+        )
         texts = [t for i, t in enumerate(self.text) if i not in gone]
-        return CleanPage(*columns, texts, self.tag, self.parent, self.alive, self.bare, self.dropped)
+        return replace(self, kinds=kinds, nodes=nodes, begins=begins, afters=afters, text=texts)
 
 
 def escape_text(text: str) -> str:

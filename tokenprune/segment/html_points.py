@@ -34,14 +34,20 @@ def from_points(points: Points) -> str:
 def is_white(points: Points) -> BoolArray:
     """Which characters HTML takes for white space or that stand between texts, bool [length]."""
     found = _IS_WHITE[points if points.itemsize == 1 else np.minimum(points, 255)]
-    found |= points == 0
-    return found
+    result: BoolArray = found | (points == 0)
+    return result
 
 
 def is_space(points: Points) -> BoolArray:
     """Which characters stand between words, bool [length]."""
     found = _IS_SPACE[points if points.itemsize == 1 else np.minimum(points, len(_IS_SPACE) - 1)]
-    found |= points == 0
+    result: BoolArray = found | (points == 0)
+    return result
+
+
+def listed(column: IntArray) -> list[int]:
+    """A column as a list."""
+    found: list[int] = column.tolist()
     return found
 
 

@@ -19,7 +19,7 @@ import numpy as np
 from lxml import etree
 
 from tokenprune.arrays import IntArray
-from tokenprune.segment.html_points import NUL
+from tokenprune.segment.html_points import NUL, listed
 from tokenprune.segment.html_source import CLOSES, ENDED, NO_TAG, OPENS, WHITE, Source
 from tokenprune.segment.html_tags import VOID
 
@@ -49,12 +49,12 @@ class Events:
     @cached_property
     def code(self) -> list[int]:
         """The codes as a list."""
-        return self.codes.tolist()
+        return listed(self.codes)
 
     @cached_property
     def mark(self) -> list[int]:
         """The marks as a list."""
-        return self.marks.tolist()
+        return listed(self.marks)
 
     @cached_property
     def text(self) -> list[str]:

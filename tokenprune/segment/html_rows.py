@@ -1,4 +1,4 @@
-"""What becomes of each tag of a page: whether it is written, starts or ends or parts something, or is nothing.
+"""What becomes of each tag of a page: whether it starts, ends or parts something, or is nothing.
 
 One row for each tag in the order of the page, in columns that are worked out at once.
 """
@@ -207,7 +207,7 @@ class _Fitter:
         return self.added
 
     def _name(self, row: int) -> str:
-        return self.names[self.rows.place[row]]
+        return self.names[int(self.rows.place[row])]
 
     def _clashes(self, row: int, name: str) -> bool:
         """Whether a block loses its tags inside the elements around it; otherwise these may end before it."""

@@ -13,7 +13,8 @@ import numpy as np
 
 from tokenprune.arrays import IntArray
 from tokenprune.segment.html_nesting import Nesting
-from tokenprune.segment.html_reach import BREAK_OUT, ENDS_P, IN_TABLE, RUBY, SECTIONS, TABLE_PARTS
+from tokenprune.segment.html_open import IN_TABLE, SECTIONS, TABLE_PARTS
+from tokenprune.segment.html_reach import BREAK_OUT, ENDS_P, RUBY
 from tokenprune.segment.html_source import CLOSES, ENDED, OPENS, Source
 from tokenprune.segment.html_tags import HEADINGS, VOID
 

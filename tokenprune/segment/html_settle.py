@@ -39,9 +39,8 @@ def unwrap(page: CleanPage, mixed: Sequence[int]) -> set[int]:
         page: whose elements are marked; the events are the caller's to take out.
         mixed: inline elements that hold a block.
     """
-    opened, closed = (
-        {n: i for i, (k, n) in enumerate(zip(page.kind, page.node)) if k == kind} for kind in (OPEN, CLOSE)
-    )
+    events = list(enumerate(zip(page.kind, page.node, strict=True)))
+    opened, closed = ({n: i for i, (k, n) in events if k == kind} for kind in (OPEN, CLOSE))
     gone: set[int] = set()
     around = set(mixed)
     for node in mixed:

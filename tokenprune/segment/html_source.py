@@ -17,7 +17,7 @@ from lxml import etree
 
 from tokenprune.arrays import BoolArray, IntArray
 from tokenprune.segment.html_hidden import SILENT, Look, look
-from tokenprune.segment.html_points import NUL, bounds, code_points, from_points, how_many, is_white
+from tokenprune.segment.html_points import NUL, bounds, code_points, from_points, how_many, is_white, listed
 from tokenprune.segment.html_tags import GENERIC, INLINE, STRUCTURAL, VOID
 from tokenprune.segment.invisible import Dropped, drop_invisible, may_hold_invisible
 
@@ -96,17 +96,17 @@ class Source:
     @cached_property
     def code(self) -> list[int]:
         """The codes as a list."""
-        return self.codes.tolist()
+        return listed(self.codes)
 
     @cached_property
     def begin(self) -> list[int]:
         """Where tags begin as a list."""
-        return self.begins.tolist()
+        return listed(self.begins)
 
     @cached_property
     def after(self) -> list[int]:
         """Where they end as a list."""
-        return self.afters.tolist()
+        return listed(self.afters)
 
     @cached_property
     def xml(self) -> bool:
@@ -134,7 +134,8 @@ class Source:
     @cached_property
     def words(self) -> list[bool]:
         """The same as a list."""
-        return self.has_words.tolist()
+        found: list[bool] = self.has_words.tolist()
+        return found
 
     @cached_property
     def stops(self) -> IntArray:
@@ -145,7 +146,7 @@ class Source:
     @cached_property
     def ends(self) -> list[int]:
         """The same as a list."""
-        return self.stops.tolist()
+        return listed(self.stops)
 
 
 def attributes_of(tag: str) -> str:
@@ -220,7 +221,7 @@ def scan(source: str, *, drop_hidden: bool = True) -> Source:
     marked = points.copy()
     marked[begins] = marked[ends[ended]] = 0
     if not ended.all():
-        marked = np.insert(marked, stops[~ended], 0)
+        marked = np.insert(marked, stops[~ended], 0).astype(points.dtype)
     parts = from_points(marked).split(NUL)
     tags = ["", *parts[1::2]]
     codes = np.fromiter(map(reader.__getitem__, tags), dtype=np.int64, count=len(tags))
