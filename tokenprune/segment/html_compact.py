@@ -13,7 +13,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from tokenprune.arrays import BoolArray
+from tokenprune.arrays import BoolArray, IntArray
 from tokenprune.segment.html_page import BREAK, CLOSE, TEXT, CleanPage
 from tokenprune.segment.html_tags import BLOCKS, CELLS, ENDED_BY
 from tokenprune.segment.html_tree import nearest
@@ -70,14 +70,15 @@ def compact(page: CleanPage) -> list[str]:
     if not page.tag:
         return page.text
     alive = np.asarray(page.alive)
-    plain = _Structure(page, alive)
+    number = np.fromiter((_NUMBERS.get(t, 0) for t in page.tag), dtype=np.int64, count=len(page.tag))
+    plain = _Structure(page, number, alive)
     gone = plain.only_groups()
-    structure = _Structure(page, alive & ~gone) if gone.any() else plain
+    structure = _Structure(page, number, alive & ~gone) if gone.any() else plain
     kinds, nodes = page.kinds, page.nodes
     left_out = (kinds != TEXT) & (kinds != BREAK)
     left_out &= gone[nodes] | ((kinds == CLOSE) & structure.end_by_themselves()[nodes])
     # A row holds nothing but white space and cells, or it is bare.
-    left_out |= (kinds == TEXT) & (nodes >= 0) & (plain.number[nodes] == _TR) & ~np.asarray(page.bare)[nodes]
+    left_out |= (kinds == TEXT) & (nodes >= 0) & (number[nodes] == _TR) & ~np.asarray(page.bare)[nodes]
     texts = np.empty(len(page.text), dtype=object)
     texts[:] = page.text
     texts[left_out] = ""
@@ -95,9 +96,8 @@ class _Structure:
         bare: bool [m + 1], whether it holds anything else.
     """
 
-    def __init__(self, page: CleanPage, there: BoolArray) -> None:
-        self.there = there
-        self.number = np.fromiter((_NUMBERS.get(t, 0) for t in page.tag), dtype=np.int64, count=len(page.tag))
+    def __init__(self, page: CleanPage, number: IntArray, there: BoolArray) -> None:
+        self.number, self.there = number, there
         parent = np.asarray(page.parent, dtype=np.int64)
         self.around = nearest(parent, there)[parent]
         self.children = np.zeros(len(parent) + 1, dtype=np.int64)

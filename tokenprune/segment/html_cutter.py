@@ -43,7 +43,9 @@ class Cutter:
 
     def __init__(self, page: CleanPage, document: Document, max_words: int) -> None:
         self.page, self.document, self.max_words = page, document, max_words
-        counts = np.where(page.kinds == TEXT, word_counts(page.text), 0)
+        counts = np.zeros(len(page.text), dtype=np.int64)
+        texts = np.flatnonzero(page.kinds == TEXT)
+        counts[texts] = word_counts([page.text[i] for i in texts.tolist()])
         self.words: list[int] = np.concatenate(([0], np.cumsum(counts))).tolist()
         close_of, self.in_line = _elements(page)
         self.close_of: list[int] = close_of.tolist()

@@ -41,7 +41,9 @@ def _odd(place: int, kind: int) -> bool:
     )
 
 
-_ODD = [4 * p + kind for p in range(1, len(KNOWN)) for kind in (OPENS, CLOSES, ENDED) if _odd(p, kind)]
+_ODD = frozenset(
+    4 * p + kind for p in range(1, len(KNOWN)) for kind in (OPENS, CLOSES, ENDED) if _odd(p, kind)
+)
 
 
 class Nesting(NamedTuple):
@@ -62,7 +64,7 @@ def nested(page: Source) -> tuple[Events, Nesting] | None:
     """Return the events of a page whose tags nest; None for one that libxml2 should see."""
     codes = page.codes
     used = np.flatnonzero(np.bincount(codes))
-    if page.verbatim or page.cut >= 0 or "\r" in page.source or np.isin(used, _ODD).any():
+    if page.verbatim or page.cut >= 0 or "\r" in page.source or not _ODD.isdisjoint(used.tolist()):
         return None
     if not all(map(_SIMPLE_NAME.fullmatch, page.names[len(KNOWN) :])):
         return None
@@ -70,7 +72,9 @@ def nested(page: Source) -> tuple[Events, Nesting] | None:
     if nesting is None or not _stands_in_body(page, nesting.close):
         return None
     kinds = codes & 3
-    tags = np.flatnonzero(((kinds == OPENS) | (kinds == ENDED)) & ~np.isin(codes, (_HTML, _HEAD, _BODY)))
+    tags = np.flatnonzero(
+        ((kinds == OPENS) | (kinds == ENDED)) & (codes != _HTML) & (codes != _HEAD) & (codes != _BODY)
+    )
     over = nesting.parent[tags]
     size = 4 * len(page.names)
     around = np.where(over >= 0, codes[over], _BODY) >> 2

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tokenprune.arrays import BoolArray, IntArray
+from tokenprune.segment.html_names import PerName, among
 from tokenprune.segment.html_page import BREAK, CLOSE, OPEN, TEXT, CleanPage, escape_text
 from tokenprune.segment.html_rows import BREAKS, ENDS, NOTHING, PARTS, SHOWS, STARTS, Rows
 from tokenprune.segment.html_tags import APART, BLOCKS, CELLS, CODE, GENERIC, PRE, STRUCTURAL
@@ -21,7 +21,8 @@ from tokenprune.segment.html_tree import Tree, last_of, moved_down
 from tokenprune.segment.html_wrappers import Wrappers
 
 _TEXT, _WHITE = 10, 11  # acts of texts
-_GROUPING = GENERIC | STRUCTURAL
+_CLASSES = among(APART, BLOCKS, CELLS, GENERIC | STRUCTURAL, PRE, CODE)
+_OPENING, _CLOSING = PerName("<{}>".format, object), PerName("</{}>".format, object)
 _AHEAD = np.asarray([" ", "\n", "<br>"], dtype=object)
 
 
@@ -52,10 +53,8 @@ class Output:
     ) -> None:
         self.rows, self.found, self.names, self.texts, self.kept = rows, found, names, texts, kept
         self.place = rows.place[found.opens]
-        self.apart, self.block, cells, self.grouping, pre, code = (
-            np.fromiter(map(c.__contains__, names), dtype=bool, count=len(names))[self.place]
-            for c in (APART, BLOCKS, CELLS, _GROUPING, PRE, CODE)
-        )
+        said = _CLASSES.of(names)[self.place].T
+        self.apart, self.block, cells, self.grouping, pre, code = said
         self.event = rows.event
         self.row = rows.event  # of each event of the page, once it is written
         self.some = texts.some[self.event] & ~gone[self.event]
@@ -197,8 +196,8 @@ class Output:
         self.broken[nodes[kinds == BREAK]] = True
         written = np.empty(size, dtype=object)
         written[first] = _AHEAD[np.where(parted, 2, line_end)[due]]
-        written[place[starts]] = _of_names("<{}>", self.names)[self.place[element[starts]]]
-        written[place[ends]] = _of_names("</{}>", self.names)[self.place[element[ends]]]
+        written[place[starts]] = _OPENING.of(self.names)[self.place[element[starts]]]
+        written[place[ends]] = _CLOSING.of(self.names)[self.place[element[ends]]]
         written[place[breaks]] = "<br>"
         written[place[text]] = self._said(event[text], self.verbatim[row[text]])
         for k in np.flatnonzero(starts | images).tolist() if self.kept else ():
@@ -235,9 +234,3 @@ def _flag_of_last(flag: BoolArray, among: BoolArray) -> BoolArray:
     """What the last of some acts before each one says; where there is none before, True."""
     last = moved_down(last_of(among), -1)
     return flag[last] | (last < 0)
-
-
-def _of_names(form: str, names: list[str]) -> NDArray[np.object_]:
-    found = np.empty(len(names), dtype=object)
-    found[:] = [form.format(name) for name in names]
-    return found

@@ -11,8 +11,9 @@ from dataclasses import dataclass, fields
 import numpy as np
 
 from tokenprune.arrays import BoolArray, IntArray
+from tokenprune.segment.html_names import PerName, among
 from tokenprune.segment.html_repair import Events
-from tokenprune.segment.html_source import CLOSES, ENDED, KNOWN, NO_TAG, OPENS, Source
+from tokenprune.segment.html_source import CLOSES, ENDED, NO_TAG, OPENS, Source
 from tokenprune.segment.html_tags import (
     BLOCKS,
     ENDED_BY,
@@ -42,8 +43,10 @@ _ACTS = {
     "br": (BREAKS, NOTHING, BREAKS, NOTHING),
     "hr": (PARTS, NOTHING, PARTS, NOTHING),
 }
-_NO_ACTS = (NOTHING,) * 4
-_KNOWN_ACTS = [act for name in KNOWN for act in _ACTS.get(name, _NO_ACTS)]
+_ACTS_OF = PerName(lambda name: _ACTS.get(name, (NOTHING,) * 4), int)
+_ENDER = PerName(lambda name: ENDERS.get(name, 0), int)
+_ENDED_BY = PerName(lambda name: ENDED_BY_MASK.get(name, 0), int)
+_IS_VOID = among(VOID)
 
 
 @dataclass
@@ -99,14 +102,13 @@ def placed(page: Source, events: Events) -> Rows:
     after = page.afters[mark]
     last = last_of(sets)
     cursor, stop = np.where(last < 0, 0, after[last]), np.where(last < 0, 0, page.stops[mark][last])
-    acts = _KNOWN_ACTS + [act for name in page.names[len(KNOWN) :] for act in _ACTS.get(name, _NO_ACTS)]
     at = moved_down(cursor, 0)
     return Rows(
         kind=kind,
         place=code >> 2,
         mark=mark,
         event=np.arange(len(code)),
-        act=np.asarray(acts, dtype=np.int64)[code],
+        act=_ACTS_OF.of(page.names).ravel()[code],
         begin=np.where(known, page.begins[mark], at),
         after=np.where(known, after, at),
         close=moved_down(stop, 0),
@@ -122,7 +124,7 @@ def keep_tags(rows: Rows, names: list[str], kept: Mapping[int, str]) -> None:
         return
     whole = _all_elements(rows)
     has = np.isin(rows.mark, list(kept))
-    void = np.asarray([name in VOID for name in names])[rows.place]
+    void = _IS_VOID.of(names)[rows.place, 0]
     image = rows.place == (names.index("img"))
     rows.act[has & image] = SHOWS
     rows.act[has & ~void & (rows.kind == OPENS)] = STARTS
@@ -159,11 +161,10 @@ def nest(rows: Rows, names: list[str]) -> Tree:
 def _fits(rows: Rows, names: list[str], found: Tree) -> bool:
     """Whether elements are not too deep in each other, and can stand where they do."""
     place, parent = rows.place[found.opens], found.parent
-    enders = np.asarray([ENDERS.get(name, 0) for name in names], dtype=np.int64)[place]
+    enders = _ENDER.of(names)[place]
     inner = np.flatnonzero(enders)
     inner = inner[parent[inner] >= 0]
-    ended_by = np.asarray([ENDED_BY_MASK.get(name, 0) for name in names], dtype=np.int64)
-    if (enders[inner] & ended_by[place[parent[inner]]]).any():
+    if (enders[inner] & _ENDED_BY.of(names)[place[parent[inner]]]).any():
         return False
     steps = (rows.act == STARTS) * 1 - (rows.act == ENDS)
     return len(place) <= _MAX_DEPTH or int(np.cumsum(steps).max()) <= _MAX_DEPTH

@@ -12,6 +12,7 @@ from functools import lru_cache
 import numpy as np
 
 from tokenprune.arrays import IntArray
+from tokenprune.segment.html_names import codes_among
 from tokenprune.segment.html_nesting import Nesting
 from tokenprune.segment.html_open import IN_TABLE, SECTIONS, TABLE_PARTS
 from tokenprune.segment.html_reach import BREAK_OUT, ENDS_P, RUBY
@@ -55,15 +56,15 @@ def nests(page: Source, nesting: Nesting) -> bool:
             continue
         around = depth - (codes == 4 * place[outer])  # of the tag itself
         tags = [4 * place[n] + kind for n in inner if n in place for kind in (OPENS, ENDED)]
-        if around[np.isin(codes, [t for t in tags if t in used])].any():
+        if not used.isdisjoint(tags) and around[codes_among(codes, used.intersection(tags))].any():
             return False
         if outer in _FOREIGN:
             foreign += depth
     closed = [c for c in used if c & 3 == ENDED and names[c >> 2] not in VOID]
-    if closed and (foreign[np.isin(codes, closed)] == 0).any() and not page.xml:
+    if closed and (foreign[codes_among(codes, closed)] == 0).any() and not page.xml:
         return False  # for browsers, a slash ends nothing but these
     at = np.where(codes & 3 == OPENS, np.arange(len(codes)), nesting.parent)
-    within = np.isin(codes[at], [4 * place[n] for n in IN_TABLE]) & (at >= 0)
+    within = codes_among(codes[at], [4 * place[n] for n in IN_TABLE]) & (at >= 0)
     return not bool((within & page.has_words).any())
 
 

@@ -194,8 +194,8 @@ class Reader(dict[str, int]):
         return 4 * place + kind
 
 
-# Tags without attributes, for which nothing has to be read; the empty one stands for the beginning of a page.
-_BARE = {"": NO_TAG}
+# Tags without attributes, for which nothing has to be read.
+_BARE: dict[str, int] = {}
 for _name in sorted(TAGS - RAW_NAMES - SILENT):
     _plain = Reader(drop_hidden=False)
     _BARE[_name] = _plain.read(_name, _name, "")
@@ -225,7 +225,7 @@ def scan(source: str, *, drop_hidden: bool = True) -> Source:
     parts = from_points(marked).split(NUL)
     tags = ["", *parts[1::2]]
     codes = np.fromiter(map(reader.__getitem__, tags), dtype=np.int64, count=len(tags))
-    codes[1:][~ended] = LATER
+    codes[0], codes[1:][~ended] = NO_TAG, LATER
     begins, afters = np.append(0, begins), np.append(0, np.where(ended, ends + 1, stops))
     result = Source(source, tags, codes, parts[::2], begins, afters, reader.names, reader.looks)
     if (codes == LATER).any():

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import chain
 
 import numpy as np
 
 from tokenprune.arrays import IntArray
 from tokenprune.segment.html_hidden import FONT, TINY, Look
+from tokenprune.segment.html_names import codes_among
 from tokenprune.segment.html_nesting import Nesting
 from tokenprune.segment.html_reach import Reach, reach
 from tokenprune.segment.html_repair import owns_text
 from tokenprune.segment.html_scopes import nests
 from tokenprune.segment.html_sheets import Rule, Sheet
-from tokenprune.segment.html_source import CLOSES, ENDED, KNOWN, NO_TAG, OPENS, Source
+from tokenprune.segment.html_source import CLOSES, ENDED, KNOWN, NO_TAG, OPENS, Source, attributes_of
 from tokenprune.segment.html_tags import VOID
 
 Ranges = list[tuple[int, int]]
@@ -38,20 +39,16 @@ def unseen(page: Source, sheet: Sheet | None, nesting: Nesting | None) -> tuple[
     looks: dict[int, Look] = {}
     rules: dict[int, Rule] = {}
     if page.looks:
-        looks = {k: page.looks[tag] for k, tag in enumerate(page.tag) if tag in page.looks}
+        looks = {k: page.looks[page.tag[k]] for k in _places(page.tag, page.looks)}
     if sheet:
-        known: dict[str, Rule | None] = {}
-        for k, tag in enumerate(page.tag):
-            if page.code[k] & 3 not in (OPENS, ENDED):
-                continue
-            if tag not in known:
-                attrs = page.attributes(k)
-                concerned = sheet.concerns(attrs)
-                known[tag] = sheet.match(page.names[page.code[k] >> 2], attrs) if concerned else None
-            if (rule := known[tag]) is not None:
-                looks[k] = sheet.look(rule, looks.get(k))
-                rules[k] = rule
-    if not any(look.may_hide for look in looks.values()) and _FOREIGN.isdisjoint(page.code):
+        for k in _places(page.tag, _ruled(page, sheet)):
+            if page.code[k] & 3 in (OPENS, ENDED):
+                rule = sheet.match(page.names[page.code[k] >> 2], page.attributes(k))
+                if rule is not None:
+                    looks[k], rules[k] = sheet.look(rule, looks.get(k)), rule
+    if not any(look.may_hide for look in looks.values()) and _FOREIGN.isdisjoint(
+        np.flatnonzero(np.bincount(page.codes)).tolist()
+    ):
         return NOTHING, []
     ranges = None
     if nesting is not None and _PAGE.isdisjoint(map(page.code.__getitem__, looks)) and nests(page, nesting):
@@ -60,9 +57,21 @@ def unseen(page: Source, sheet: Sheet | None, nesting: Nesting | None) -> tuple[
     return reach(tags, looks, rules, page, quirks=page.quirks), ranges
 
 
+def _places(tags: list[str], chosen: Collection[str]) -> list[int]:
+    """Where some tags stand."""
+    found = np.fromiter(map(chosen.__contains__, tags), dtype=bool, count=len(tags))
+    places: list[int] = np.flatnonzero(found).tolist()
+    return places
+
+
+def _ruled(page: Source, sheet: Sheet) -> set[str]:
+    """Tags, as they are written, that a rule of a style sheet may hide."""
+    return {tag for tag in set(page.tag) if tag and tag[0] != "/" and sheet.concerns(attributes_of(tag))}
+
+
 def _outermost(page: Source, looks: Mapping[int, Look], close: IntArray) -> Ranges:
     """The elements that say something about being seen, or are SVG or MathML, without those inside others."""
-    foreign = set(np.flatnonzero(np.isin(page.codes, [*_FOREIGN])).tolist())
+    foreign = set(np.flatnonzero(codes_among(page.codes, _FOREIGN)).tolist())
     ranges: Ranges = []
     said: list[Look | None] = []  # in the last of them
     for k in sorted({*looks, *foreign}):

@@ -63,7 +63,8 @@ class Wrappers:
         order = np.argsort(around, kind="stable")
         found, around = found[order], around[order]
         edges = [0, *(np.flatnonzero(np.diff(around)) + 1).tolist(), len(found)]
-        self._blocks = {int(around[a]): found[a:b].tolist() for a, b in pairwise(edges)}
+        outer, inner = around.tolist(), found.tolist()
+        self._blocks = {outer[a]: inner[a:b] for a, b in pairwise(edges)}
 
     def _only(self, node: int) -> int:
         """What is left of the last block in an element."""
