@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_left
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import compress
 
 import numpy as np
@@ -205,11 +206,25 @@ class Mender:
             return end
         if name == "style" and len(out.styles) < _STYLES:
             # One inside ``noscript`` is not there for people who see the page with scripts.
-            seen = self.source.rfind("<noscript", 0, at) <= self.source.rfind("</noscript", 0, at)
-            out.styles.append(self.source[position:stop] if seen and is_for_screens(attrs) else "")
+            inside = self._last(0, at) > self._last(1, at)
+            out.styles.append(self.source[position:stop] if not inside and is_for_screens(attrs) else "")
         self._add(at, end)
         out.dropped.append((at, end, name))
         return end
+
+    @cached_property
+    def _noscripts(self) -> tuple[list[int], list[int]]:
+        """Where ``noscript`` elements start and end."""
+        starts, ends = (
+            [m.start() for m in re.finditer(tag, self.source)] for tag in ("<noscript", "</noscript")
+        )
+        return starts, ends
+
+    def _last(self, which: int, at: int) -> int:
+        """Where the last of these stands before a place, -1 for none."""
+        places = self._noscripts[which]
+        found = bisect_left(places, at)
+        return places[found - 1] if found else -1
 
     def _in_foreign(self) -> bool:
         """Whether the output so far ends in SVG or MathML, where a slash ends an element."""

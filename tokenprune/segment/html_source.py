@@ -230,7 +230,7 @@ def scan(source: str, *, drop_hidden: bool = True) -> Source:
     result = Source(source, tags, codes, parts[::2], begins, afters, reader.names, reader.looks)
     if (codes == LATER).any():
         result = Mender(result, reader).mend()
-    if drop_hidden and may_hold_invisible(source):
+    if drop_hidden and may_hold_invisible(source, points):
         _drop_invisible(result)
     return result
 

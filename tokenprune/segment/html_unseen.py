@@ -46,13 +46,12 @@ def unseen(page: Source, sheet: Sheet | None, nesting: Nesting | None) -> tuple[
                 rule = sheet.match(page.names[page.code[k] >> 2], page.attributes(k))
                 if rule is not None:
                     looks[k], rules[k] = sheet.look(rule, looks.get(k)), rule
-    if not any(look.may_hide for look in looks.values()) and _FOREIGN.isdisjoint(
-        np.flatnonzero(np.bincount(page.codes)).tolist()
-    ):
+    foreign = np.flatnonzero(codes_among(page.codes, _FOREIGN)).tolist()
+    if not foreign and not any(look.may_hide for look in looks.values()):
         return NOTHING, []
     ranges = None
     if nesting is not None and _PAGE.isdisjoint(map(page.code.__getitem__, looks)) and nests(page, nesting):
-        ranges = _outermost(page, looks, nesting.close)
+        ranges = _outermost(looks, set(foreign), nesting.close)
     tags = chain.from_iterable(_tags(page, *r) for r in ranges) if ranges is not None else _tags(page)
     return reach(tags, looks, rules, page, quirks=page.quirks), ranges
 
@@ -69,9 +68,8 @@ def _ruled(page: Source, sheet: Sheet) -> set[str]:
     return {tag for tag in set(page.tag) if tag and tag[0] != "/" and sheet.concerns(attributes_of(tag))}
 
 
-def _outermost(page: Source, looks: Mapping[int, Look], close: IntArray) -> Ranges:
+def _outermost(looks: Mapping[int, Look], foreign: set[int], close: IntArray) -> Ranges:
     """The elements that say something about being seen, or are SVG or MathML, without those inside others."""
-    foreign = set(np.flatnonzero(codes_among(page.codes, _FOREIGN)).tolist())
     ranges: Ranges = []
     said: list[Look | None] = []  # in the last of them
     for k in sorted({*looks, *foreign}):

@@ -21,8 +21,10 @@ import unicodedata
 from functools import lru_cache
 from html import escape
 from html.entities import html5
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tokenprune.segment.entities import unescape
 
@@ -68,10 +70,11 @@ _VARIANTS = re.compile(f"[{_VARIANT}]")
 _BLACK_FLAG, _EMOJI_STYLE = "\U0001f3f4", "\ufe0f"
 
 
-def may_hold_invisible(source: str) -> bool:
-    """Whether a text holds one of these characters or an entity that stands for one."""
+def may_hold_invisible(source: str, points: NDArray[Any] | None = None) -> bool:
+    """Whether a text, of which the characters may be given, holds one of these or an entity for one."""
     if not source.isascii():
-        points = np.frombuffer(source.encode("utf-32-le", "surrogatepass"), dtype="<u4")
+        if points is None:
+            points = np.frombuffer(source.encode("utf-32-le", "surrogatepass"), dtype="<u4")
         if _ONE.search("".join(map(chr, set(points[points > 0x7F].tolist())))):
             return True
     if "&" not in source:
