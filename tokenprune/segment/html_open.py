@@ -246,3 +246,8 @@ class OpenElements:
         self.pop_to(at)
         for m in reversed(moved):
             self.push(m.name, m.mark, m.foreign)
+
+    def end_other(self, name: str) -> None:
+        """Close an element for which there is no rule of its own."""
+        if (at := self.last(name)) >= max(self.top().special, 0):
+            self.pop_to(at)

@@ -182,10 +182,6 @@ class _Tags(OpenElements):
             self.where["form"].pop()
             self.stack[at].name = ""
 
-    def end_other(self, name: str) -> None:
-        if (at := self.last(name)) >= max(self.top().special, 0):
-            self.pop_to(at)
-
 
 def reach(
     tags: Iterable[tuple[int, str]],

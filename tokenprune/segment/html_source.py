@@ -11,9 +11,11 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from lxml import etree
+from numpy.typing import NDArray
 
 from tokenprune.arrays import BoolArray, IntArray
 from tokenprune.segment.html_hidden import SILENT, Look, look
@@ -218,10 +220,10 @@ def scan(source: str, *, drop_hidden: bool = True) -> Source:
     closing = np.append(np.flatnonzero(points == ord(">")), len(source))
     ends = closing[np.searchsorted(closing, begins)]
     ended = ends < stops
-    marked = points.copy()
+    marked: NDArray[Any] = points.copy()
     marked[begins] = marked[ends[ended]] = 0
     if not ended.all():
-        marked = np.insert(marked, stops[~ended], 0).astype(points.dtype)
+        marked = np.insert(marked, stops[~ended], 0)
     parts = from_points(marked).split(NUL)
     tags = ["", *parts[1::2]]
     codes = np.fromiter(map(reader.__getitem__, tags), dtype=np.int64, count=len(tags))
