@@ -10,8 +10,9 @@ import numpy as np
 
 from tokenprune.arrays import BoolArray, IntArray
 from tokenprune.segment.html_hidden import VISIBILITY
+from tokenprune.segment.html_open import Unseen
 from tokenprune.segment.html_page import fold, word_count
-from tokenprune.segment.html_reach import Reach, Unseen
+from tokenprune.segment.html_reach import Reach
 from tokenprune.segment.html_repair import Events
 from tokenprune.segment.html_rows import NOTHING, PARTS, Rows
 from tokenprune.segment.html_sheets import Rule
