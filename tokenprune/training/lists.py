@@ -1,0 +1,53 @@
+"""Which lists of passages the rank head is fitted on, and how they are parted to be checked by each other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from tokenprune.training.sets import Item, fold_of, split, text_key
+
+
+def unread(items: Sequence[Item], names: Sequence[str]) -> list[Item]:
+    """Return the lists that the network was not trained on and that share nothing that is judged with a test.
+
+    What a network finds in a question it was trained on looks surer than what it finds in a new one, and a
+    head that is fitted to that trusts it too much. A passage of a retrieved list stands in many lists, nearly
+    everywhere as one that does not answer: here two lists are kept apart by their questions and by the
+    passages that answer them.
+
+    Args:
+        items: of every set that the network was trained on or is tested by, see `split`.
+        names: the sets whose lists are wanted.
+    """
+    trained = {(item.set_name, item.id) for item in split(items).train}
+    own = [item for item in items if item.set_name in names]
+    tested = {key for item in own if fold_of(item) == "test" for key in judged(item)}
+    rest = (item for item in own if fold_of(item) != "test" and (item.set_name, item.id) not in trained)
+    return [item for item in rest if tested.isdisjoint(judged(item))]
+
+
+def judged(item: Item) -> set[str]:
+    """Keys of an item's question and of its passages with evidence."""
+    return {"?" + text_key(item.question), *(text_key(p.text) for p in item.passages if p.relevant)}
+
+
+def parts(items: Sequence[Item], count: int, seed: int = 0) -> list[int]:
+    """Number each item's part, 0 to ``count - 1``; items that share what is judged are in one part."""
+    above: dict[str, str] = {}
+
+    def root(key: str) -> str:
+        while above.setdefault(key, key) != key:
+            above[key] = key = above[above[key]]
+        return key
+
+    for item in items:
+        first, *others = sorted(judged(item))
+        for key in others:
+            above[root(key)] = root(first)
+    roots = [root(min(judged(item))) for item in items]
+    distinct = sorted(set(roots))
+    of = np.random.default_rng(seed).permutation(len(distinct)) % count
+    number = dict(zip(distinct, of.tolist(), strict=True))
+    return [number[key] for key in roots]
