@@ -42,11 +42,10 @@ class OnnxNetwork:
         """Return rank logits [b] and keep probabilities [b, t]."""
         with torch.inference_mode():
             seen = window(batch, "cpu")
-            states, middle = self.encode(seen)
-            said = self._network.judge_states(seen, states, middle)
+            said = self._network.judge_states(seen, *self.encode(seen))
             return said.rank.numpy(), torch.sigmoid(said.token).numpy()
 
-    def encode(self, w: Window) -> tuple[torch.Tensor, torch.Tensor]:
+    def encode(self, w: Window) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Return what `MiniNetwork.encode` returns, in float32."""
         filled = w.filled.numpy()
         at = np.flatnonzero(filled)
@@ -65,10 +64,12 @@ class OnnxNetwork:
                 "alone": np.where(apart[:, None], np.float32(_HIDDEN_LOGIT), padding),
             },
         )
-        states, middle = (np.zeros((filled.size, f.shape[-1]), np.float32) for f in found)
-        states[at], middle[at] = found
-        shape = (*filled.shape, -1)
-        return torch.from_numpy(states).view(shape), torch.from_numpy(middle).view(shape)
+        states, middle, halfway = (np.zeros((filled.size, f.shape[-1]), np.float32) for f in found)
+        states[at], middle[at], halfway[at] = found
+        last, before, between = (
+            torch.from_numpy(x).view(*filled.shape, -1) for x in (states, middle, halfway)
+        )
+        return last, before, between
 
 
 class _Graph:
@@ -139,7 +140,7 @@ class _Graph:
         net = self.net
         words = self.add("Gather", self.const(net.words.weight), "ids")
         places = self.add("Gather", self.const(net.places.weight), "position")
-        x = middle = self.norm(self.add("Add", words, places), net.norm)
+        x = middle = halfway = self.norm(self.add("Add", words, places), net.norm)
         turned = self.add("Transpose", "kinds", perm=(0, 1, 3, 2))
         self.nodes.append(helper.make_node("Gather", [turned, self.ints(1, 0)], ["flipped"], axis=2))
         for i, layer in enumerate(net.layers):
@@ -148,6 +149,8 @@ class _Graph:
                 x = middle = self.layer(x, layer, "alone", None)
             else:
                 x = self.layer(x, layer, "padding", net.cross[above])
+            if i + 1 == self.config.halfway:
+                halfway = x
         whole, real = TensorProto.INT64, TensorProto.FLOAT
         inputs = [
             helper.make_tensor_value_info(name, kind, shape)
@@ -162,7 +165,7 @@ class _Graph:
             )
         ]
         shape = ["n", self.config.hidden]
-        outputs = [helper.make_tensor_value_info(name, real, shape) for name in (x, middle)]
+        outputs = [helper.make_tensor_value_info(name, real, shape) for name in (x, middle, halfway)]
         graph = helper.make_graph(self.nodes, "encoder", inputs, outputs, self.constants)
         made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", _OPSET)], ir_version=9)
         serialised: bytes = made.SerializeToString()

@@ -93,20 +93,27 @@ def loss(ranks: Tensor, relevant: Tensor, single: float) -> Tensor:
 
 
 def ndcg(network: MiniNetwork, lists: Sequence[RankedList], k: int = 5) -> float:
-    """Mean nDCG at ``k`` of the passages, each by its best window; binary relevance."""
-    figures = []
+    """Mean nDCG at ``k`` of the lists by the network's ranks."""
+    ranks = ranks_of(network, lists)
+    return float(np.mean([ndcg_of(one, own, k) for one, own in zip(lists, ranks, strict=True)]))
+
+
+def ranks_of(network: MiniNetwork, lists: Sequence[RankedList]) -> list[Tensor]:
+    """Return the ranks of each list's windows, float32 [windows]."""
     device = next(network.parameters()).device
     with torch.inference_mode():
-        for one in lists:
-            ranks = network.rank_of(one.found.to(device)).cpu().numpy()
-            first = np.flatnonzero(np.diff(one.passage, prepend=-1))  # windows stand passage by passage
-            best = np.maximum.reduceat(ranks, first)
-            relevant = np.logical_or.reduceat(one.relevant.numpy(), first)
-            order = np.argsort(-best, kind="stable")[:k]
-            discount = 1 / np.log2(np.arange(2, k + 2))
-            gain = float((relevant[order] * discount[: len(order)]).sum())
-            figures.append(gain / float(discount[: min(k, relevant.sum())].sum()))
-    return float(np.mean(figures))
+        return [network.rank_of(one.found.to(device)).cpu() for one in lists]
+
+
+def ndcg_of(one: RankedList, ranks: Tensor, k: int = 5) -> float:
+    """Return nDCG at ``k`` of a list's passages, each by its best window; binary relevance."""
+    first = np.flatnonzero(np.diff(one.passage, prepend=-1))  # windows stand passage by passage
+    best = np.maximum.reduceat(ranks.numpy(), first)
+    relevant = np.logical_or.reduceat(one.relevant.numpy(), first)
+    order = np.argsort(-best, kind="stable")[:k]
+    discount = 1 / np.log2(np.arange(2, k + 2))
+    gain = float((relevant[order] * discount[: len(order)]).sum())
+    return gain / float(discount[: min(k, relevant.sum())].sum())
 
 
 def fit_rank(
@@ -125,6 +132,7 @@ def fit_rank(
         raise ConfigError("the rank head needs lists with relevant and other passages, and held ones")
     torch.manual_seed(r.seed)
     rng = np.random.default_rng(r.seed)
+    lists, held = ([replace(one, found=network.for_head(one.found)) for one in x] for x in (lists, held))
     everything = torch.cat([one.found for one in lists])
     mean, scale = everything.mean(0), everything.std(0) + 1e-2
     own = copy.deepcopy(network.rank).cpu()

@@ -17,7 +17,8 @@ from tokenizers import Tokenizer, normalizers, pre_tokenizers  # noqa: E402
 from tokenizers.models import WordPiece  # noqa: E402
 
 from tokenprune.models.labeler.mini import pack, unpack, window  # noqa: E402
-from tokenprune.models.labeler.mini_network import MiniConfig, MiniNetwork, from_bert  # noqa: E402
+from tokenprune.models.labeler.mini_network import MiniConfig, MiniNetwork  # noqa: E402
+from tokenprune.models.labeler.mini_start import from_bert  # noqa: E402
 from tokenprune.models.labeler.types import Batch  # noqa: E402
 
 WORDS = "the capital of france is paris cats sleep a lot what does do they where and it rains . ?".split()

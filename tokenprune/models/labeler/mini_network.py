@@ -18,7 +18,7 @@ per passage.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -26,6 +26,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 N_FEATURES = 10
+N_LIKENESS = 4  # columns of `MiniNetwork._likeness`
+# Of a window's features, those of all it holds that the fused rank is judged by: late interaction of the last
+# states, as a plain mean and weighed by rarity, and of those from before question and passage meet.
+_FUSED_FEATURES = (0, 2, 3)
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,8 @@ class MiniConfig:
         cross_start: attention-logit bias between them before training.
         sentence_width: width of the transformer over sentences.
         eps: of layer normalisation.
+        fused: whether the rank is a weighted sum of what the rank head says and of how alike question and
+            passage are as wholes.
     """
 
     vocab_size: int = 30522
@@ -55,6 +61,12 @@ class MiniConfig:
     cross_start: float = -5.0
     sentence_width: int = 96
     eps: float = 1e-12
+    fused: bool = False
+
+    @property
+    def halfway(self) -> int:
+        """How many layers are read halfway through those in which question and passage meet."""
+        return (self.cross_from + self.layers) // 2
 
     def to_dict(self) -> dict[str, Any]:
         """Return the sizes as JSON can hold them."""
@@ -92,7 +104,8 @@ class Labelled:
         token: float32 [b, t], keep logits; meaningful where ``sentence >= 0``.
         sentence: float32 [b, s], the part of it that is common to a sentence.
         rank: float32 [b].
-        found: float32 [b, f], what the rank is judged by; the last column is the best sentence's logit.
+        found: float32 [b, f], what the rank is judged by; the last column is the best sentence's logit, the
+            `N_LIKENESS` before it are there when the network is ``fused``.
         present: bool [b, s], which sentences a window has.
     """
 
@@ -129,7 +142,7 @@ class _Rows:
         return x.view(*self.shape, -1)
 
 
-class _Layer(nn.Module):  # type: ignore[misc]
+class Layer(nn.Module):  # type: ignore[misc]
     """A BERT layer (post-norm) whose attention takes a bias."""
 
     def __init__(self, config: MiniConfig) -> None:
@@ -178,7 +191,7 @@ class MiniNetwork(nn.Module):  # type: ignore[misc]
         self.words = _embedding(c.vocab_size, c.hidden)
         self.places = _embedding(c.positions, c.hidden)
         self.norm = nn.LayerNorm(c.hidden, eps=c.eps)
-        self.layers = nn.ModuleList(_Layer(c) for _ in range(c.layers))
+        self.layers = nn.ModuleList(Layer(c) for _ in range(c.layers))
         crossing = c.layers - c.cross_from
         self.cross = nn.Parameter(torch.full((crossing, 2, c.heads), c.cross_start))
         self.register_buffer("idf", torch.ones(c.vocab_size))
@@ -196,6 +209,9 @@ class MiniNetwork(nn.Module):  # type: ignore[misc]
             nn.GELU(),
             nn.Linear(c.sentence_width, 1),
         )
+        self.fuse: nn.Linear | None = None
+        if c.fused:
+            self.add_fusion()
         for last in (self.weigh, self.judge, self.token, self.rank[-1]):
             assert isinstance(last, nn.Linear)
             nn.init.zeros_(last.weight)
@@ -203,16 +219,24 @@ class MiniNetwork(nn.Module):  # type: ignore[misc]
 
     def forward(self, window: Window) -> Labelled:
         """Label a batch."""
-        states, middle = self.encode(window)
-        return self.judge_states(window, states.float(), middle.float())
+        return self.judge_states(window, *(x.float() for x in self.encode(window)))
+
+    def add_fusion(self) -> None:
+        """Let the rank be fused; it stays what it was until the weights of that are fitted."""
+        self.config = replace(self.config, fused=True)
+        self.fuse = nn.Linear(2 + len(_FUSED_FEATURES) + N_LIKENESS, 1, device=self.idf.device)
+        nn.init.zeros_(self.fuse.weight)
+        nn.init.zeros_(self.fuse.bias)
+        with torch.no_grad():
+            self.fuse.weight[0, 0] = 1.0
 
     def encoder_to(self, dtype: torch.dtype) -> None:
         """Compute token states in another format than what judges them."""
         for part in (self.words, self.places, self.norm, self.layers):
             part.to(dtype)
 
-    def encode(self, w: Window) -> tuple[Tensor, Tensor]:
-        """Return token states of the last layer and those from before question and passage meet."""
+    def encode(self, w: Window) -> tuple[Tensor, Tensor, Tensor]:
+        """Return token states: of the last layer, from before the texts meet, from halfway between."""
         rows = _Rows(w.filled)
         x = self.norm(self.words(rows.packed(w.ids)) + self.places(rows.packed(w.position)))
         padding = torch.zeros(w.ids.shape, device=x.device).masked_fill(~w.filled, -1e4)[:, None, None, :]
@@ -224,7 +248,7 @@ class MiniNetwork(nn.Module):  # type: ignore[misc]
         kinds = torch.stack((~w.passage, w.passage), -1)[:, None].float()
         heads = kinds.expand(-1, self.config.heads, -1, -1)
         padding, alone = padding.to(x.dtype), alone.to(x.dtype)
-        middle = x
+        middle = halfway = x
         for i, layer in enumerate(self.layers):
             if i < self.config.cross_from:
                 x = layer(x, rows, alone, None)
@@ -232,9 +256,11 @@ class MiniNetwork(nn.Module):  # type: ignore[misc]
             else:
                 bias = self.cross[i - self.config.cross_from].T[:, None]
                 x = layer(x, rows, padding, (kinds * bias, heads.flip(-1)))
-        return rows.padded(x), rows.padded(middle)
+            if i + 1 == self.config.halfway:
+                halfway = x
+        return rows.padded(x), rows.padded(middle), rows.padded(halfway)
 
-    def judge_states(self, w: Window, states: Tensor, middle: Tensor) -> Labelled:
+    def judge_states(self, w: Window, states: Tensor, middle: Tensor, halfway: Tensor) -> Labelled:
         """Judge sentences by their token states, float32 [b, t, d]."""
         b, _, d = states.shape
         s = max(1, w.sentences)
@@ -274,13 +300,57 @@ class MiniNetwork(nn.Module):  # type: ignore[misc]
         token = self.token(states).squeeze(-1) + sentence.gather(1, slot)
         best = sentence.masked_fill(absent, -1e4).amax(1, keepdim=True)
         pooled = (x * ~absent[:, :, None]).sum(1) / (~absent).sum(1, keepdim=True)
-        found = torch.cat((pooled, whole, best), -1)
+        alike = [self._likeness(w, states, halfway, asked, inside | title)] if self.fuse is not None else []
+        found = torch.cat((pooled, whole, *alike, best), -1)
         return Labelled(token, sentence, self.rank_of(found), found, present)
 
     def rank_of(self, found: Tensor) -> Tensor:
         """Return the rank, float32 [b], of what was found in windows (`Labelled.found`)."""
-        rank: Tensor = self.rank(found).squeeze(-1) + found[:, -1]
-        return rank
+        if self.fuse is not None:
+            rank: Tensor = self.fuse(self.columns(found))
+        else:
+            rank = self.rank(found) + found[:, -1:]
+        return rank.squeeze(-1)
+
+    def for_head(self, found: Tensor) -> Tensor:
+        """Return the columns that the rank head reads."""
+        if self.fuse is None:
+            return found
+        return torch.cat((found[:, : -N_LIKENESS - 1], found[:, -1:]), 1)
+
+    def columns(self, found: Tensor) -> Tensor:
+        """Return what a fused rank sums, float32 [b, f]; the first is what the rank head says."""
+        parts = (self.config.sentence_width + N_FEATURES, N_FEATURES, N_LIKENESS, 1)
+        _, whole, alike, best = found.split(parts, 1)
+        own = self.rank(self.for_head(found)) + best
+        return torch.cat((own, best, whole[:, _FUSED_FEATURES], alike), 1)
+
+    def _likeness(self, w: Window, states: Tensor, halfway: Tensor, asked: Tensor, read: Tensor) -> Tensor:
+        """Return float32 [b, N_LIKENESS]: question and passage as two texts.
+
+        The cosine of their first tokens and that of the means over all their tokens, as bi-encoders compare
+        texts; late interaction halfway through the layers in which they meet, plain and weighed by rarity.
+        """
+        begin = (w.passage & (w.position == 0)).float().argmax(1)
+        first = states[torch.arange(len(begin), device=begin.device), begin]
+        ours, theirs = ((states * (w.filled & part)[:, :, None]).sum(1) for part in (~w.passage, w.passage))
+        asked, words = asked[:, : w.head], w.ids[:, : w.head]
+        one = torch.zeros_like(w.sentence)
+        late = self._interaction(halfway, one, read, asked, 1).squeeze(-1)
+        idf = self.idf[words] * asked
+        return (
+            torch.stack(
+                (
+                    F.cosine_similarity(states[:, 0], first),
+                    F.cosine_similarity(ours, theirs),
+                    late.sum(1) / asked.sum(1).clamp(min=1),
+                    (late * idf).sum(1) / idf.sum(1).clamp(min=1e-6),
+                ),
+                -1,
+            )
+            * 4
+            - 2
+        )
 
     def _features(
         self,
@@ -373,40 +443,3 @@ class MiniNetwork(nn.Module):  # type: ignore[misc]
     @staticmethod
     def _mean_query(x: Tensor, asked: Tensor) -> Tensor:
         return (x * asked[:, :, None]).sum(1) / asked.sum(1, keepdim=True).clamp(min=1)
-
-
-def from_bert(state: dict[str, Tensor], config: MiniConfig) -> MiniNetwork:
-    """Start from the weights of a BERT encoder in Hugging Face's layout.
-
-    The second kind of BERT's token types is not used: both texts are read as the bi-encoder read them.
-    """
-    net = MiniNetwork(config)
-    take = {k.removeprefix("bert."): v.float() for k, v in state.items()}
-    with torch.no_grad():
-        net.words.weight.copy_(take["embeddings.word_embeddings.weight"])
-        first = take["embeddings.token_type_embeddings.weight"][0]
-        net.places.weight.copy_(take["embeddings.position_embeddings.weight"][: config.positions] + first)
-        _copy(net.norm, take, "embeddings.LayerNorm")
-        for i, layer in enumerate(net.layers):
-            assert isinstance(layer, _Layer)
-            at = f"encoder.layer.{i}."
-            for part in ("weight", "bias"):
-                names = [f"{at}attention.self.{n}.{part}" for n in ("query", "key", "value")]
-                getattr(layer.qkv, part).copy_(torch.cat([take[n] for n in names]))
-            _copy(layer.out, take, at + "attention.output.dense")
-            _copy(layer.norm1, take, at + "attention.output.LayerNorm")
-            _copy(layer.up, take, at + "intermediate.dense")
-            _copy(layer.down, take, at + "output.dense")
-            _copy(layer.norm2, take, at + "output.LayerNorm")
-        # The fusion that needs no training: late interaction, cosine and exact matches in the window.
-        net.direct.weight.zero_()
-        net.direct.bias.fill_(-1.5)
-        for column, value in ((0, 0.6), (1, 0.6), (4, 0.6), (5, 0.3)):
-            net.direct.weight[0, N_FEATURES + column] = value
-            net.direct.weight[0, column] = value / 2
-    return net
-
-
-def _copy(module: nn.Module, take: dict[str, Tensor], name: str) -> None:
-    for part in ("weight", "bias"):
-        getattr(module, part).copy_(take[f"{name}.{part}"])
