@@ -8,7 +8,7 @@
 ``fit`` reads the sets of the folder in TOKENPRUNE_DATA (or --data), or files of one's own (--file), and goes
 on from the last evaluation where RUN was stopped; ``pack`` writes a folder that `Labeler.load` reads;
 ``rank`` fits the rank head of such a folder to lists of passages, and ``fuse`` then what the rank is made of
-besides it. About an hour for 1,000 steps of ``fit`` on 2 cores, half of one for ``rank``, a quarter for ``fuse``.
+besides it. About an hour for 1,000 steps of ``fit`` on 2 cores, half for ``rank``, a quarter for ``fuse``.
 """
 
 from __future__ import annotations
@@ -260,9 +260,7 @@ def fuse(
     folder: Annotated[Path, typer.Argument(help="A packed model; how its rank is made is replaced.")],
     source: Annotated[Path | None, typer.Option("--data", help="Folder of the sets.")] = None,
     seed: Annotated[int, typer.Option(help="Of the lists.")] = 0,
-    count: Annotated[
-        int, typer.Option("--parts", help="Each ranked by weights fitted to the others.")
-    ] = 5,
+    count: Annotated[int, typer.Option("--parts", help="Each ranked by weights fitted to the others.")] = 5,
     device: Annotated[str | None, typer.Option(help="A torch device; by default the accelerator.")] = None,
 ) -> None:
     """Fit the sum that the rank is, to lists the model was not trained on; all else stays as it is."""
