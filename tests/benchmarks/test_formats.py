@@ -31,6 +31,8 @@ def test_the_graph_says_what_the_network_says():
     pytest.importorskip("onnx")
     pytest.importorskip("onnxruntime")
     net, made = network(), maker()
+    net.add_fusion()
+    torch.nn.init.normal_(net.fuse.weight)
     for place in (net.words.weight, net.places.weight, net.cross):
         torch.nn.init.normal_(place, std=0.5)
     short = item(9).passages[0]
