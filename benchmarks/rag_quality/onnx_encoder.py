@@ -10,10 +10,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from tokenprune.arrays import Float32Array
-from tokenprune.models.labeler.mini import window
+from tokenprune.models.labeler.mini import read_of, window
 from tokenprune.models.labeler.mini_network import MiniNetwork, Window
-from tokenprune.models.labeler.types import Batch
+from tokenprune.models.labeler.types import Batch, Read
 
 _OPSET = 20  # the first with Gelu
 _HIDDEN_LOGIT = -1e4
@@ -38,12 +37,11 @@ class OnnxNetwork:
             _Graph(network).model(), options, providers=["CPUExecutionProvider"]
         )
 
-    def run(self, batch: Batch) -> tuple[Float32Array, Float32Array]:
+    def run(self, batch: Batch) -> Read:
         """Return rank logits [b] and keep probabilities [b, t]."""
         with torch.inference_mode():
             seen = window(batch, "cpu")
-            said = self._network.judge_states(seen, *self.encode(seen))
-            return said.rank.numpy(), torch.sigmoid(said.token).numpy()
+            return read_of(self._network.judge_states(seen, *self.encode(seen)))
 
     def encode(self, w: Window) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Return what `MiniNetwork.encode` returns, in float32."""

@@ -360,3 +360,58 @@ def test_read_tokens_bounds_what_is_read():
     assert ranks[-1] is not None and ranks.count(None) > 40
     with pytest.raises(ConfigError, match="read_tokens must be 1 or more"):
         tp.pruner("provence", read_tokens=0)
+
+
+ASKED = "Who designed the Eiffel Tower?"
+ABOUT_TOWERS = [
+    "Gustave Eiffel's company built it. The tower was designed by Maurice Koechlin and Émile Nouguier in 1884.",
+    "The Eiffel Tower is repainted every seven years. The paint weighs about 60 tons. Visitors pay to enter.",
+    "Tokyo Tower was designed by Tachū Naitō. It was inspired by the Eiffel Tower. It opened in 1958.",
+    "Cats sleep for most of the day. They hunt at dawn. Nobody designed them.",
+    "Blackpool Tower opened in 1894. Its design was by James Maxwell and Charles Tuke, who both died before.",
+    "Stephen Sauvestre added the arches. He worked for Eiffel. His drawings were signed by the engineers.",
+]
+
+
+def test_the_fused_rank_orders_and_does_not_say_what_is_kept(tmp_path):
+    """The packaged model beside the same without its fused rank, as older folders are packed."""
+    import json
+    import shutil
+
+    from safetensors.torch import load_file, save_file
+
+    from tokenprune.models.catalog import model_path
+
+    pytest.importorskip("torch")
+    old = tmp_path / "before"
+    shutil.copytree(model_path("provence-mini"), old)
+    config = json.loads((old / "config.json").read_text())
+    assert config.pop("fused") and config["rank_weight"] > 0
+    (old / "config.json").write_text(json.dumps(config))
+    weights = load_file(old / "model.safetensors")
+    rest = {name: w for name, w in weights.items() if not name.startswith("fuse.")}
+    assert len(rest) < len(weights)
+    save_file(rest, old / "model.safetensors")
+    before, now = str(old), "provence-mini"
+    docs = documents(ABOUT_TOWERS)
+    results = [tp.Pipeline([tp.pruner("provence", model=m)]).prune(ASKED, docs, None) for m in (before, now)]
+    units = [[(u.score, u.kept) for r in x.receipts for u in r.units] for x in results]
+    assert units[0] == units[1]  # to the last bit
+    assert {kept for _, kept in units[0]} == {True, False}
+    passages = []
+    for text, receipt in zip(ABOUT_TOWERS, results[1].receipts, strict=True):
+        starts = {u.start for u in receipt.units if u.start}  # sentences are cut where they were judged
+        passages.append(Passage(text, breaks=tuple(sorted(starts))))
+    as_before, as_now = (Labeler.load(m).label(ASKED, passages) for m in (before, now))
+    assert [a.rank for a in as_before] == [a.keep_rank for a in as_before] == [a.keep_rank for a in as_now]
+    fused = [a.rank for a in as_now]
+    assert np.argsort(fused).tolist() != np.argsort([a.rank for a in as_before]).tolist()
+    # What a receipt says and what orders is the fused one.
+    order = np.argsort(fused)[::-1].tolist()
+    sorted_by = tp.Pipeline([tp.pruner("provence", model=now, reorder=True, threshold=0.0)])
+    reordered = sorted_by.prune(ASKED, docs, None)
+    assert [d.id for d in reordered.documents] == [f"d{n}" for n in order]
+    by_id = {r.document_id: r.rank for r in results[1].receipts}
+    assert [by_id[f"d{n}"] for n in range(len(docs))] == pytest.approx(fused, abs=1e-4)
+    best = tp.Pipeline([tp.pruner("provence", model=now, top_k=2)]).prune(ASKED, docs, None)
+    assert {r.document_id for r in best.receipts if r.tokens_after} <= {f"d{n}" for n in order[:2]}

@@ -230,3 +230,24 @@ def test_what_is_remembered_does_not_depend_on_the_company(labeler):
     changed = [not np.allclose(a, b, atol=1e-4) for a, b in zip(alone, among, strict=True)]
     assert sorted(changed) == [False, True]
     np.testing.assert_array_equal(asks.score(QUERY, [first])[0], alone[0])
+
+
+def test_what_is_kept_goes_by_one_rank_and_the_order_by_the_other(labeler):
+    """A network whose two ranks differ: the call says the first, judges by the second."""
+
+    class TwoRanks:
+        def run(self, batch):
+            said = labeler.network.run(batch)
+            return said._replace(rank=-3 * said.keep_rank)
+
+    asks = replace(labeler, rank_weight=2.0, rank_slack=0.0)
+    two = Labeling(replace(asks, network=TwoRanks()))
+    units = units_of(Document(TEXT), Document("Cats sleep."), Document(""))
+    scores, rank = Labeling(asks).score_and_rank(QUERY, units)
+    for _ in range(2):  # read, then remembered
+        again, other = two.score_and_rank(QUERY, units)
+        for a, b in zip(scores, again, strict=True):
+            np.testing.assert_array_equal(a, b)
+        np.testing.assert_allclose(other[:2], -3 * rank[:2], rtol=1e-6)
+        assert np.isnan(other[2])
+    assert rank[0] != rank[1]

@@ -28,10 +28,11 @@ class Words:
         for p in passages:
             keep = np.asarray([float(c.isupper()) for c in p.text], dtype=np.float32)
             at = np.arange(len(p.text), dtype=np.int64)
-            found.append(Labels(float(keep.sum()), keep, at, at + 1))
+            found.append(Labels(float(keep.sum()), -float(keep.sum()), keep, at, at + 1))
         return found
 
-    def among(self, query, documents, keep, rank):
+    def among(self, query, documents, keep, keep_rank):
+        self.compared = keep_rank
         return keep
 
     def score_and_rank(self, query, documents):
@@ -66,6 +67,7 @@ def test_the_best_stretches_are_read_with_their_neighbours():
     best = int(np.argmax(scores[0]))
     assert "needle" in units[0].texts[best] and scores[0][best] > 0
     assert rank[0] == 4 and np.isnan(rank[1])
+    assert words.compared[0] == 0 and np.isnan(words.compared[1])  # the best stretch by each of the ranks
     assert (scores[1] <= -1).all()
 
 

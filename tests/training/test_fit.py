@@ -16,7 +16,7 @@ from tokenprune.training.sets import SETS, Passage
 torch = pytest.importorskip("torch")
 
 from tests.training.tiny import VOCAB, item, maker, network, tokenizer  # noqa: E402
-from tokenprune.models.labeler import Labeler  # noqa: E402
+from tokenprune.models.labeler import Labeler, Read  # noqa: E402
 from tokenprune.models.labeler.mini import window  # noqa: E402
 from tokenprune.training import mini  # noqa: E402
 from tokenprune.training.fit import Fit, Recipe, chunks  # noqa: E402
@@ -86,7 +86,8 @@ def test_windows_are_framed_as_the_labeler_frames_them():
     class Recorder:
         def run(self, batch):
             seen.append(batch)
-            return np.zeros(len(batch.ids), np.float32), np.zeros(batch.ids.shape, np.float32)
+            none = np.zeros(len(batch.ids), np.float32)
+            return Read(none, none, np.zeros(batch.ids.shape, np.float32))
 
     made = maker()
     labeler = Labeler("r", made.reader, made.frame, Recorder(), made.max_length)

@@ -6,7 +6,8 @@ from tokenizers import Tokenizer, normalizers, pre_tokenizers
 from tokenizers.models import WordPiece
 
 from tokenprune.models.labeler.mini import frame_of
-from tokenprune.models.labeler.mini_network import MiniConfig, MiniNetwork
+from tokenprune.models.labeler.mini_layer import MiniConfig
+from tokenprune.models.labeler.mini_network import MiniNetwork
 from tokenprune.models.labeler.text import TextReader
 from tokenprune.training.sets import Item, Passage
 from tokenprune.training.windows import WindowMaker

@@ -25,10 +25,10 @@ class Labeling:
     count as much in domains that the model has not seen.
 
     Where it asks for that (``rank_weight``, ``rank_slack``), the logit is lowered by ``rank_weight`` for each
-    unit that the document's rank lies more than ``rank_slack`` below the best one of the call: a sentence
-    that looks right in a passage about something else is seldom the one that answers. A document alone, or
-    one that ranks about as well as the best, is judged by itself; copies and the order of documents make no
-    difference to it.
+    unit that the document's `Labels.keep_rank` lies more than ``rank_slack`` below the best one of the call:
+    a sentence that looks right in a passage about something else is seldom the one that answers. A document
+    alone, or one that ranks about as well as the best, is judged by itself; copies and the order of documents
+    make no difference to it. The ranks returned are the `Labels.rank`.
 
     The units of a document are read together, as one passage: a sentence is judged in its context. Text that
     is longer than the model's window is read in windows that overlap, cut between units; blocks of HTML are
@@ -52,7 +52,7 @@ class Labeling:
     def score_and_rank(self, query: str, documents: Sequence[Units]) -> tuple[list[FloatArray], FloatArray]:
         """Return the probabilities, and the rank logit of each document, NaN where there are no units."""
         scores: list[FloatArray] = [np.zeros(len(units)) for units in documents]
-        rank = np.full(len(documents), np.nan)
+        rank, keep_rank = np.full((2, len(documents)), np.nan)
         filled = [n for n, units in enumerate(documents) if len(units)]
         if not filled:
             return scores, rank
@@ -63,11 +63,11 @@ class Labeling:
         ]
         for n, (_, bounds), found in zip(filled, texts, self.labels(query, passages), strict=True):
             scores[n] = found.means(bounds)
-            rank[n] = found.rank
-        return self.among(query, documents, scores, rank), rank
+            rank[n], keep_rank[n] = found.rank, found.keep_rank
+        return self.among(query, documents, scores, keep_rank), rank
 
     def among(
-        self, query: str, documents: Sequence[Units], keep: Sequence[FloatArray], rank: FloatArray
+        self, query: str, documents: Sequence[Units], keep: Sequence[FloatArray], keep_rank: FloatArray
     ) -> list[FloatArray]:
         """Judge units among those of all documents: by words and by rank, as described above.
 
@@ -75,7 +75,7 @@ class Labeling:
             query: the question.
             documents: all of the call.
             keep: float64 [n] per document, what the model says of its units.
-            rank: float64 [documents], NaN for one that was not read.
+            keep_rank: float64 [documents], see `Labels`; NaN for one that was not read.
 
         Returns:
             Probabilities like ``keep``.
@@ -87,8 +87,8 @@ class Labeling:
             best = max((float(w.max()) for w in words if len(w)), default=0.0)
             if best > 0:
                 shift = [labeler.lexical * w / best for w in words]
-        if labeler.rank_weight and np.isfinite(rank).any():
-            behind = np.nan_to_num(np.nanmax(rank) - rank) - labeler.rank_slack
+        if labeler.rank_weight and np.isfinite(keep_rank).any():
+            behind = np.nan_to_num(np.nanmax(keep_rank) - keep_rank) - labeler.rank_slack
             shift = [
                 s - labeler.rank_weight * max(0.0, b) for s, b in zip(shift, behind.tolist(), strict=True)
             ]

@@ -63,8 +63,8 @@ class Shortlist:
         best = max((float(np.abs(s).max()) for s in cheap if len(s)), default=0.0) or 1.0
         share = [s / best for s in cheap]
         stretches = [s for n, u in enumerate(documents) for s in self._stretches(n, u)]
-        keep, read, rank = self._read(query, documents, self._best(stretches, share))
-        kept = self.labeling.among(query, documents, np.split(keep, bounds), rank)
+        keep, read, rank, keep_rank = self._read(query, documents, self._best(stretches, share))
+        kept = self.labeling.among(query, documents, np.split(keep, bounds), keep_rank)
         scores = [
             np.where(r, k, (c - 1.0) / 2 - 1.0)  # unread: within [-2, -1]
             for k, r, c in zip(kept, np.split(read, bounds), share, strict=True)
@@ -103,11 +103,11 @@ class Shortlist:
 
     def _read(
         self, query: str, documents: Sequence[Units], chosen: Sequence[Stretch]
-    ) -> tuple[FloatArray, BoolArray, FloatArray]:
+    ) -> tuple[FloatArray, BoolArray, FloatArray, FloatArray]:
         first = np.concatenate(([0], np.cumsum([len(u) for u in documents]))).astype(np.int64)
         keep = np.zeros(int(first[-1]))
         read = np.zeros(int(first[-1]), dtype=bool)
-        rank = np.full(len(documents), np.nan)
+        rank, keep_rank = np.full((2, len(documents)), np.nan)
         passages: list[Passage] = []
         edges: list[IntArray] = []
         for s in chosen:
@@ -122,4 +122,5 @@ class Shortlist:
             keep[at] = found.means(bounds)
             read[at] = True
             rank[s.document] = np.fmax(rank[s.document], found.rank)
-        return keep, read, rank
+            keep_rank[s.document] = np.fmax(keep_rank[s.document], found.keep_rank)
+        return keep, read, rank, keep_rank

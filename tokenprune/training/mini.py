@@ -60,7 +60,7 @@ def start(maker: WindowMaker, texts: list[str]) -> MiniNetwork:
     from safetensors.torch import load_file
 
     from tokenprune.models.catalog import model_path
-    from tokenprune.models.labeler.mini_network import MiniConfig
+    from tokenprune.models.labeler.mini_layer import MiniConfig
     from tokenprune.models.labeler.mini_start import from_bert
     from tokenprune.training.windows import rarity
 
@@ -183,7 +183,8 @@ def pack(
     import torch
 
     from tokenprune.models.catalog import model_path
-    from tokenprune.models.labeler.mini_network import MiniConfig, MiniNetwork
+    from tokenprune.models.labeler.mini_layer import MiniConfig
+    from tokenprune.models.labeler.mini_network import MiniNetwork
 
     try:
         source = Path(model_path(START))

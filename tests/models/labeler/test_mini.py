@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tokenprune.errors import ModelError
-from tokenprune.models.labeler import Labeler, Passage
+from tokenprune.models.labeler import Labeler, Passage, Read
 
 torch = pytest.importorskip("torch")
 
@@ -17,7 +17,8 @@ from tokenizers import Tokenizer, normalizers, pre_tokenizers  # noqa: E402
 from tokenizers.models import WordPiece  # noqa: E402
 
 from tokenprune.models.labeler.mini import pack, unpack, window  # noqa: E402
-from tokenprune.models.labeler.mini_network import MiniConfig, MiniNetwork  # noqa: E402
+from tokenprune.models.labeler.mini_layer import MiniConfig  # noqa: E402
+from tokenprune.models.labeler.mini_network import MiniNetwork  # noqa: E402
 from tokenprune.models.labeler.mini_start import from_bert  # noqa: E402
 from tokenprune.models.labeler.types import Batch  # noqa: E402
 
@@ -112,7 +113,8 @@ class Recorder:
 
     def run(self, batch):
         self.batches.append(batch)
-        return np.zeros(len(batch.ids), np.float32), np.zeros(batch.ids.shape, np.float32)
+        none = np.zeros(len(batch.ids), np.float32)
+        return Read(none, none, np.zeros(batch.ids.shape, np.float32))
 
 
 def test_a_batch_tells_sentences_and_parts(labeler):

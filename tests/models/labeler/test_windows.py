@@ -57,20 +57,20 @@ def test_sentences_are_read_again_where_they_fit():
 
 def test_merging():
     keep = [np.array([0.0, 0.2, 0.4], np.float32), np.array([0.8, 1.0], np.float32)]
-    rank, merged = merge(4, [(0, 3), (2, 4)], keep, [-1.0, 0.5])
-    assert rank == 0.5
+    rank, merged = merge(4, [(0, 3), (2, 4)], keep, np.array([[-1.0, 3.0], [0.5, 2.0]]))
+    assert rank.tolist() == [0.5, 3.0]
     np.testing.assert_allclose(merged, [0.0, 0.2, 0.6, 1.0])
-    rank, merged = merge(0, [], [], [])
-    assert np.isnan(rank)
+    rank, merged = merge(0, [], [], np.empty((0, 2)))
+    assert np.isnan(rank).tolist() == [True, True]
     assert merged.shape == (0,)
 
 
 def test_means_of_stretches():
     keep = np.array([0.1, 0.3, 0.8, 0.6], np.float32)
     # The third token begins with the space that ends the first sentence.
-    labels = Labels(0.0, keep, np.array([0, 2, 4, 8]), np.array([2, 4, 8, 10]))
+    labels = Labels(0.0, 0.0, keep, np.array([0, 2, 4, 8]), np.array([2, 4, 8, 10]))
     np.testing.assert_allclose(labels.means(np.array([0, 5, 10, 12])), [0.2, 0.7, 0.0], atol=1e-7)
-    nothing = Labels(np.nan, keep[:0], np.array([], dtype=np.int64), np.array([], dtype=np.int64))
+    nothing = Labels(np.nan, np.nan, keep[:0], np.array([], dtype=np.int64), np.array([], dtype=np.int64))
     assert nothing.means(np.array([0, 3])).tolist() == [0.0]
     assert nothing.means(np.array([0])).tolist() == []
 
@@ -98,7 +98,8 @@ def test_a_long_passage_is_its_windows(family, tiny):
             [(tokens.ids[:0], tokens.ids[start:end], np.zeros(end - start, dtype=np.int64))],
         )
         assert batch.ids.shape[1] <= labeler.max_length
-        rank, keep = labeler.network.run(batch)
+        rank, keep_rank, keep = labeler.network.run(batch)
+        assert np.array_equal(rank, keep_rank)
         begin, behind = batch.passage[0].tolist()
         total[start:end] += keep[0, begin:behind]
         count[start:end] += 1

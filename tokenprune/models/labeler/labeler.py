@@ -49,7 +49,8 @@ class Labeler:
         plain_query: whether the question is lower-cased and freed of punctuation, as the model was trained.
         batch_tokens: most padded tokens of a batch.
         lexical: how much exact words count beside the model, as it was calibrated; see `Labeling`.
-        rank_weight: how much a passage's rank counts for its sentences, in logits per unit; see `Labeling`.
+        rank_weight: how much `Labels.keep_rank` counts for a passage's sentences, in logits per unit; see
+            `Labeling`.
         rank_slack: how far below the best rank of a call it begins to count.
     """
 
@@ -139,7 +140,7 @@ class Labeler:
             windows += [_Window(n, start, end) for start, end in parts]
         lead = len(self.frame) + len(query)
         lengths = [lead + len(titles[w.passage]) + w.end - w.start for w in windows]
-        ranks = np.zeros(len(windows), dtype=np.float32)
+        ranks = np.zeros((len(windows), 2), dtype=np.float32)  # both of `Labels`
         keep: list[Float32Array] = [np.empty(0, dtype=np.float32)] * len(windows)
         for rows in by_length(np.asarray(lengths, dtype=np.int64), self.batch_tokens):
             chosen = [windows[row] for row in rows.tolist()]
@@ -148,24 +149,18 @@ class Labeler:
                 for w in chosen
             ]
             batch = self._batch(query, parts_of)
-            rank, probability = self.network.run(batch)
-            ranks[rows] = rank
+            read = self.network.run(batch)
+            ranks[rows] = np.stack((read.rank, read.keep_rank), -1)
             for i, row in enumerate(rows.tolist()):
                 begin, behind = batch.passage[i].tolist()
-                keep[row] = probability[i, begin:behind].astype(np.float32)  # a copy: the batch can go
-        return [
-            Labels(
-                *merge(
-                    len(own.ids),
-                    [(windows[w].start, windows[w].end) for w in mine],
-                    [keep[w] for w in mine],
-                    [float(ranks[w]) for w in mine],
-                ),
-                own.start,
-                own.end,
-            )
-            for own, mine in zip(tokens, of, strict=True)
-        ]
+                keep[row] = read.keep[i, begin:behind].astype(np.float32)  # a copy: the batch can go
+        labels = []
+        for own, mine in zip(tokens, of, strict=True):
+            spans = [(windows[w].start, windows[w].end) for w in mine]
+            best, probability = merge(len(own.ids), spans, [keep[w] for w in mine], ranks[mine])
+            rank, keep_rank = best.tolist()
+            labels.append(Labels(rank, keep_rank, probability, own.start, own.end))
+        return labels
 
     def _titles(self, passages: Sequence[Passage], most: int) -> list[IntArray]:
         """Token ids of each passage's title, each distinct title read once."""

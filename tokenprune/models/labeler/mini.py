@@ -11,18 +11,17 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
-from tokenprune.arrays import Float32Array
 from tokenprune.errors import MissingExtraError, ModelError
 from tokenprune.models.batches import padded_tokens
 from tokenprune.models.labeler.checkpoint import Checkpoint, Place, fill
 from tokenprune.models.labeler.labeler import Labeler
 from tokenprune.models.labeler.text import Frame
-from tokenprune.models.labeler.types import DEFAULT_THRESHOLD, Batch
+from tokenprune.models.labeler.types import DEFAULT_THRESHOLD, Batch, Read
 
 if TYPE_CHECKING:
     import torch
 
-    from tokenprune.models.labeler.mini_network import MiniNetwork, Window
+    from tokenprune.models.labeler.mini_network import Labelled, MiniNetwork, Window
 
 MODEL_TYPE = "tokenprune_mini"
 # Fields of a config.json that say how a `Labeler` judges by what the network says, and their values where
@@ -77,7 +76,8 @@ def network_of(checkpoint: Checkpoint) -> MiniNetwork:
     try:
         import torch
 
-        from tokenprune.models.labeler.mini_network import MiniConfig, MiniNetwork
+        from tokenprune.models.labeler.mini_layer import MiniConfig
+        from tokenprune.models.labeler.mini_network import MiniNetwork
     except ImportError as error:
         raise MissingExtraError("sentence labeling", "models", error.name or "torch") from error
     known = {f.name for f in fields(MiniConfig)}
@@ -108,13 +108,19 @@ class MiniRunner:
         self._network = network.eval().requires_grad_(False).to(place.device)
         self._network.encoder_to(place.dtype)
 
-    def run(self, batch: Batch) -> tuple[Float32Array, Float32Array]:
+    def run(self, batch: Batch) -> Read:
         """Return rank logits [b] and keep probabilities [b, t]."""
         import torch
 
         with torch.inference_mode():
             said = self._network(window(batch, self._device))
-            return said.rank.cpu().numpy(), torch.sigmoid(said.token).cpu().numpy()
+            return read_of(said)
+
+
+def read_of(said: Labelled) -> Read:
+    """Return what the network says as a `Labeler` takes it."""
+    ranks = said.rank.cpu().numpy(), said.keep_rank.cpu().numpy()
+    return Read(*ranks, said.token.sigmoid().cpu().numpy())
 
 
 def window(batch: Batch, device: str) -> Window:

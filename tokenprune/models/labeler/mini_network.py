@@ -18,59 +18,19 @@ per passage.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from tokenprune.models.labeler.mini_layer import Layer, MiniConfig, Rows, embedding
 
 N_FEATURES = 10
 N_LIKENESS = 4  # columns of `MiniNetwork._likeness`
 # Of a window's features, those of all it holds that the fused rank is judged by: late interaction of the last
 # states, as a plain mean and weighed by rarity, and of those from before question and passage meet.
 _FUSED_FEATURES = (0, 2, 3)
-
-
-@dataclass(frozen=True)
-class MiniConfig:
-    """Sizes of the network.
-
-    Args:
-        vocab_size: word pieces.
-        hidden: width of token states.
-        layers: transformer layers.
-        heads: attention heads of a layer.
-        ffn: width of the feed-forward layers.
-        positions: longest question or passage, in tokens.
-        cross_from: first layer in which question and passage attend to each other.
-        cross_start: attention-logit bias between them before training.
-        sentence_width: width of the transformer over sentences.
-        eps: of layer normalisation.
-        fused: whether the rank is a weighted sum of what the rank head says and of how alike question and
-            passage are as wholes.
-    """
-
-    vocab_size: int = 30522
-    hidden: int = 384
-    layers: int = 6
-    heads: int = 12
-    ffn: int = 1536
-    positions: int = 512
-    cross_from: int = 2
-    cross_start: float = -5.0
-    sentence_width: int = 96
-    eps: float = 1e-12
-    fused: bool = False
-
-    @property
-    def halfway(self) -> int:
-        """How many layers are read halfway through those in which question and passage meet."""
-        return (self.cross_from + self.layers) // 2
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the sizes as JSON can hold them."""
-        return asdict(self)
 
 
 @dataclass
@@ -103,8 +63,9 @@ class Labelled:
     Attributes:
         token: float32 [b, t], keep logits; meaningful where ``sentence >= 0``.
         sentence: float32 [b, s], the part of it that is common to a sentence.
-        rank: float32 [b].
-        found: float32 [b, f], what the rank is judged by; the last column is the best sentence's logit, the
+        rank: float32 [b], orders passages.
+        keep_rank: float32 [b], what the rank head says; ``rank`` is the same unless the network is ``fused``.
+        found: float32 [b, f], what the ranks are judged by; the last column is the best sentence's logit, the
             `N_LIKENESS` before it are there when the network is ``fused``.
         present: bool [b, s], which sentences a window has.
     """
@@ -112,65 +73,9 @@ class Labelled:
     token: Tensor
     sentence: Tensor
     rank: Tensor
+    keep_rank: Tensor
     found: Tensor
     present: Tensor
-
-
-def _embedding(count: int, size: int) -> nn.Embedding:
-    # Not torch's own start: `normal_` on the meta device, where nothing is drawn, imports for seconds.
-    drawn = torch.empty(count, size).uniform_(-(3**0.5), 3**0.5)  # variance 1
-    return nn.Embedding.from_pretrained(drawn, freeze=False)
-
-
-class _Rows:
-    """Where the tokens of a padded batch stand: only attention needs the padding, the rest goes without."""
-
-    def __init__(self, filled: Tensor) -> None:
-        self.shape = filled.shape
-        self._at = filled.flatten().nonzero().squeeze(1)
-        self._full = len(self._at) == filled.numel()
-
-    def packed(self, x: Tensor) -> Tensor:
-        """[b, t, ...] -> [n, ...], without padding."""
-        flat = x.flatten(0, 1)
-        return flat if self._full else flat.index_select(0, self._at)
-
-    def padded(self, x: Tensor) -> Tensor:
-        """[n, d] -> [b, t, d], 0 in padding."""
-        if not self._full:
-            x = x.new_zeros(self.shape.numel(), x.shape[-1]).index_copy(0, self._at, x)
-        return x.view(*self.shape, -1)
-
-
-class Layer(nn.Module):  # type: ignore[misc]
-    """A BERT layer (post-norm) whose attention takes a bias."""
-
-    def __init__(self, config: MiniConfig) -> None:
-        super().__init__()
-        self.heads = config.heads
-        self.qkv = nn.Linear(config.hidden, 3 * config.hidden)
-        self.out = nn.Linear(config.hidden, config.hidden)
-        self.norm1 = nn.LayerNorm(config.hidden, eps=config.eps)
-        self.up = nn.Linear(config.hidden, config.ffn)
-        self.down = nn.Linear(config.ffn, config.hidden)
-        self.norm2 = nn.LayerNorm(config.hidden, eps=config.eps)
-
-    def forward(self, x: Tensor, rows: _Rows, mask: Tensor, meet: tuple[Tensor, Tensor] | None) -> Tensor:
-        """Attend where ``mask`` is 0; ``meet``: further columns of queries and keys, [b, heads, t, 2].
-
-        ``x`` holds the tokens of all rows one behind the other, [n, d].
-        """
-        b, t = rows.shape
-        size = x.shape[-1] // self.heads
-        q, k, v = rows.padded(self.qkv(x)).view(b, t, 3, self.heads, size).permute(2, 0, 3, 1, 4)
-        if meet is not None:
-            more_q, more_k = meet
-            q = torch.cat((q, more_q.to(q.dtype) * size**0.5), -1)
-            k = torch.cat((k, more_k.to(q.dtype)), -1)
-            v = F.pad(v, (0, 2))  # the fused kernels want one width
-        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=size**-0.5)
-        x = self.norm1(x + self.out(rows.packed(mixed[..., :size].transpose(1, 2).flatten(2))))
-        return self.norm2(x + self.down(F.gelu(self.up(x))))
 
 
 class MiniNetwork(nn.Module):  # type: ignore[misc]
@@ -188,8 +93,8 @@ class MiniNetwork(nn.Module):  # type: ignore[misc]
             raise ValueError("hidden must be a multiple of heads, and cross_from at most layers")
         super().__init__()
         self.config = c = config
-        self.words = _embedding(c.vocab_size, c.hidden)
-        self.places = _embedding(c.positions, c.hidden)
+        self.words = embedding(c.vocab_size, c.hidden)
+        self.places = embedding(c.positions, c.hidden)
         self.norm = nn.LayerNorm(c.hidden, eps=c.eps)
         self.layers = nn.ModuleList(Layer(c) for _ in range(c.layers))
         crossing = c.layers - c.cross_from
@@ -237,7 +142,7 @@ class MiniNetwork(nn.Module):  # type: ignore[misc]
 
     def encode(self, w: Window) -> tuple[Tensor, Tensor, Tensor]:
         """Return token states: of the last layer, from before the texts meet, from halfway between."""
-        rows = _Rows(w.filled)
+        rows = Rows(w.filled)
         x = self.norm(self.words(rows.packed(w.ids)) + self.places(rows.packed(w.position)))
         padding = torch.zeros(w.ids.shape, device=x.device).masked_fill(~w.filled, -1e4)[:, None, None, :]
         apart = w.passage[:, :, None] != w.passage[:, None, :]
@@ -302,14 +207,21 @@ class MiniNetwork(nn.Module):  # type: ignore[misc]
         pooled = (x * ~absent[:, :, None]).sum(1) / (~absent).sum(1, keepdim=True)
         alike = [self._likeness(w, states, halfway, asked, inside | title)] if self.fuse is not None else []
         found = torch.cat((pooled, whole, *alike, best), -1)
-        return Labelled(token, sentence, self.rank_of(found), found, present)
+        own = self.head_rank_of(found)
+        return Labelled(
+            token, sentence, own if self.fuse is None else self.rank_of(found), own, found, present
+        )
 
     def rank_of(self, found: Tensor) -> Tensor:
         """Return the rank, float32 [b], of what was found in windows (`Labelled.found`)."""
-        if self.fuse is not None:
-            rank: Tensor = self.fuse(self.columns(found))
-        else:
-            rank = self.rank(found) + found[:, -1:]
+        if self.fuse is None:
+            return self.head_rank_of(found)
+        rank: Tensor = self.fuse(self.columns(found))
+        return rank.squeeze(-1)
+
+    def head_rank_of(self, found: Tensor) -> Tensor:
+        """Return what the rank head says of it, float32 [b]."""
+        rank: Tensor = self.rank(self.for_head(found)) + found[:, -1:]
         return rank.squeeze(-1)
 
     def for_head(self, found: Tensor) -> Tensor:
@@ -322,7 +234,7 @@ class MiniNetwork(nn.Module):  # type: ignore[misc]
         """Return what a fused rank sums, float32 [b, f]; the first is what the rank head says."""
         parts = (self.config.sentence_width + N_FEATURES, N_FEATURES, N_LIKENESS, 1)
         _, whole, alike, best = found.split(parts, 1)
-        own = self.rank(self.for_head(found)) + best
+        own = self.head_rank_of(found)[:, None]
         return torch.cat((own, best, whole[:, _FUSED_FEATURES], alike), 1)
 
     def _likeness(self, w: Window, states: Tensor, halfway: Tensor, asked: Tensor, read: Tensor) -> Tensor:

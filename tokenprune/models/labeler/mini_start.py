@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from tokenprune.models.labeler.mini_network import N_FEATURES, Layer, MiniConfig, MiniNetwork
+from tokenprune.models.labeler.mini_layer import Layer, MiniConfig
+from tokenprune.models.labeler.mini_network import N_FEATURES, MiniNetwork
 
 
 def from_bert(state: dict[str, Tensor], config: MiniConfig) -> MiniNetwork:

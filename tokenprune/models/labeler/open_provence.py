@@ -18,14 +18,13 @@ import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from tokenprune.arrays import Float32Array
 from tokenprune.errors import MissingExtraError, ModelError
 from tokenprune.models.batches import padded_tokens
 from tokenprune.models.labeler.checkpoint import Checkpoint, Place, fill, ready
 from tokenprune.models.labeler.labeler import Labeler
 from tokenprune.models.labeler.text import pair_frame
 from tokenprune.models.labeler.torch_heads import build, config_of, outputs, tensors
-from tokenprune.models.labeler.types import DEFAULT_THRESHOLD, Batch
+from tokenprune.models.labeler.types import DEFAULT_THRESHOLD, Batch, Read
 
 if TYPE_CHECKING:
     import torch
@@ -63,7 +62,7 @@ class OpenProvence:
     def _before_norm(self, _: Any, args: tuple[Any, ...]) -> None:
         self._seen.state = args[0]
 
-    def run(self, batch: Batch) -> tuple[Float32Array, Float32Array]:
+    def run(self, batch: Batch) -> Read:
         """Return rank logits and keep probabilities."""
         import torch
 

@@ -10,10 +10,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tokenprune.arrays import Float32Array
 from tokenprune.models.labeler.checkpoint import Checkpoint, Place, fill, ready
 from tokenprune.models.labeler.torch_heads import build, outputs, tensors
-from tokenprune.models.labeler.types import Batch
+from tokenprune.models.labeler.types import Batch, Read
 
 if TYPE_CHECKING:
     import torch
@@ -37,7 +36,7 @@ class Pooled:
     pool: Callable[[Any, Any], Any]
     device: str
 
-    def run(self, batch: Batch) -> tuple[Float32Array, Float32Array]:
+    def run(self, batch: Batch) -> Read:
         """Return rank logits and keep probabilities; segment numbers are not used, as in training."""
         import torch
 

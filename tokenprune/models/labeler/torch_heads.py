@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from tokenprune.arrays import Float32Array
 from tokenprune.errors import MissingExtraError, ModelError
-from tokenprune.models.labeler.types import Batch
+from tokenprune.models.labeler.types import Batch, Read
 
 if TYPE_CHECKING:
     import torch
@@ -24,10 +23,11 @@ def tensors(batch: Batch, device: str, *, types: bool) -> dict[str, torch.Tensor
     return {name: torch.from_numpy(column).to(device) for name, column in columns.items()}
 
 
-def outputs(rank: torch.Tensor, token: torch.Tensor) -> tuple[Float32Array, Float32Array]:
+def outputs(rank: torch.Tensor, token: torch.Tensor) -> Read:
     """Return the first of the rank logits [b, r] and P(class 1) of the token logits [b, t, 2], as float32."""
     keep = token.float().softmax(dim=-1)[..., 1]
-    return rank[:, 0].float().cpu().numpy(), keep.cpu().numpy()
+    first = rank[:, 0].float().cpu().numpy()
+    return Read(first, first, keep.cpu().numpy())
 
 
 def build(make: Callable[[], Any], name: str) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -38,12 +38,15 @@ class Labels:
 
     Attributes:
         rank: relevance of the passage, a raw logit, higher is better; NaN for a passage without tokens.
+        keep_rank: what it is compared with other passages by where rank has a say in what is kept (see
+            `Labeling`), a raw logit as well; most models have one rank for both.
         keep: float32 [t], probability that a token belongs to what answers the question.
         start: int64 [t], where each token starts in the passage's text, in characters.
         end: int64 [t], where it ends; a token may be empty.
     """
 
     rank: float
+    keep_rank: float
     keep: Float32Array
     start: IntArray
     end: IntArray
@@ -88,9 +91,23 @@ class Batch:
     sentence: IntArray
 
 
+class Read(NamedTuple):
+    """What a network says of b windows of t tokens.
+
+    Attributes:
+        rank: float32 [b], see `Labels`.
+        keep_rank: float32 [b], see `Labels`.
+        keep: float32 [b, t], keep probabilities (any value in padding).
+    """
+
+    rank: Float32Array
+    keep_rank: Float32Array
+    keep: Float32Array
+
+
 class Network(Protocol):
     """A model behind a `Labeler`; torch, ONNX Runtime or anything else. Called from several threads."""
 
-    def run(self, batch: Batch) -> tuple[Float32Array, Float32Array]:
-        """Return rank logits, float32 [b], and keep probabilities, float32 [b, t] (any value in padding)."""
+    def run(self, batch: Batch) -> Read:
+        """Return rank logits and keep probabilities of a batch."""
         ...

@@ -48,14 +48,20 @@ def cut(tokens: int, breaks: IntArray, room: int) -> list[tuple[int, int]]:
 
 
 def merge(
-    tokens: int, windows: Sequence[tuple[int, int]], keep: Sequence[Float32Array], ranks: Sequence[float]
-) -> tuple[float, Float32Array]:
+    tokens: int, windows: Sequence[tuple[int, int]], keep: Sequence[Float32Array], ranks: Float32Array
+) -> tuple[Float32Array, Float32Array]:
     """Put windows together: a token that several have read gets the mean of its probabilities.
 
-    The rank score is the maximum over the windows, as in OpenProvence: one part that answers is enough.
+    A rank score is the maximum over the windows, as in OpenProvence: one part that answers is enough.
+
+    Args:
+        tokens: of the passage.
+        windows: first token and the one behind the last of each.
+        keep: float32 [tokens of the window] of each.
+        ranks: float32 [windows, r], a column for each kind of rank.
 
     Returns:
-        Rank score (NaN without windows) and keep probabilities, float32 [tokens].
+        Rank scores, float32 [r] (NaN without windows), and keep probabilities, float32 [tokens].
     """
     if len(windows) == 1:
         return ranks[0], keep[0]
@@ -64,4 +70,5 @@ def merge(
     for (start, end), part in zip(windows, keep, strict=True):
         total[start:end] += part
         count[start:end] += 1
-    return max(ranks, default=float("nan")), total / np.maximum(count, 1)
+    best = ranks.max(axis=0) if len(ranks) else np.full(ranks.shape[1], np.nan, dtype=np.float32)
+    return best, total / np.maximum(count, 1)
