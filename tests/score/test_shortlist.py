@@ -67,8 +67,10 @@ def test_the_best_stretches_are_read_with_their_neighbours():
     best = int(np.argmax(scores[0]))
     assert "needle" in units[0].texts[best] and scores[0][best] > 0
     assert rank[0] == 4 and np.isnan(rank[1])
-    assert words.compared[0] == 0 and np.isnan(words.compared[1])  # the best stretch by each of the ranks
+    assert words.compared[0] == -4 and np.isnan(words.compared[1])
     assert (scores[1] <= -1).all()
+    _, rank = Shortlist(BM25(), words, max_tokens=300, stretch_tokens=150).score_and_rank("the needle", units)
+    assert (rank[0], words.compared[0]) == (4, 0)  # of two stretches, the best by each rank
 
 
 def test_what_was_not_read_stands_below_in_the_cheap_order():
