@@ -32,7 +32,7 @@ def cache(tmp_path, monkeypatch):
 def made(mark, model="tiny", layer=3, depth=5):
     question = Choice(layer, True, 5, (1, 4), 9, {64: 0.75})
     return Calibration(
-        model, mark, depth, question, Choice(2, False, 5), "by hand", ({"layer": 1, "kept": 0.5},)
+        model, mark, depth, question, Choice(2, False, 5), "by hand", (), ({"layer": 1, "kept": 0.5},)
     )
 
 

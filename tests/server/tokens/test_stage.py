@@ -343,7 +343,7 @@ def test_contexts_of_the_options_lose_tokens_too(door, tokenizer):
     )
     assert stage(reply) == "ids"
     read = tokenizer.decode(world.upstream.last[1]["prompt"])
-    assert read.startswith("<|im_start|>user\nContext:\n[1]\n")
+    assert read.startswith("<|im_start|>user\nContext:\n")
     assert QUESTION in read
     assert 100 < len(read) < len(DOCUMENT) / 2
 
