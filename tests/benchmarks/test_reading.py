@@ -102,6 +102,7 @@ def test_positions_of_a_prompt(engine):
 
 
 @pytest.mark.models
+@pytest.mark.slow
 def test_every_method_reads(engine):
     now = time.perf_counter
     whole = measure(engine, MAKERS["full"](64), CASE, now)

@@ -212,7 +212,7 @@ def test_stretches_are_the_text(parts):
 
 
 @pytest.mark.models
-@pytest.mark.parametrize("method", ["gemfilter-q", "lazyllm"])
+@pytest.mark.parametrize("method", ["gemfilter-q", pytest.param("lazyllm", marks=pytest.mark.slow)])
 def test_tokens_by_attention(run, method):
     """Token methods work on a file, and what is shown as kept is what `prune` writes."""
     ask = ["-m", method, "--query", "Where is the needle?", "--max-tokens", 12, "-"]
