@@ -7,11 +7,13 @@ import os
 import shlex
 import sys
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from benchmarks.common import sections
+from benchmarks.common.context import Context, progress_bar
 
 
 def words(text: str) -> list[str]:
@@ -65,6 +67,24 @@ def options_of(
     if options.data is not None and not (options.data / needs).is_dir():
         made.error(f"no folder {needs!r} in {options.data}")
     return options
+
+
+def run(package: str, argv: list[str] | None, options: argparse.Namespace, names: Sequence[str]) -> None:
+    """Run the sections asked for and write the report of all that were ever run.
+
+    Args:
+        package: of the benchmark: a module for each section, and ``report``.
+        argv: arguments, those of the process when None.
+        options: as parsed.
+        names: of all its sections.
+    """
+    with progress_bar() as progress:
+        for name in options.sections:
+            sections.take(Context(options, options.data, progress), package, name)
+    # The report draws: what that imports is not part of what the sections measure.
+    report = import_module(f"{package}.report")
+    found = sections.taken(options.out, names)
+    write_report(f"{package.replace('.', '/')}/run.py", argv, found, options.out, report.write)
 
 
 def write_report(

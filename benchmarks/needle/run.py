@@ -20,9 +20,8 @@ sys.path[0] = str(ROOT)  # not this folder: its modules are benchmarks.needle.*
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
-from benchmarks.common import command, sections  # noqa: E402
+from benchmarks.common import command  # noqa: E402
 from benchmarks.common.command import floats, integers, words  # noqa: E402
-from benchmarks.common.context import Context, progress_bar  # noqa: E402
 from benchmarks.common.token_methods import KEEP, MAKERS  # noqa: E402
 
 SECTIONS = ("grid",)
@@ -43,13 +42,7 @@ def parser() -> ArgumentParser:
 def main(argv: list[str] | None = None) -> None:
     known = {"sections": SECTIONS, "methods": tuple(MAKERS)}
     options = command.options_of(parser(), argv, QUICK, "", known)
-    with progress_bar() as progress:
-        for name in options.sections:
-            sections.take(Context(options, options.data, progress), "benchmarks.needle", name)
-    from benchmarks.needle import report
-
-    found = sections.taken(options.out, SECTIONS)
-    command.write_report("benchmarks/needle/run.py", argv, found, options.out, report.write)
+    command.run("benchmarks.needle", argv, options, SECTIONS)
 
 
 if __name__ == "__main__":

@@ -20,9 +20,8 @@ sys.path[0] = str(ROOT)  # not this folder: its modules are benchmarks.provence.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
-from benchmarks.common import command, sections  # noqa: E402
+from benchmarks.common import command  # noqa: E402
 from benchmarks.common.command import words  # noqa: E402
-from benchmarks.common.context import Context, progress_bar  # noqa: E402
 from benchmarks.common.scorers import BASELINES  # noqa: E402
 from tokenprune.training.sets import SENTENCE_SETS  # noqa: E402
 
@@ -47,13 +46,7 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> None:
     known = {"sections": SECTIONS, "sets": SENTENCE_SETS}
     options = command.options_of(parser(), argv, QUICK, "sentqa", known)
-    with progress_bar() as progress:
-        for name in options.sections:
-            sections.take(Context(options, options.data, progress), "benchmarks.provence", name)
-    from benchmarks.provence import report
-
-    found = sections.taken(options.out, SECTIONS)
-    command.write_report("benchmarks/provence/run.py", argv, found, options.out, report.write)
+    command.run("benchmarks.provence", argv, options, SECTIONS)
 
 
 if __name__ == "__main__":

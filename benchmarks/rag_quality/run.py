@@ -23,9 +23,8 @@ sys.path[0] = str(ROOT)  # not this folder: its modules are benchmarks.rag_quali
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
-from benchmarks.common import command, sections  # noqa: E402
+from benchmarks.common import command  # noqa: E402
 from benchmarks.common.command import floats, words  # noqa: E402
-from benchmarks.common.context import Context, progress_bar  # noqa: E402
 from benchmarks.common.scorers import BASELINES  # noqa: E402
 
 SECTIONS = ("answers", "ranking", "sweep", "cost", "formats")
@@ -60,13 +59,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> None:
     options = command.options_of(parser(), argv, QUICK, "retrieval", {"sections": SECTIONS})
-    with progress_bar() as progress:
-        for name in options.sections:
-            sections.take(Context(options, options.data, progress), "benchmarks.rag_quality", name)
-    from benchmarks.rag_quality import report
-
-    found = sections.taken(options.out, SECTIONS)
-    command.write_report("benchmarks/rag_quality/run.py", argv, found, options.out, report.write)
+    command.run("benchmarks.rag_quality", argv, options, SECTIONS)
 
 
 if __name__ == "__main__":

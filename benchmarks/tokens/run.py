@@ -22,9 +22,8 @@ sys.path[0] = str(ROOT)  # not this folder: its modules are benchmarks.tokens.*
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
-from benchmarks.common import command, sections  # noqa: E402
+from benchmarks.common import command  # noqa: E402
 from benchmarks.common.command import integers, words  # noqa: E402
-from benchmarks.common.context import Context, progress_bar  # noqa: E402
 from benchmarks.common.token_methods import KEEP, MAKERS  # noqa: E402
 from benchmarks.tokens.cases import SETS  # noqa: E402
 
@@ -47,13 +46,7 @@ def parser() -> ArgumentParser:
 def main(argv: list[str] | None = None) -> None:
     known = {"sections": SECTIONS, "sets": SETS, "methods": tuple(MAKERS)}
     options = command.options_of(parser(), argv, QUICK, "retrieval", known)
-    with progress_bar() as progress:
-        for name in options.sections:
-            sections.take(Context(options, options.data, progress), "benchmarks.tokens", name)
-    from benchmarks.tokens import report
-
-    found = sections.taken(options.out, SECTIONS)
-    command.write_report("benchmarks/tokens/run.py", argv, found, options.out, report.write)
+    command.run("benchmarks.tokens", argv, options, SECTIONS)
 
 
 if __name__ == "__main__":
