@@ -70,6 +70,7 @@ MAKERS: dict[str, Callable[[int], Method]] = {
     "provence": lambda keep: Method(texts=_provence()),
     "provence + gemfilter-q": lambda keep: Method(_question(keep), _provence()),
 }
+HELP = ",".join(MAKERS).replace("%", "%%")  # argparse takes a percent sign for a place to fill
 
 
 def methods(names: Iterable[str], keep: int) -> dict[str, Method]:

@@ -24,7 +24,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from benchmarks.common.reading import clock, compared, measure
-from benchmarks.common.token_methods import KEEP, MAKERS, MODEL
+from benchmarks.common.token_methods import HELP, KEEP, MODEL
 from benchmarks.common.token_methods import methods as by_name
 from benchmarks.needle.haystack import KINDS, build
 from tokenprune.bench.machine import machine
@@ -127,7 +127,7 @@ def main() -> None:
     )
     parser.add_argument("--sections", default="prefill,methods")
     parser.add_argument("--tokens", default="512,1024,2048,4096")
-    parser.add_argument("--methods", default=",".join(NAMES), help=",".join(MAKERS))
+    parser.add_argument("--methods", default=",".join(NAMES), help=HELP)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--out", type=Path, default=Path("build/engine.json"))

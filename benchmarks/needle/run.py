@@ -22,7 +22,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 from benchmarks.common import command  # noqa: E402
 from benchmarks.common.command import floats, integers, words  # noqa: E402
-from benchmarks.common.token_methods import KEEP, MAKERS  # noqa: E402
+from benchmarks.common.token_methods import HELP, KEEP, MAKERS  # noqa: E402
 
 SECTIONS = ("grid",)
 QUICK = {"lengths": [500], "depths": [0.5], "each": 1, "methods": ["random", "gemfilter-q"]}
@@ -33,7 +33,7 @@ def parser() -> ArgumentParser:
     made.add_argument("--lengths", type=integers, default=[1000, 2000, 4000, 7000], help="tokens of prompts")
     made.add_argument("--depths", type=floats, default=[0.05, 0.25, 0.5, 0.75, 0.95])
     made.add_argument("--each", type=int, default=1, help="cases per length and depth")
-    made.add_argument("--methods", type=words, default=list(MAKERS), help=",".join(MAKERS))
+    made.add_argument("--methods", type=words, default=list(MAKERS), help=HELP)
     made.add_argument("--keep", type=int, default=KEEP, help="tokens that selection keeps")
     made.add_argument("--dtype", default="float32", help="of the model")
     return made

@@ -24,7 +24,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 from benchmarks.common import command  # noqa: E402
 from benchmarks.common.command import integers, words  # noqa: E402
-from benchmarks.common.token_methods import KEEP, MAKERS  # noqa: E402
+from benchmarks.common.token_methods import HELP, KEEP, MAKERS  # noqa: E402
 from benchmarks.tokens.cases import SETS  # noqa: E402
 
 SECTIONS = ("quality", "sweep")
@@ -34,7 +34,7 @@ QUICK = {"sample": 1, "sweep_sample": 1, "sets": ["squad10"], "methods": ["rando
 def parser() -> ArgumentParser:
     made = command.parser(__doc__, Path(__file__).resolve().parent, SECTIONS)
     made.add_argument("--sets", type=words, default=list(SETS), help=",".join(SETS))
-    made.add_argument("--methods", type=words, default=list(MAKERS), help=",".join(MAKERS))
+    made.add_argument("--methods", type=words, default=list(MAKERS), help=HELP)
     made.add_argument("--sample", type=int, default=10, help="quality: cases per set")
     made.add_argument("--keep", type=int, default=KEEP, help="quality: tokens that selection keeps")
     made.add_argument("--dtype", default="float32", help="of the model")
