@@ -1,12 +1,14 @@
-"""Perplexity, size and cost of pruning of every recipe on one model.
+"""Perplexity, answers, size and cost of pruning of every recipe on one model.
 
     python benchmarks/weights/run.py --data DATA [--recipes magnitude,wanda@0.5,flap@0.2] [--windows 32]
-        [--window 512] [--eval-windows 24] [--out build/weights.json]
+        [--window 1024] [--eval-windows 20] [--questions 40] [--out build/weights] [--keep]
 
-Calibrates on the first half of the articles of lm/wikitext2 and evaluates on the second half and, with
---shakespeare, on lm/shakespeare. A recipe may carry a sparsity behind an @. All in float32 on the CPU;
-seconds are CPU time of this process when torch has one thread. Results are stored after every recipe and
-found again, so a run that was stopped goes on.
+Each recipe runs as `tokenprune weights prune` does, in a process of its own: calibrated on the first half of
+the articles of lm/wikitext2, exported, loaded again, and evaluated on the second half, on lm/shakespeare and
+by the NLL of the gold answers behind the gold passages of retrieval/nq20. A recipe may carry a sparsity
+behind an @. All in float32 on the CPU; seconds are CPU time of the process when torch has one thread. Rows
+are stored one by one in OUT/rows.json and found again, so a run that was stopped goes on. Folders of models
+that became smaller stay in OUT with --keep, to be served.
 """
 
 from __future__ import annotations
@@ -14,8 +16,10 @@ from __future__ import annotations
 import argparse
 import gzip
 import json
+import multiprocessing
 import os
 import resource
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -23,18 +27,22 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from benchmarks.common.nll import messages
+from benchmarks.rag_quality import contexts
 from tokenprune.bench.machine import machine
-from tokenprune.models.causal_lm import fresh_causal_lm
-from tokenprune.weights.materialise import materialise
-from tokenprune.weights.prune import prune
+from tokenprune.errors import TokenPruneError
+from tokenprune.models.causal_lm import LoadedLM, fresh_causal_lm
+from tokenprune.quality import answer_nll
+from tokenprune.weights.card import read_card
 from tokenprune.weights.recipes import get_recipe
-from tokenprune.weights.sites import matrices
+from tokenprune.weights.run import Calibration, prune_to
 from tokenprune.weights.text import perplexity, windows_of
 
 RECIPES = (
-    "magnitude,wanda,wanda-owl,sparsegpt,dsnot,gblm,wanda-2:4,sparsegpt-2:4,"
-    "wanda-sp,flap,flap-refit,cfsp,amp,llm-pruner,shortgpt,finercut"
+    "magnitude,wanda,wanda-owl,ecoflap,sparsegpt,dsnot,gblm,perp,wanda-2:4,sparsegpt-2:4,"
+    "wanda-sp,flap,flap-refit,cfsp,amp,llm-pruner,adapt-pruner,minitron,shortgpt,finercut"
 )
+SERVED = ("units", "depth", "experts")
 
 
 def halves(data: Path) -> tuple[str, str]:
@@ -53,86 +61,112 @@ def clock() -> float:
     return time.process_time() if torch.get_num_threads() == 1 else time.perf_counter()
 
 
+def gold_nll(lm: LoadedLM, args: argparse.Namespace) -> float:
+    """Mean over questions; the answer stands behind the passage that holds it."""
+    found = []
+    for item in contexts.items(args.data, "nq20", args.questions, 0):
+        gold = [i for i, passage in enumerate(item.passages) if passage.relevant]
+        text = contexts.render(item.passages, contexts.whole(item.passages, gold))
+        found.append(answer_nll(lm, messages(text, item.question), item.answers[0]))
+    known = [value for value in found if value is not None]
+    return sum(known) / len(known)
+
+
 def measure(name: str, args: argparse.Namespace) -> dict[str, Any]:
-    lm = fresh_causal_lm(args.model)
-    first, second = halves(args.data)
-    texts = {"wikitext2": second}
-    if args.shakespeare:
-        texts["shakespeare"] = articles(args.data / "lm/shakespeare/shakespeare.jsonl.gz")[0]
-    calibration = windows_of(lm.tokenizer, first, args.windows, args.window, "calibration text")
     row: dict[str, Any] = {"recipe": name}
-    model = lm.model
+    first, second = halves(args.data)
+    folder, source = args.out / name.replace(":", "-"), args.model
     if name != "dense":
         label, _, share = name.partition("@")
         recipe = get_recipe(label)
+        text = args.out / "calibration.txt"
+        text.write_text(first, encoding="utf-8")
+        calibration = Calibration(text, args.windows, args.window)
         began = clock()
-        done = prune(model, calibration, recipe, float(share) if share else None)
+        prune_to(
+            args.model, folder, label, recipe, calibration, float(share) if share else None, overwrite=True
+        )
         row["seconds"] = clock() - began
-        row["sparsity"] = done.sparsity
-        model = materialise(model, done.kept, done.biases)
-    row["parameters"] = sum(p.numel() for p in model.parameters())
-    layers = [w for layer in model.model.layers for w in matrices(layer).values() if w.numel()]
-    row["nonzero_in_layers"] = sum(int((w != 0).sum()) for w in layers)
-    for text, content in texts.items():
-        rows = windows_of(lm.tokenizer, content, args.eval_windows, args.window, text)
-        row[text] = perplexity(model, rows)
-    row["peak_gb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+        row["peak_gb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+        row["sparsity"] = read_card(folder).recipe["sparsity"]
+        row["structure"] = recipe.structure
+        source = str(folder)
+    lm = fresh_causal_lm(source)
+    weights = list(lm.model.parameters())
+    row["parameters"] = sum(p.numel() for p in weights)
+    row["nonzero"] = sum(int((p != 0).sum()) for p in weights)
+    for text_name, content in (
+        ("wikitext2", second),
+        ("shakespeare", articles(args.data / "lm/shakespeare/shakespeare.jsonl.gz")[0]),
+    ):
+        rows = windows_of(lm.tokenizer, content, args.eval_windows, args.window, text_name)
+        row[text_name] = perplexity(lm.model, rows)
+    row["gold_nll"] = gold_nll(lm, args)
+    if name != "dense" and not (args.keep and row["structure"] in SERVED):
+        shutil.rmtree(folder)
     return row
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    texts = [t for t in ("wikitext2", "shakespeare") if t in rows[0]]
     lines = [
-        "| recipe | sparsity | "
-        + " | ".join(texts)
-        + " | parameters, M | non-zero in layers, M | seconds | peak, GB |",
-        "|---|---:|" + "---:|" * (len(texts) + 4),
+        "| recipe | sparsity | wikitext2 | shakespeare | gold-answer NLL | parameters, M | not zero, M "
+        "| seconds | peak, GB |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for row in rows:
+        if "error" in row:
+            lines.append(f"| {row['recipe']} | {row['error']} |")
+            continue
         lines.append(
-            f"| {row['recipe']} | {row.get('sparsity', 0):.2f} | "
-            + " | ".join(f"{row[t]:.2f}" for t in texts)
-            + f" | {row['parameters'] / 1e6:.1f} | {row['nonzero_in_layers'] / 1e6:.1f} "
-            f"| {row.get('seconds', 0):.0f} | {row['peak_gb']:.1f} |"
+            f"| {row['recipe']} | {row.get('sparsity', 0):.2f} | {row['wikitext2']:.2f} "
+            f"| {row['shakespeare']:.2f} | {row['gold_nll']:.3f} | {row['parameters'] / 1e6:.1f} "
+            f"| {row['nonzero'] / 1e6:.1f} | {row.get('seconds', 0):.0f} | {row.get('peak_gb', 0):.1f} |"
         )
     return "\n".join(lines)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     default = os.environ.get("TOKENPRUNE_DATA")
-    parser.add_argument("--data", type=Path, default=Path(default) if default else None)
-    parser.add_argument("--model", default="smollm2-135m")
-    parser.add_argument("--recipes", default=RECIPES)
-    parser.add_argument("--windows", type=int, default=32)
-    parser.add_argument("--window", type=int, default=512)
-    parser.add_argument("--eval-windows", type=int, default=24)
-    parser.add_argument("--shakespeare", action="store_true")
-    parser.add_argument("--out", type=Path, default=Path("build/weights.json"))
-    args = parser.parse_args()
+    made.add_argument("--data", type=Path, default=Path(default) if default else None)
+    made.add_argument("--model", default="smollm2-135m")
+    made.add_argument("--recipes", default=RECIPES)
+    made.add_argument("--windows", type=int, default=32)
+    made.add_argument("--window", type=int, default=1024)
+    made.add_argument("--eval-windows", type=int, default=20)
+    made.add_argument("--questions", type=int, default=40)
+    made.add_argument("--keep", action="store_true")
+    made.add_argument("--out", type=Path, default=Path("build/weights"))
+    return made
+
+
+def main() -> None:
+    command = parser()
+    args = command.parse_args()
     if args.data is None or not (args.data / "lm/wikitext2").is_dir():
-        parser.error("--data (or TOKENPRUNE_DATA) must name the folder that holds lm/wikitext2")
+        command.error("--data (or TOKENPRUNE_DATA) must name the folder that holds lm/wikitext2")
     import torch
 
     settings = {
-        "model": args.model,
-        "windows": args.windows,
-        "window": args.window,
-        "eval_windows": args.eval_windows,
-        "threads": torch.get_num_threads(),
-        "shakespeare": args.shakespeare,
-    }
-    result = json.loads(args.out.read_text()) if args.out.exists() else {}
+        key: getattr(args, key) for key in ("model", "windows", "window", "eval_windows", "questions")
+    } | {"threads": torch.get_num_threads()}
+    args.out.mkdir(parents=True, exist_ok=True)
+    file = args.out / "rows.json"
+    result = json.loads(file.read_text()) if file.exists() else {}
     if result.get("settings") != settings:
         result = {"settings": settings, "machine": machine(), "rows": []}
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    for name in ("dense", *args.recipes.split(",")):
-        if name not in {row["recipe"] for row in result["rows"]}:
-            result["rows"].append(measure(name, args))
-            args.out.write_text(json.dumps(result, indent=1) + "\n")
-            print(result["rows"][-1], flush=True)
+    # a process for each recipe: its peak of memory is its own
+    with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
+        for name in ("dense", *args.recipes.split(",")):
+            if name in {row["recipe"] for row in result["rows"]}:
+                continue
+            try:
+                row = pool.apply(measure, (name, args))
+            except TokenPruneError as error:
+                row = {"recipe": name, "error": str(error)}
+            result["rows"].append(row)
+            file.write_text(json.dumps(result, indent=1) + "\n")
+            print(row, flush=True)
     print(table(result["rows"]))
 
 
