@@ -72,15 +72,18 @@ def workload(tmp_path):
     return str(path)
 
 
-def run(*arguments, **env):
-    clean = {k: v for k, v in os.environ.items() if k not in ("OPENAI_API_KEY", "TOKENPRUNE_API_KEY")}
-    command = [COMMAND, "bench", "ttft", *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=200, env=clean | env)
-    assert "Traceback" not in done.stderr, done.stderr
-    return done
+@pytest.fixture
+def run(command):
+    def run(*arguments, **env):
+        clean = {k: v for k, v in os.environ.items() if k not in ("OPENAI_API_KEY", "TOKENPRUNE_API_KEY")}
+        done = command("bench", "ttft", *arguments, text=True, env=clean | env)
+        assert "Traceback" not in done.stderr, done.stderr
+        return done
+
+    return run
 
 
-def test_a_run(server, workload, tmp_path):
+def test_a_run(server, workload, tmp_path, run, command):
     out = tmp_path / "a" / "report"
     arguments = ["--direct", server.url, "--proxy", f"{server.url}/v1", "--workload", workload, "--out", out]
     done = run(
@@ -98,11 +101,10 @@ def test_a_run(server, workload, tmp_path):
     rows = [json.loads(line) for line in (out / "rows.jsonl").read_text().splitlines()]
     assert [r["ttft_ms"] for r in rows] == [r["ttft_ms"] for r in report["rows"]]
     served = len(server.keys)
-    again = [COMMAND, "bench", "report", str(out)]
-    done = subprocess.run([*again, "--out", str(tmp_path / "b")], capture_output=True, text=True, timeout=100)
+    done = command("bench", "report", out, "--out", tmp_path / "b", text=True)
     assert done.returncode == 0 and "TTFT median, ms" in done.stdout, done.stderr
     assert json.loads((tmp_path / "b" / "report.json").read_text()) == report and len(server.keys) == served
-    done = subprocess.run([*again, str(out)], capture_output=True, text=True, timeout=100)
+    done = command("bench", "report", out, out, text=True)
     assert done.returncode == 2 and "--out DIR" in done.stderr
 
 
@@ -141,7 +143,7 @@ def test_ctrl_c_before_anything_was_measured(server, workload, tmp_path):
     assert errors == "tokenprune: interrupted before anything was measured\n"
 
 
-def test_what_goes_wrong_is_said(server, workload, tmp_path):
+def test_what_goes_wrong_is_said(server, workload, tmp_path, run):
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         closed = f"http://127.0.0.1:{sock.getsockname()[1]}"
@@ -169,12 +171,12 @@ def test_what_goes_wrong_is_said(server, workload, tmp_path):
         ["--timeout", "0"],
     ],
 )
-def test_usage_errors(wrong):
+def test_usage_errors(run, wrong):
     done = run("--direct", "http://h", "--proxy", "http://h", "--workload", "w", "--out", "o", *wrong)
     assert done.returncode == 2 and wrong[0] in done.stderr and "Value error" not in done.stderr
 
 
-def test_help_has_examples():
+def test_help_has_examples(run):
     done = run("--help")
     assert done.returncode == 0 and "tokenprune bench ttft --direct http://localhost:8000" in done.stdout
 

@@ -2,7 +2,6 @@
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -12,19 +11,12 @@ COMMAND = str(Path(sys.executable).with_name("tokenprune"))
 
 
 @pytest.fixture
-def run(tmp_path):
+def run(tmp_path, command):
     def run(*args):
         clean = {
             k: v for k, v in os.environ.items() if not k.startswith("TOKENPRUNE_") or k == "TOKENPRUNE_CACHE"
         }
-        done = subprocess.run(
-            [COMMAND, "bench", *map(str, args)],
-            capture_output=True,
-            text=True,
-            cwd=tmp_path,
-            env=clean,
-            timeout=200,
-        )
+        done = command("bench", *args, text=True, cwd=tmp_path, env=clean)
         assert "Traceback" not in done.stderr, done.stderr
         return done
 

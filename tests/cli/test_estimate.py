@@ -2,7 +2,6 @@
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -23,7 +22,7 @@ BM25 = Config(pipelines={"default": {"pruners": ["bm25-sentences"]}})
 
 
 @pytest.fixture
-def run(tmp_path):
+def run(tmp_path, command):
     def run(lines, *args):
         (tmp_path / "log.jsonl").write_bytes(
             b"\n".join(x if isinstance(x, bytes) else json.dumps(x).encode() for x in lines)
@@ -31,10 +30,7 @@ def run(tmp_path):
         clean = {
             k: v for k, v in os.environ.items() if not k.startswith("TOKENPRUNE_") or k == "TOKENPRUNE_CACHE"
         }
-        done = subprocess.run(
-            [COMMAND, "estimate", "log.jsonl", *map(str, args)],
-            capture_output=True, text=True, cwd=tmp_path, env=clean, timeout=200,
-        )  # fmt: skip
+        done = command("estimate", "log.jsonl", *args, text=True, cwd=tmp_path, env=clean)
         assert "Traceback" not in done.stderr, done.stderr
         return done
 

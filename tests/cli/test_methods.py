@@ -1,21 +1,20 @@
 """``tokenprune methods`` as a person runs it."""
 
 import re
-import subprocess
-import sys
-from pathlib import Path
+
+import pytest
 
 import tokenprune as tp
+from tokenprune.cli.methods import methods
 from tokenprune.weights.recipes import load_recipes
 
-COMMAND = str(Path(sys.executable).with_name("tokenprune"))
+
+@pytest.fixture
+def run(command):
+    return lambda *args: command(*args, text=True)
 
 
-def run(*args):
-    return subprocess.run([COMMAND, *args], capture_output=True, text=True, timeout=60)
-
-
-def test_one_line_each_with_its_paper():
+def test_one_line_each_with_its_paper(run):
     done = run("methods")
     assert (done.returncode, done.stderr) == (0, "")
     lines = done.stdout.splitlines()
@@ -31,12 +30,15 @@ def test_one_line_each_with_its_paper():
         assert line.endswith(f"; needs {', '.join(info.models)}]") == bool(info.models)
 
 
-def test_one_in_full():
-    for info in tp.list_pruners():
-        done = run("methods", info.name)
-        assert (done.returncode, done.stderr) == (0, "")
-        assert info.summary in done.stdout and info.paper in done.stdout
-        assert all(f"  {option}" in done.stdout.splitlines() for option in info.options)
+@pytest.mark.parametrize("info", tp.list_pruners(), ids=lambda info: info.name)
+def test_one_in_full(info, capsys):
+    methods(info.name)
+    told, errors = capsys.readouterr()
+    assert errors == "" and info.summary in told and info.paper in told
+    assert all(f"  {option}" in told.splitlines() for option in info.options)
+
+
+def test_a_recipe_and_what_is_neither(run):
     flap = run("methods", "flap").stdout
     assert "2312.11983" in flap and "compensation" in flap and "--recipe flap" in flap
     assert "``top_k``" in run("methods", "provence").stdout
@@ -44,14 +46,14 @@ def test_one_in_full():
     assert wrong.returncode == 1 and "extra" in wrong.stderr and "Traceback" not in wrong.stderr
 
 
-def test_help_has_an_example():
+def test_help_has_an_example(run):
     done = run("methods", "--help")
     assert done.returncode == 0
     assert "tokenprune methods" in done.stdout
     assert "Example" in done.stdout
 
 
-def test_usage_errors():
+def test_usage_errors(run):
     for arguments in (["methods", "none", "extra"], ["nonesuch"], ["--nonesuch"]):
         done = run(*arguments)
         assert done.returncode == 2
@@ -60,11 +62,11 @@ def test_usage_errors():
         assert done.stdout == ""
 
 
-def test_help_lists_the_commands():
+def test_help_lists_the_commands(run):
     done = run("--help")
     assert done.returncode == 0
     assert all(re.search(rf"^\s*{c}\b", done.stdout, re.M) for c in ("prune", "serve", "models", "methods"))
 
 
-def test_version():
+def test_version(run):
     assert run("--version").stdout.strip() == tp.__version__

@@ -3,10 +3,7 @@
 import json
 import os
 import re
-import subprocess
-import sys
 from html.parser import HTMLParser
-from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -17,7 +14,6 @@ from tokenprune.cli.stretches import Stretch, from_result, shown
 from tokenprune.errors import ConfigError
 from tokenprune.pipeline import Pipeline
 
-COMMAND = str(Path(sys.executable).with_name("tokenprune"))
 KEPT = "A needle is lost in the hay. "
 TEXT = f"Cats sleep all day. {KEPT}Dogs bark at night."
 ASK = ["--query", "Where is the needle?", "--method", "bm25-sentences"]
@@ -26,15 +22,12 @@ _CODES = re.compile(r"\x1b\[([0-9;]*)m")
 
 
 @pytest.fixture
-def run(tmp_path):
+def run(tmp_path, command):
     def run(*args, stdin=b"", status=0, **env):
         data = stdin if isinstance(stdin, bytes) else stdin.encode()
         names = ("NO_COLOR", "FORCE_COLOR", "COLUMNS")
         clean = {k: v for k, v in os.environ.items() if k not in names}
-        done = subprocess.run(
-            [COMMAND, *map(str, args)], input=data, capture_output=True, cwd=tmp_path, timeout=120,
-            env={**clean, **env},
-        )  # fmt: skip
+        done = command(*args, input=data, cwd=tmp_path, env={**clean, **env})
         message = done.stderr.decode()
         assert done.returncode == status, message
         assert "Traceback" not in message

@@ -1,0 +1,87 @@
+"""The command ``tokenprune``, run again and again as a real process that has its libraries imported already.
+
+Importing torch and transformers for each call takes longer than most calls do. This process imports them once
+and forks for each line of its input, a JSON object: arguments, environment, working directory and the files
+that stand for the three streams. It writes the exit status of each, a line each.
+"""
+
+import atexit
+import gc
+import json
+import os
+import sys
+import traceback
+
+import matplotlib.figure
+import torch
+import transformers
+from transformers import AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerFast
+
+import tokenprune.bench.ttft
+import tokenprune.engine.engine
+import tokenprune.models.labeler.mini
+import tokenprune.pipeline
+import tokenprune.pruners
+from tokenprune.cli.main import main
+
+PRELOADED = (
+    AutoTokenizer,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+    matplotlib,
+    torch,
+    transformers,
+    tokenprune,
+)
+
+
+def become(call):
+    """Take over what a new process would have been started with."""
+    os.setsid()
+    for number, (name, mode) in enumerate(
+        (("stdin", os.O_RDONLY), ("stdout", os.O_WRONLY), ("stderr", os.O_WRONLY))
+    ):
+        os.dup2(os.open(call[name], mode), number)
+    sys.stdin = os.fdopen(0, encoding="utf-8")
+    sys.stdout, sys.stderr = os.fdopen(1, "w", encoding="utf-8"), os.fdopen(2, "w", encoding="utf-8")
+    os.environ.clear()
+    os.environ.update(call["env"])
+    os.chdir(call["cwd"])
+    sys.argv = ["tokenprune", *call["args"]]
+
+
+def serve():
+    """Fork for each call; returns in the forked processes alone."""
+    while line := sys.stdin.readline():
+        pid = os.fork()
+        if not pid:
+            return become(json.loads(line))
+        _, status = os.waitpid(pid, 0)
+        print(os.waitstatus_to_exitcode(status), flush=True)
+    os._exit(0)
+
+
+def run():
+    """Run the command; the exit status. What an interpreter does at its end takes seconds after torch."""
+    status = None
+    try:
+        main()
+    except SystemExit as ended:
+        status = ended.code
+    except BaseException:
+        traceback.print_exc()
+        status = 1
+    if isinstance(status, str):
+        print(status, file=sys.stderr)
+        status = 1
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    return status or 0
+
+
+if __name__ == "__main__":
+    gc.freeze()  # no collection in the children looks at what is here
+    print("ready", flush=True)
+    serve()
+    os._exit(run())
