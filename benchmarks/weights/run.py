@@ -1,7 +1,7 @@
 """Perplexity, answers, size and cost of pruning of every recipe on one model.
 
     python benchmarks/weights/run.py --data DATA [--recipes magnitude,wanda@0.5,flap@0.2] [--windows 32]
-        [--window 1024] [--eval-windows 20] [--questions 40] [--out build/weights] [--keep]
+        [--window 512] [--eval-windows 20] [--eval-window 1024] [--questions 40] [--out build/weights] [--keep]
 
 Each recipe runs as `tokenprune weights prune` does, in a process of its own: calibrated on the first half of
 the articles of lm/wikitext2, exported, loaded again, and evaluated on the second half, on lm/shakespeare and
@@ -99,7 +99,7 @@ def measure(name: str, args: argparse.Namespace) -> dict[str, Any]:
         ("wikitext2", second),
         ("shakespeare", articles(args.data / "lm/shakespeare/shakespeare.jsonl.gz")[0]),
     ):
-        rows = windows_of(lm.tokenizer, content, args.eval_windows, args.window, text_name)
+        rows = windows_of(lm.tokenizer, content, args.eval_windows, args.eval_window, text_name)
         row[text_name] = perplexity(lm.model, rows)
     row["gold_nll"] = gold_nll(lm, args)
     if name != "dense" and not (args.keep and row["structure"] in SERVED):
@@ -132,8 +132,9 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--model", default="smollm2-135m")
     made.add_argument("--recipes", default=RECIPES)
     made.add_argument("--windows", type=int, default=32)
-    made.add_argument("--window", type=int, default=1024)
+    made.add_argument("--window", type=int, default=512)
     made.add_argument("--eval-windows", type=int, default=20)
+    made.add_argument("--eval-window", type=int, default=1024)
     made.add_argument("--questions", type=int, default=40)
     made.add_argument("--keep", action="store_true")
     made.add_argument("--out", type=Path, default=Path("build/weights"))
@@ -148,7 +149,8 @@ def main() -> None:
     import torch
 
     settings = {
-        key: getattr(args, key) for key in ("model", "windows", "window", "eval_windows", "questions")
+        key: getattr(args, key)
+        for key in ("model", "windows", "window", "eval_windows", "eval_window", "questions")
     } | {"threads": torch.get_num_threads()}
     args.out.mkdir(parents=True, exist_ok=True)
     file = args.out / "rows.json"
