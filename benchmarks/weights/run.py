@@ -1,7 +1,8 @@
 """Perplexity, answers, size and cost of pruning of every recipe on one model.
 
     python benchmarks/weights/run.py --data DATA [--recipes magnitude,wanda@0.5,flap@0.2] [--windows 32]
-        [--window 512] [--eval-windows 20] [--eval-window 1024] [--questions 40] [--out build/weights] [--keep]
+        [--window 512] [--eval-windows 20] [--eval-window 1024] [--questions 40] [--out build/weights]
+        [--keep]
 
 Each recipe runs as `tokenprune weights prune` does, in a process of its own: calibrated on the first half of
 the articles of lm/wikitext2, exported, loaded again, and evaluated on the second half, on lm/shakespeare and
