@@ -7,7 +7,7 @@ SHELL  := /bin/bash
 BENCH  := .venv-bench
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: install demo demo-vllm test test-slow lint bench bench-html bench-labelers bench-peers bench-kvpress clean
+.PHONY: install demo demo-vllm test test-slow lint bench bench-html bench-labelers bench-peers bench-kvpress bench-llmcompressor clean
 
 install: $(VENV)/.installed
 
@@ -85,6 +85,17 @@ bench-kvpress: $(KVPRESS)/.installed
 $(KVPRESS)/.installed: $(VENV)/.installed
 	$(PYTHON) -m venv --clear $(KVPRESS)
 	$(KVPRESS)/bin/python -m pip install -q "torch==2.13.0" "kvpress==0.5.5" -e ".[models]"
+	touch $@
+
+# llmcompressor beside our weight pruning, in an environment of its own for the same reason
+LLMCOMPRESSOR := .venv-llmcompressor
+bench-llmcompressor: $(LLMCOMPRESSOR)/.installed
+	$(LLMCOMPRESSOR)/bin/python benchmarks/weights/llmcompressor_peer.py $(ARGS)
+
+$(LLMCOMPRESSOR)/.installed:
+	$(PYTHON) -m venv --clear $(LLMCOMPRESSOR)
+	$(LLMCOMPRESSOR)/bin/python -m pip install -q "torch==2.13.0" "llmcompressor==0.14.0.1"
+	$(LLMCOMPRESSOR)/bin/python -m pip uninstall -q -y torchvision torchaudio
 	touch $@
 
 clean:

@@ -9,7 +9,8 @@ the articles of lm/wikitext2, exported, loaded again, and evaluated on the secon
 by the NLL of the gold answers behind the gold passages of retrieval/nq20. A recipe may carry a sparsity
 behind an @. All in float32 on the CPU; seconds are CPU time of the process when torch has one thread. Rows
 are stored one by one in OUT/rows.json and found again, so a run that was stopped goes on. Folders of models
-that became smaller stay in OUT with --keep, to be served.
+that became smaller stay in OUT with --keep, to be served. Folders that another program made
+(llmcompressor_peer.py, on the windows in OUT/calibration.npy) are evaluated with --folders name=DIR,name=DIR.
 """
 
 from __future__ import annotations
@@ -26,13 +27,15 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from benchmarks.common.nll import messages
 from benchmarks.rag_quality import contexts
 from tokenprune.bench.machine import machine
 from tokenprune.errors import TokenPruneError
-from tokenprune.models.causal_lm import LoadedLM, fresh_causal_lm
+from tokenprune.models.causal_lm import LoadedLM, fresh_causal_lm, load_causal_lm
 from tokenprune.quality import answer_nll
 from tokenprune.weights.card import read_card
 from tokenprune.weights.recipes import get_recipe
@@ -56,6 +59,16 @@ def articles(path: Path) -> list[str]:
         return [json.loads(line)["text"] for line in file]
 
 
+def write_calibration(args: argparse.Namespace) -> None:
+    """Write the text, and the windows that are cut of it for programs with a tokenizer of their own."""
+    first, _ = halves(args.data)
+    text = args.out / "calibration.txt"
+    text.write_text(first, encoding="utf-8")
+    tokenizer = load_causal_lm(args.model).tokenizer
+    rows = windows_of(tokenizer, first, args.windows, args.window, "calibration text")
+    np.save(args.out / "calibration.npy", rows.numpy())
+
+
 def clock() -> float:
     import torch
 
@@ -73,16 +86,16 @@ def gold_nll(lm: LoadedLM, args: argparse.Namespace) -> float:
     return sum(known) / len(known)
 
 
-def measure(name: str, args: argparse.Namespace) -> dict[str, Any]:
+def measure(name: str, args: argparse.Namespace, made: str | None = None) -> dict[str, Any]:
+    """Return the row of a recipe, or of a folder that is made already."""
     row: dict[str, Any] = {"recipe": name}
-    first, second = halves(args.data)
-    folder, source = args.out / name.replace(":", "-"), args.model
-    if name != "dense":
+    _, second = halves(args.data)
+    folder, source = args.out / name.replace(":", "-"), made or args.model
+    pruning = made is None and name != "dense"
+    if pruning:
         label, _, share = name.partition("@")
         recipe = get_recipe(label)
-        text = args.out / "calibration.txt"
-        text.write_text(first, encoding="utf-8")
-        calibration = Calibration(text, args.windows, args.window)
+        calibration = Calibration(args.out / "calibration.txt", args.windows, args.window)
         began = clock()
         prune_to(
             args.model, folder, label, recipe, calibration, float(share) if share else None, overwrite=True
@@ -103,7 +116,7 @@ def measure(name: str, args: argparse.Namespace) -> dict[str, Any]:
         rows = windows_of(lm.tokenizer, content, args.eval_windows, args.eval_window, text_name)
         row[text_name] = perplexity(lm.model, rows)
     row["gold_nll"] = gold_nll(lm, args)
-    if name != "dense" and not (args.keep and row["structure"] in SERVED):
+    if pruning and not (args.keep and row["structure"] in SERVED):
         shutil.rmtree(folder)
     return row
 
@@ -132,6 +145,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--data", type=Path, default=Path(default) if default else None)
     made.add_argument("--model", default="smollm2-135m")
     made.add_argument("--recipes", default=RECIPES)
+    made.add_argument("--folders", default="")
     made.add_argument("--windows", type=int, default=32)
     made.add_argument("--window", type=int, default=512)
     made.add_argument("--eval-windows", type=int, default=20)
@@ -158,13 +172,15 @@ def main() -> None:
     result = json.loads(file.read_text()) if file.exists() else {}
     if result.get("settings") != settings:
         result = {"settings": settings, "machine": machine(), "rows": []}
+    write_calibration(args)
+    folders = dict(pair.split("=", 1) for pair in args.folders.split(",") if pair)
     # a process for each recipe: its peak of memory is its own
     with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
-        for name in ("dense", *args.recipes.split(",")):
+        for name in ("dense", *filter(None, args.recipes.split(",")), *folders):
             if name in {row["recipe"] for row in result["rows"]}:
                 continue
             try:
-                row = pool.apply(measure, (name, args))
+                row = pool.apply(measure, (name, args, folders.get(name)))
             except TokenPruneError as error:
                 row = {"recipe": name, "error": str(error)}
             result["rows"].append(row)
