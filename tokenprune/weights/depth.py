@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from tokenprune.errors import RecipeError
 from tokenprune.models.progress import SILENT, Reporter
 from tokenprune.weights.influence import similarities
+from tokenprune.weights.journal import Journal
 from tokenprune.weights.kept import Kept, LayerKept
 from tokenprune.weights.stream import Stream
 
@@ -19,9 +20,17 @@ if TYPE_CHECKING:
 class BlockInfluence:
     """ShortGPT: drop the layers that move the hidden states least (Men et al. 2024, arXiv 2403.03853)."""
 
-    def run(self, model: Any, windows: torch.Tensor, sparsity: float, reporter: Reporter = SILENT) -> Kept:
+    def run(
+        self,
+        model: Any,
+        windows: torch.Tensor,
+        sparsity: float,
+        reporter: Reporter = SILENT,
+        journal: Journal | None = None,
+    ) -> Kept:
         """Return what stays; the number of layers is the nearest to the share. The model stays as it is."""
-        cosines = similarities(model, windows, reporter)
+        journal = journal or Journal()
+        cosines = journal.once("cosines", lambda: similarities(model, windows, reporter))
         count = round(sparsity * len(cosines))
         if count >= len(cosines):
             raise RecipeError(f"a sparsity of {sparsity:.0%} would drop all {len(cosines)} layers")
@@ -44,7 +53,14 @@ class OutputChange:
 
     windows: int = 2
 
-    def run(self, model: Any, windows: torch.Tensor, sparsity: float, reporter: Reporter = SILENT) -> Kept:
+    def run(
+        self,
+        model: Any,
+        windows: torch.Tensor,
+        sparsity: float,
+        reporter: Reporter = SILENT,
+        journal: Journal | None = None,
+    ) -> Kept:
         """Return what stays; drops until the layers' parameters meet the target. The model stays as it is.
 
         A sublayer that no longer fits the target is not tried, so the target is missed by less than the
@@ -52,7 +68,7 @@ class OutputChange:
         """
         import torch
 
-        config = model.config
+        config, journal = model.config, journal or Journal()
         kept = Kept.all_of(config)
         stream = Stream(model, windows[: self.windows])
         embedded = stream.hidden
@@ -60,6 +76,9 @@ class OutputChange:
         left = round(sparsity * whole)
         reporter.stage("dropping sublayers", float(max(left, 1)))
         reference = self._behind(model, stream, kept, 0, embedded)
+        done = journal.get("dropped")
+        if done is not None:
+            kept, left = Kept.of_plain(done["kept"]), done["left"]
         while True:
             states = [embedded]
             for index, layer in enumerate(kept.layers):
@@ -87,6 +106,7 @@ class OutputChange:
             if best is None:
                 return kept
             kept, left = best[1], left - best[2]
+            journal.put("dropped", {"kept": kept.plain(), "left": left})
             reporter.advance(best[2])
 
     def _behind(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,8 +12,9 @@ from tokenprune.weights.compensation.dsnot import Dsnot
 from tokenprune.weights.compensation.obs import inverse_factor, prune_columns
 from tokenprune.weights.criteria.base import ElementCriterion, Weights
 from tokenprune.weights.criteria.sparsegpt import SparseGPT, saliency
+from tokenprune.weights.journal import Journal
 from tokenprune.weights.rounding import Carry
-from tokenprune.weights.sites import sites
+from tokenprune.weights.sites import matrices, sites
 from tokenprune.weights.statistics import InputStats
 from tokenprune.weights.stream import Stream
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     import torch
 
 Gradients = Sequence[Mapping[str, "torch.Tensor"]]
+See = Callable[["torch.Tensor", "torch.Tensor"], None]  # a matrix, and what of it was pruned
 _BLOCK = 128
 
 
@@ -61,6 +63,8 @@ class ElementPruning:
         ratios: Sequence[float],
         gradients: Gradients | None = None,
         reporter: Reporter = SILENT,
+        journal: Journal | None = None,
+        see: See | None = None,
     ) -> None:
         """Prune ``model`` in place.
 
@@ -70,22 +74,35 @@ class ElementPruning:
             ratios: Share of each layer's weights that go; ignored with a pattern.
             gradients: For each layer: matrix name -> root of the sum of squared gradients [out, in].
             reporter: Told of each layer.
+            journal: Keeps the weights of every finished layer; a run that was stopped goes on behind them.
+            see: Told of each matrix and its mask, bool [out, in], True where pruned; not of those that the
+                journal held.
         """
         import torch
 
+        journal = journal or Journal()
         stream, carry = Stream(model, windows), Carry()
         needs_gram = self.criterion.needs_gram or isinstance(self.compensation, Obs)
         reporter.stage("pruning layers", float(len(stream.layers)))
         with torch.no_grad():
             for index, layer in enumerate(stream.layers):
-                stats = stream.observe(index, frozenset("*" if needs_gram else ()))
+                finished = journal.get(f"layer-{index}")
+                if finished is None:
+                    stats = stream.observe(index, frozenset("*" if needs_gram else ()))
                 if not self.propagate_pruned:
-                    stream.advance(index, reuse=True)
+                    stream.advance(index, reuse=finished is None)
                 for site in sites(layer):
                     for name, weight in site.matrices.items():
-                        gradient = None if gradients is None else gradients[index][name]
                         count = carry.take(ratios[index] * weight.numel())
-                        self.prune(weight, stats[site.name], count, gradient)
+                        if finished is not None:
+                            weight.copy_(finished[name])
+                            continue
+                        gradient = None if gradients is None else gradients[index][name]
+                        mask = self.prune(weight, stats[site.name], count, gradient)
+                        if see is not None:
+                            see(weight, mask)
+                if finished is None:
+                    journal.put(f"layer-{index}", {n: w.clone() for n, w in matrices(layer).items()})
                 if self.propagate_pruned:
                     stream.advance(index)
                 reporter.advance(1)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from tokenprune.errors import RecipeError
 from tokenprune.models.progress import SILENT, Reporter
+from tokenprune.weights.journal import Journal
 from tokenprune.weights.kept import Kept, Shape
 from tokenprune.weights.stream import Stream
 
@@ -27,7 +28,14 @@ class RouterSimilarity:
     rows: float = 1.0
     calls: float = 1.0
 
-    def run(self, model: Any, windows: torch.Tensor, sparsity: float, reporter: Reporter = SILENT) -> Kept:
+    def run(
+        self,
+        model: Any,
+        windows: torch.Tensor,
+        sparsity: float,
+        reporter: Reporter = SILENT,
+        journal: Journal | None = None,
+    ) -> Kept:
         """Return what stays; ``sparsity`` is the share of experts that go, rounded. The model stays as it is.
 
         Raises:
@@ -45,6 +53,10 @@ class RouterSimilarity:
             raise RecipeError(
                 f"{stay} of {total} experts would stay, a token visits {shape.experts_per_token}: prune less"
             )
+        journal = journal or Journal()
+        done = journal.get("experts")
+        if done is not None:
+            return Kept.of_plain(done)
         stream, layers = Stream(model, windows), list(kept.layers)
         reporter.stage("comparing experts", float(len(layers)))
         for index, layer in enumerate(layers):
@@ -63,7 +75,9 @@ class RouterSimilarity:
             else:
                 stream.advance(index)
             reporter.advance(1)
-        return Kept(tuple(layers))
+        kept = Kept(tuple(layers))
+        journal.put("experts", kept.plain())
+        return kept
 
     def similarity(self, rows: torch.Tensor, chances: torch.Tensor) -> torch.Tensor:
         """Return how alike experts are [E, E].

@@ -6,8 +6,8 @@ Additive biases that compensation leaves travel beside a ``Kept`` as a dict ``la
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from tokenprune.errors import ModelError
@@ -157,6 +157,15 @@ class Kept:
     """What stays of a decoder."""
 
     layers: tuple[LayerKept, ...]
+
+    def plain(self) -> list[dict[str, Any]]:
+        """Return it as lists and dicts, for a checkpoint."""
+        return [asdict(layer) for layer in self.layers]
+
+    @classmethod
+    def of_plain(cls, layers: Sequence[Mapping[str, Any]]) -> Kept:
+        """Read what `plain` gave."""
+        return cls(tuple(LayerKept(**layer) for layer in layers))
 
     @classmethod
     def all_of(cls, config: Any) -> Kept:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -10,8 +9,10 @@ from tokenprune.errors import ModelError, RecipeError, UnknownNameError
 from tokenprune.models.progress import SILENT, Reporter
 from tokenprune.weights.allocation.base import LayerRatios
 from tokenprune.weights.choose import Pattern
+from tokenprune.weights.criteria.base import ElementLearner
 from tokenprune.weights.elements import ElementPruning
 from tokenprune.weights.gradients import gradients
+from tokenprune.weights.journal import Journal
 from tokenprune.weights.kept import Kept, Shape
 from tokenprune.weights.recipes import ALLOCATIONS, COMPENSATIONS, CRITERIA, POOL, RECOVERIES, Recipe, part
 from tokenprune.weights.sites import matrices
@@ -45,7 +46,7 @@ def prune(
     limits: Constraints | None = None,
     costs: CostName = "params",
     reporter: Reporter = SILENT,
-    recipes: Mapping[str, Recipe] | None = None,
+    journal: Journal | None = None,
 ) -> Pruned:
     """Run a recipe without the recovery at its end; ``model`` changes in place.
 
@@ -58,7 +59,7 @@ def prune(
         limits: What serving needs (units).
         costs: What the target of units counts.
         reporter: Told of each step.
-        recipes: Where ``then`` is looked up; the package's by default.
+        journal: Keeps what is finished; a run that was stopped goes on behind it.
 
     Raises:
         RecipeError: The recipe, the target or the text do not fit the model.
@@ -69,14 +70,14 @@ def prune(
     pattern = None if recipe.pattern is None else Pattern.parse(recipe.pattern)
     share = sparsity_of(recipe, sparsity, pattern)
     criterion = part(recipe.criterion, CRITERIA[recipe.structure], f"criterion of {recipe.structure}")
+    journal = journal or Journal()
     if recipe.structure == "elements":
-        _elements(model, windows, recipe, criterion, pattern, share, reporter)
+        _elements(model, windows, recipe, criterion, pattern, share, reporter, journal)
         return Pruned(Kept.all_of(model.config), share)
     if recipe.structure == "units":
-        return _units_in_rounds(
-            model, windows, recipe, _units(recipe, criterion, limits, costs), share, reporter
-        )
-    kept = criterion.run(model, windows, share, reporter)
+        how = _units(recipe, criterion, limits, costs)
+        return _units_in_rounds(model, windows, recipe, how, share, reporter, journal)
+    kept = criterion.run(model, windows, share, reporter, journal)
     return Pruned(kept, share)
 
 
@@ -113,7 +114,17 @@ def _elements(
     pattern: Pattern | None,
     share: float,
     reporter: Reporter,
+    journal: Journal,
 ) -> None:
+    if isinstance(criterion, ElementLearner):
+        if pattern is None or recipe.compensation is not None:
+            raise RecipeError(
+                f"{recipe.criterion.name} learns masks of a pattern and changes no weights: give a pattern, "
+                "and leave the compensation out"
+            )
+        _check_pattern(model, pattern)
+        criterion.run(model, windows, pattern, reporter, journal)
+        return
     how = ElementPruning(
         criterion,
         pattern,
@@ -125,10 +136,9 @@ def _elements(
             raise RecipeError(
                 "dsnot swaps weights anywhere in a row, which breaks a pattern: leave one of them out"
             )
-        for layer in model.model.layers:
-            for weight in matrices(layer).values():
-                pattern.check(weight.shape[1])
-    ratios = _ratios(recipe).ratios(model, windows, share, reporter)
+        _check_pattern(model, pattern)
+    found_ratios = _ratios(recipe)
+    ratios = journal.once("ratios", lambda: found_ratios.ratios(model, windows, share, reporter))
     found = None
     if criterion.needs_gradient:
         squares = gradients(model, windows, reporter)[1]
@@ -136,7 +146,13 @@ def _elements(
             for value in layer.values():
                 value.sqrt_()
         found = squares
-    how.run(model, windows, ratios, found, reporter)
+    how.run(model, windows, ratios, found, reporter, journal)
+
+
+def _check_pattern(model: Any, pattern: Pattern) -> None:
+    for layer in model.model.layers:
+        for weight in matrices(layer).values():
+            pattern.check(weight.shape[1])
 
 
 def _units(recipe: Recipe, criterion: Any, limits: Constraints | None, costs: CostName) -> UnitPruning:
@@ -156,7 +172,13 @@ def _units(recipe: Recipe, criterion: Any, limits: Constraints | None, costs: Co
 
 
 def _units_in_rounds(
-    model: Any, windows: torch.Tensor, recipe: Recipe, how: UnitPruning, share: float, reporter: Reporter
+    model: Any,
+    windows: torch.Tensor,
+    recipe: Recipe,
+    how: UnitPruning,
+    share: float,
+    reporter: Reporter,
+    journal: Journal,
 ) -> Pruned:
     """Prune a little, train a little, and again (Adapt-Pruner, arXiv 2502.03460, section 3.3)."""
     recovery = None if recipe.recovery is None else part(recipe.recovery, RECOVERIES, "recovery")
@@ -165,11 +187,23 @@ def _units_in_rounds(
             raise RecipeError("rounds train between prunings and take no compensation: leave one of them out")
         if recovery is not None and recovery.needs_dense:
             raise RecipeError("rounds train on text alone: leave distill and select out")
-    kept, biases = how.run(model, windows, share / recipe.rounds, reporter)
-    for done in range(1, recipe.rounds):
-        if recovery is not None:
-            recovery.run(model, windows, reporter=reporter)
-        kept, biases = how.run(model, windows, share * (done + 1) / recipe.rounds, reporter, kept)
+    before, first = None, 0
+    for done in reversed(range(recipe.rounds - 1)):
+        state = journal.get(f"round-{done}")
+        if state is not None:
+            before, first = Kept.of_plain(state["kept"]), done + 1
+            model.load_state_dict(state["weights"], strict=False)
+            break
+    for done in range(first, recipe.rounds):
+        steps = journal.part(f"round-{done}")
+        kept, biases = how.run(model, windows, share * (done + 1) / recipe.rounds, reporter, before, steps)
+        if done + 1 < recipe.rounds:
+            if recovery is not None:
+                recovery.run(model, windows, checkpoint=steps.path("recovery"), reporter=reporter)
+            trained = {n: p.detach() for n, p in model.named_parameters() if ".layers." in n or p.dim() == 1}
+            journal.put(f"round-{done}", {"kept": kept.plain(), "weights": trained})
+            journal.forget(f"round-{done - 1}")
+            before = kept
     return Pruned(kept, share, biases)
 
 

@@ -23,6 +23,7 @@ CRITERIA: Mapping[str, Mapping[str, str]] = {
         "wanda": "criteria.wanda:Wanda",
         "sparsegpt": "criteria.sparsegpt:SparseGPT",
         "gblm": "criteria.gblm:Gblm",
+        "learned-masks": "criteria.learned_masks:LearnedMasks",
     },
     "units": {
         "magnitude": "criteria.unit_magnitude:UnitMagnitude",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ from tokenprune.models.causal_lm import LoadedLM, fresh_causal_lm
 from tokenprune.models.progress import SILENT, Reporter
 from tokenprune.weights.card import read_card
 from tokenprune.weights.export import check_place, export, write_model
+from tokenprune.weights.journal import Journal, mark_of
 from tokenprune.weights.materialise import materialise
 from tokenprune.weights.prune import Pruned, prune
 from tokenprune.weights.recipes import RECOVERIES, Part, Recipe, load_recipes, part
@@ -77,11 +78,12 @@ def prune_to(
     recipes: Mapping[str, Recipe] | None = None,
     reporter: Reporter = SILENT,
 ) -> dict[str, float]:
-    """Prune a named model into a folder, with a card.
+    """Prune a named model into a folder, with a card; a run that was stopped goes on when it is given again.
 
     Args:
         name: As for `tokenprune.models.causal_lm.load_causal_lm`.
-        out: Where to.
+        out: Where to; the folder ``OUT.pruning`` beside it holds what is finished while it lasts. It grows to
+            the size of the model's matrices in float32, several times that for recipes that train.
         label: The recipe's name.
         recipe: What to do.
         calibration: On what text.
@@ -103,19 +105,24 @@ def prune_to(
     lm = fresh_causal_lm(name)
     windows = calibration.load(lm, reporter)
     held = None if evaluate is None else eval_windows(lm, evaluate)
+    following = recipes or load_recipes()
+    then = None if recipe.then is None else following.get(recipe.then.name)
+    told = [one.model_dump(mode="json") for one in (recipe, then) if one is not None]
+    settings = [told, sparsity, asdict(limits or Constraints()), costs]
+    journal = Journal(_beside(out, ".pruning"), mark_of(lm.model, windows, settings))
     found: dict[str, float] = {}
     if held is not None:
         found["dense"] = perplexity(lm.model, held, reporter)
     before = sum(p.numel() for p in lm.model.parameters())
-    done = prune(lm.model, windows, recipe, sparsity, limits, costs, reporter)
+    done = prune(lm.model, windows, recipe, sparsity, limits, costs, reporter, journal.part("prune"))
     small = materialise(lm.model, done.kept, done.biases)
     if recipe.then is not None:
-        _then(small, windows, label, recipe.then, recipes or load_recipes(), reporter)
+        _then(small, windows, label, recipe.then, following, reporter, journal.part("then"))
     shown = recipe_card(label, recipe, done)
     recovery = None if recipe.recovery is None else part(recipe.recovery, RECOVERIES, "recovery")
     if recovery is not None:
         dense = fresh_causal_lm(name).model if recovery.needs_dense else None
-        recovery.run(small, windows, dense, reporter=reporter)
+        recovery.run(small, windows, dense, journal.path("recovery"), reporter)
         shown["recovery"] = recovery.describe()
     if held is not None:
         found["pruned"] = perplexity(small, held, reporter)
@@ -134,6 +141,7 @@ def prune_to(
         perplexity=found,
         overwrite=overwrite,
     )
+    journal.close()
     return {"parameters": before, "left": sum(p.numel() for p in small.parameters()), **found}
 
 
@@ -144,6 +152,7 @@ def _then(
     then: Part,
     recipes: Mapping[str, Recipe],
     reporter: Reporter,
+    journal: Journal,
 ) -> None:
     """Prune single weights of what stays, in place."""
     following = recipes.get(then.name)
@@ -153,7 +162,7 @@ def _then(
         raise RecipeError(f"{label}: `then` must name a recipe for elements, and may give its sparsity")
     if share is not None and not isinstance(share, float | int):
         raise RecipeError(f"{label}: the sparsity of `then` is {share!r}, must be a number")
-    prune(small, windows, following, share, reporter=reporter)
+    prune(small, windows, following, share, reporter=reporter, journal=journal)
 
 
 def recover_to(
@@ -194,7 +203,7 @@ def recover_to(
         if source is None:
             raise RecipeError("the card does not say which model was pruned: name it with --dense")
         teacher = fresh_causal_lm(source).model
-    checkpoint = out.with_name(out.name + ".recovery")
+    checkpoint = _beside(out, ".recovery")
     losses = recovery.run(lm.model, rows, teacher, checkpoint, reporter)
     told = {**card.recipe, "recovery": f"{recovery.describe()} on {text.name}"}
     kept = {key: value for key, value in card.perplexity.items() if key == "dense"}
@@ -202,6 +211,11 @@ def recover_to(
     reporter.stage("writing", None)
     write_model(lm.model, card, out, tokenizer=lm.tokenizer, source=folder, overwrite=overwrite)
     return losses
+
+
+def _beside(out: Path, ending: str) -> Path:
+    place = out.expanduser().absolute()
+    return place.with_name(place.name + ending)
 
 
 def recipe_card(label: str, recipe: Recipe, done: Pruned) -> dict[str, Any]:

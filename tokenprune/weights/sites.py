@@ -49,6 +49,12 @@ def matrices(layer: Any) -> dict[str, torch.Tensor]:
     return {name: weight for site in sites(layer) for name, weight in site.matrices.items()}
 
 
+def prunable(layer: Any) -> dict[str, torch.Tensor]:
+    """Return the parameters of a layer that hold its matrices by name; of experts [experts, out, in]."""
+    places = {weight.data_ptr() for weight in matrices(layer).values()}
+    return {name: p for name, p in layer.named_parameters() if p.numel() and p.data_ptr() in places}
+
+
 def _mlp(name: str, mlp: Any) -> list[Site]:
     prefix = "" if name == "mlp" else f"{name}."
     return [

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import torch
@@ -44,6 +45,17 @@ class InputStats:
         self.squares += x.square().sum(0).double()
         if self.gram is not None:
             self.gram.addmm_(x.T, x)
+
+    def plain(self) -> dict[str, Any]:
+        """Return the plain sums, without the gram matrix, for a checkpoint."""
+        return {"width": self.width, "count": self.count, "total": self.total, "squares": self.squares}
+
+    @classmethod
+    def of_plain(cls, plain: Mapping[str, Any]) -> InputStats:
+        """Read what `plain` gave."""
+        found = cls(plain["width"], count=plain["count"])
+        found.total, found.squares = plain["total"], plain["squares"]
+        return found
 
     @property
     def mean(self) -> torch.Tensor:

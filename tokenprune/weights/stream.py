@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +42,15 @@ class Stream:
             part = slice(first, first + self._step)
             yield part, hidden[part]
 
+    def call(self, layer: int, hidden: torch.Tensor, weights: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """Run a layer on hidden states [n, tokens, hidden size], with ``weights`` in place of parameters."""
+        from torch.func import functional_call
+
+        given = self._arguments[layer]
+        found = functional_call(self.layers[layer], dict(weights), (hidden,), given)
+        out: torch.Tensor = found[0] if isinstance(found, tuple) else found
+        return out
+
     def outputs(self, layer: int, hidden: torch.Tensor) -> torch.Tensor:
         """Return what a layer makes of hidden states [n, tokens, hidden size]."""
         import torch
@@ -49,8 +58,7 @@ class Stream:
         out = torch.empty_like(hidden)
         with torch.no_grad():
             for part, states in self.batches(hidden):
-                found = self.layers[layer](states, **self._arguments[layer])
-                out[part] = found[0] if isinstance(found, tuple) else found
+                out[part] = self.call(layer, states, {})
         return out
 
     def observe(self, layer: int, gram: frozenset[str] = frozenset()) -> dict[str, InputStats]:

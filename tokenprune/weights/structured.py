@@ -13,6 +13,7 @@ from tokenprune.weights.allocation.units import Norm, Units, by_ratio, pooled
 from tokenprune.weights.compensation.bias import mean_bias
 from tokenprune.weights.compensation.least_squares import refit
 from tokenprune.weights.gradients import PerLayer, gradients
+from tokenprune.weights.journal import Journal
 from tokenprune.weights.kept import Kept, LayerKept, Shape
 from tokenprune.weights.sites import matrices
 from tokenprune.weights.statistics import InputStats
@@ -54,6 +55,7 @@ class UnitPruning:
         sparsity: float,
         reporter: Reporter = SILENT,
         before: Kept | None = None,
+        journal: Journal | None = None,
     ) -> tuple[Kept, dict[str, torch.Tensor]]:
         """Prune ``model`` in place: pruned columns of o_proj and down_proj become zero, kept ones may change.
 
@@ -63,6 +65,7 @@ class UnitPruning:
             sparsity: Share of the decoder layers' cost that goes.
             reporter: Told of each layer.
             before: What an earlier round on this model left; the target counts what went then.
+            journal: Keeps the scores of every layer, and what was refitted.
 
         Returns:
             What stays, and the biases (see `tokenprune.weights.kept`).
@@ -76,7 +79,8 @@ class UnitPruning:
                 "this recipe prunes KV groups and FFN channels of dense layers, the model has experts"
             )
         self.limits.check(shape)
-        scores, means = self._score(model, windows, shape, reporter)
+        journal = journal or Journal()
+        scores, means = self._score(model, windows, shape, reporter, journal)
         if before is not None:
             there = zip(scores, before.layers, strict=True)
             scores = [score.without(layer.kv_heads, layer.channels) for score, layer in there]
@@ -84,7 +88,7 @@ class UnitPruning:
         kept = Kept(tuple(LayerKept(True, kv, True, channels) for kv, channels in units))
         biases: dict[str, torch.Tensor] = {}
         if self.compensation == "least-squares":
-            self._refit(model, windows, kept, shape, reporter)
+            self._refit(model, windows, kept, shape, reporter, journal)
         for index, layer in enumerate(model.model.layers):
             for weight, key, stats, stay in _outputs(layer, kept.layers[index], means[index], shape):
                 gone = sorted(set(range(weight.shape[1])) - set(stay))
@@ -94,17 +98,29 @@ class UnitPruning:
         return kept, biases
 
     def _score(
-        self, model: Any, windows: torch.Tensor, shape: Shape, reporter: Reporter
+        self, model: Any, windows: torch.Tensor, shape: Shape, reporter: Reporter, journal: Journal
     ) -> tuple[list[UnitScores], list[dict[str, InputStats]]]:
         """One pass of dense outputs; what is remembered of a layer are vectors."""
         total: PerLayer | None = None
         squares: PerLayer | None = None
-        if self.criterion.needs_gradient:
+        found = [journal.get(f"scores-{index}") for index in range(shape.layers)]
+        scores = [UnitScores(*one["scores"]) for one in found if one is not None]
+        remembered = [
+            {site: InputStats.of_plain(plain) for site, plain in one["stats"].items()}
+            for one in found
+            if one is not None
+        ]
+        if len(scores) == shape.layers:
+            return scores, remembered
+        if self.criterion.needs_gradient:  # of all layers at once: not kept, they take the model's size twice
             total, squares = gradients(model, windows, reporter)
         stream = Stream(model, windows)
-        scores, remembered = [], []
         reporter.stage("scoring layers", float(len(stream.layers)))
         for index, layer in enumerate(stream.layers):
+            if index < len(scores):
+                stream.advance(index)
+                reporter.advance(1)
+                continue
             stats = stream.observe(index, self.criterion.gram)
             at = LayerFacts(
                 shape,
@@ -117,6 +133,8 @@ class UnitPruning:
             for site in _OUT:
                 stats[site].gram = None
             remembered.append({site: stats[site] for site in _OUT})
+            plain = {site: stats[site].plain() for site in _OUT}
+            journal.put(f"scores-{index}", {"scores": [scores[-1].kv, scores[-1].channels], "stats": plain})
             stream.advance(index, reuse=True)
             reporter.advance(1)
         return scores, remembered
@@ -149,17 +167,34 @@ class UnitPruning:
             chosen = pooled(scores[first:last], target, costs, self.limits, self.allocation)
         return [_whole(s) for s in scores[:first]] + chosen + [_whole(s) for s in scores[last:]]
 
-    def _refit(self, model: Any, windows: torch.Tensor, kept: Kept, shape: Shape, reporter: Reporter) -> None:
+    def _refit(
+        self,
+        model: Any,
+        windows: torch.Tensor,
+        kept: Kept,
+        shape: Shape,
+        reporter: Reporter,
+        journal: Journal,
+    ) -> None:
         """Solve for the kept columns with the inputs that the pruned layers before really give."""
         stream = Stream(model, windows)
         reporter.stage("refitting layers", float(len(stream.layers)))
         for index, layer in enumerate(stream.layers):
-            for site in _OUT:  # the FFN is refitted to what the refitted attention gives
+            finished = journal.get(f"refit-{index}")
+            outputs = {name: matrices(layer)[name] for name in ("o_proj", "down_proj")}
+            if finished is not None:
+                for name, weight in outputs.items():
+                    weight.copy_(finished[name])
+            for site in (
+                _OUT if finished is None else ()
+            ):  # the FFN is fitted to what the fitted attention gives
                 stats = stream.observe(index, frozenset({site}))
                 for weight, key, found, stay in _outputs(layer, kept.layers[index], stats, shape):
                     if (key == "o_bias") == (site == "attention.out"):
                         assert found.gram is not None
                         weight.copy_(refit(weight, found.gram, stay))
+            if finished is None:
+                journal.put(f"refit-{index}", outputs)
             stream.advance(index)
             reporter.advance(1)
 

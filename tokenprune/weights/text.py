@@ -63,6 +63,20 @@ def windows_of(tokenizer: Any, text: str, count: int | None, length: int, what: 
     return rows[torch.arange(wanted) * there // wanted]
 
 
+def shuffled(seed: int, step: int, batch: int, count: int) -> torch.Tensor:
+    """Return which of ``count`` windows a step of training reads, int64 [batch].
+
+    Epoch after epoch in an order of its own, which is the same after a stop.
+    """
+    import torch
+
+    rows = []
+    for place in range(step * batch, (step + 1) * batch):
+        order = torch.Generator().manual_seed(seed + place // count)
+        rows.append(int(torch.randperm(count, generator=order)[place % count]))
+    return torch.tensor(rows)
+
+
 def perplexity(model: Any, windows: torch.Tensor, reporter: Reporter = SILENT) -> float:
     """Return exp of the mean NLL of all tokens of ``windows`` [n, tokens] but each window's first."""
     return math.exp(mean_nll(model, windows, reporter))

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
+from tokenprune.models.progress import Reporter
+from tokenprune.weights.choose import Pattern
+from tokenprune.weights.journal import Journal
 from tokenprune.weights.statistics import InputStats
 
 if TYPE_CHECKING:
@@ -35,4 +38,27 @@ class ElementCriterion:
 
     def score(self, at: Weights) -> torch.Tensor:
         """Return scores [out, in], float32, at least 0."""
+        raise NotImplementedError
+
+
+class ElementLearner:
+    """Finds masks of N:M by training; what stays keeps its value."""
+
+    needs_gradient: ClassVar[bool] = False
+
+    def run(
+        self, model: Any, windows: torch.Tensor, pattern: Pattern, reporter: Reporter, journal: Journal
+    ) -> None:
+        """Prune ``model`` in place.
+
+        Args:
+            model: A transformers decoder in float32.
+            windows: Text to train on, int64 [n, tokens].
+            pattern: N:M.
+            reporter: Told of each step.
+            journal: Keeps what is finished.
+
+        Raises:
+            RecipeError: The training did not work.
+        """
         raise NotImplementedError

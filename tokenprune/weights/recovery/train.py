@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import pickle
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,8 +12,10 @@ from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 from tokenprune.errors import RecipeError
 from tokenprune.models.progress import SILENT, Reporter
+from tokenprune.weights.journal import read_state, write_state
 from tokenprune.weights.recovery.lora import merge, wrap
 from tokenprune.weights.recovery.select import most_hurt
+from tokenprune.weights.text import shuffled
 
 if TYPE_CHECKING:
     import torch
@@ -109,13 +110,15 @@ class Recovery:
             if wrapped:
                 zeros = [None] * len(trained)  # the updates are masked themselves, and B begins at zero
             mark = self._mark(windows, trained)
-            first = _restore(checkpoint, mark, trained, optimizer)
+            first = 0
+            if checkpoint is not None and checkpoint.exists():
+                first = _restore(read_state(checkpoint, mark), trained, optimizer)
             reporter.stage("recovery", float(self.steps))
             reporter.update(first)
             for step in range(first, self.steps):
                 for group in optimizer.param_groups:
                     group["lr"] = self.lr * self._pace(step)
-                loss = self._loss(model, dense, windows[self._rows(step, len(windows))])
+                loss = self._loss(model, dense, windows[shuffled(self.seed, step, self.batch, len(windows))])
                 value = float(loss.detach())
                 if not math.isfinite(value):
                     raise RecipeError(
@@ -132,7 +135,7 @@ class Recovery:
                 losses.append(value)
                 reporter.advance(1)
                 if checkpoint is not None and (step + 1) % _SAVE_EVERY == 0:
-                    _save(checkpoint, mark, step + 1, trained, optimizer)
+                    write_state(checkpoint, mark, _state(step + 1, trained, optimizer))
         finally:
             merge(wrapped)
             for parameter, flag in wanted:
@@ -172,16 +175,6 @@ class Recovery:
             return (step + 1) / warm
         return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, self.steps - warm)))
 
-    def _rows(self, step: int, count: int) -> torch.Tensor:
-        """Which windows a step reads: epoch after epoch in shuffled order, the same after a stop."""
-        import torch
-
-        rows = []
-        for place in range(step * self.batch, (step + 1) * self.batch):
-            order = torch.Generator().manual_seed(self.seed + place // count)
-            rows.append(int(torch.randperm(count, generator=order)[place % count]))
-        return torch.tensor(rows)
-
     def _mark(self, windows: torch.Tensor, trained: list[torch.Tensor]) -> str:
         """Tell runs apart: settings, text, and what is trained from which values."""
         digest = hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode())
@@ -199,39 +192,14 @@ def part_name(text: str) -> Trained:
     raise RecipeError(f"recovery cannot train {text!r}; it trains {', '.join(get_args(Trained))}")
 
 
-def _save(path: Path, mark: str, step: int, trained: list[torch.Tensor], optimizer: Any) -> None:
+def _state(step: int, trained: list[torch.Tensor], optimizer: Any) -> dict[str, Any]:
+    return {"step": step, "trained": [p.detach() for p in trained], "optimizer": optimizer.state_dict()}
+
+
+def _restore(state: dict[str, Any], trained: list[torch.Tensor], optimizer: Any) -> int:
+    """Take over the state of a run; return the step to go on with."""
     import torch
 
-    state = {
-        "mark": mark,
-        "step": step,
-        "trained": [p.detach() for p in trained],
-        "optimizer": optimizer.state_dict(),
-    }
-    part = path.with_name(path.name + ".part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        torch.save(state, part)
-        part.replace(path)
-    except (OSError, RuntimeError) as error:
-        part.unlink(missing_ok=True)
-        raise RecipeError(f"cannot write the checkpoint {path}: {error}; free some space") from error
-
-
-def _restore(path: Path | None, mark: str, trained: list[torch.Tensor], optimizer: Any) -> int:
-    """Load a checkpoint of the same run; return the step to go on with."""
-    import torch
-
-    if path is None or not path.exists():
-        return 0
-    try:
-        state = torch.load(path, weights_only=True)
-        if state["mark"] != mark:
-            raise RecipeError(f"{path} is the checkpoint of another run; remove it to begin anew")
-    except (OSError, RuntimeError, KeyError, EOFError, ValueError, pickle.UnpicklingError) as error:
-        raise RecipeError(
-            f"cannot read the checkpoint {path}: it is damaged; remove it to begin anew"
-        ) from error
     with torch.no_grad():
         for parameter, saved in zip(trained, state["trained"], strict=True):
             parameter.copy_(saved)

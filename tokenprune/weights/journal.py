@@ -1,0 +1,128 @@
+"""What long work keeps on disk, so that a run that was stopped goes on where it was."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import pickle
+import shutil
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tokenprune import __version__
+from tokenprune.errors import RecipeError
+
+if TYPE_CHECKING:
+    import torch
+
+_RUN = "run"
+
+
+class Journal:
+    """A folder of finished steps by name; without a folder nothing is kept and all is done anew."""
+
+    def __init__(self, folder: Path | None = None, mark: str = "", prefix: str = "") -> None:
+        """Open or begin a journal.
+
+        Args:
+            folder: Where; None: nowhere.
+            mark: Tells runs apart, see `mark_of`.
+            prefix: Begins the names of all steps.
+
+        Raises:
+            RecipeError: The folder belongs to another run, or cannot be written.
+        """
+        self._folder, self._mark, self._prefix = folder, mark, prefix
+        if folder is not None and not prefix:
+            self.once(_RUN, dict)
+
+    def path(self, name: str) -> Path | None:
+        """Return the file of a step, there or not; None without a folder."""
+        return None if self._folder is None else self._folder / f"{self._prefix}{name}.pt"
+
+    def get(self, name: str) -> Any:
+        """Return what was kept of a step, or None."""
+        path = self.path(name)
+        return None if path is None or not path.exists() else read_state(path, self._mark)
+
+    def put(self, name: str, value: Any) -> None:
+        """Keep what a step gave: tensors, numbers, texts, lists and dicts of them."""
+        path = self.path(name)
+        if path is not None:
+            write_state(path, self._mark, value)
+
+    def once(self, name: str, make: Callable[[], Any]) -> Any:
+        """Return what was kept of a step, or else make and keep it."""
+        found = self.get(name)
+        if found is None:
+            found = make()
+            self.put(name, found)
+        return found
+
+    def forget(self, name: str) -> None:
+        """Remove what was kept of a step."""
+        path = self.path(name)
+        if path is not None:
+            path.unlink(missing_ok=True)
+
+    def part(self, name: str) -> Journal:
+        """Return a journal of steps inside of a step."""
+        return Journal(self._folder, self._mark, f"{self._prefix}{name}.")
+
+    def close(self) -> None:
+        """Remove the folder: the work is done."""
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def mark_of(model: Any, windows: torch.Tensor, settings: Any) -> str:
+    """Tell runs apart: the weights of ``model``, the text [n, tokens], and ``settings`` that are JSON."""
+    import torch
+
+    digest = hashlib.sha256(json.dumps([__version__, settings], sort_keys=True).encode())
+    digest.update(windows.numpy().tobytes())
+    for name, parameter in model.named_parameters():
+        digest.update(name.encode())
+        digest.update(parameter.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def write_state(path: Path, mark: str, state: Any) -> None:
+    """Write a state whole or not at all; raises RecipeError."""
+    import torch
+
+    part = path.with_name(path.name + ".part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.save({"mark": mark, "state": state}, part)
+        part.replace(path)
+    except (OSError, RuntimeError) as error:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+        raise RecipeError(f"cannot write the checkpoint {path}: {error}; free some space") from error
+
+
+def read_state(path: Path, mark: str) -> Any:
+    """Read a state of the same run; raises RecipeError when it is another's, or damaged."""
+    import torch
+
+    try:
+        found = torch.load(path, weights_only=True)
+        other, state = found["mark"], found["state"]
+    except (
+        OSError,
+        RuntimeError,
+        KeyError,
+        TypeError,
+        EOFError,
+        ValueError,
+        pickle.UnpicklingError,
+    ) as error:
+        raise RecipeError(
+            f"cannot read the checkpoint {path}: it is damaged; remove it to begin anew"
+        ) from error
+    if other != mark:
+        raise RecipeError(f"{path} is the checkpoint of another run; remove it to begin anew")
+    return state
