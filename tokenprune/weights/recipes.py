@@ -32,6 +32,7 @@ CRITERIA: Mapping[str, Mapping[str, str]] = {
         "taylor": "criteria.taylor:Taylor",
         "cfsp": "criteria.cfsp:Cfsp",
         "amp": "criteria.amp:Projection",
+        "lora-learn": "learned_units:LoraImportance",
     },
     "depth": {"block-influence": "depth:BlockInfluence", "output-change": "depth:OutputChange"},
     "experts": {"router-similarity": "experts:RouterSimilarity"},

@@ -15,6 +15,7 @@ from tokenprune.weights.compensation.least_squares import refit
 from tokenprune.weights.gradients import PerLayer, gradients
 from tokenprune.weights.journal import Journal
 from tokenprune.weights.kept import Kept, LayerKept, Shape
+from tokenprune.weights.learned_units import LoraImportance
 from tokenprune.weights.sites import matrices
 from tokenprune.weights.statistics import InputStats
 from tokenprune.weights.stream import Stream
@@ -40,7 +41,7 @@ class UnitPruning:
         spared_last: Layers at the end that lose nothing.
     """
 
-    criterion: UnitCriterion
+    criterion: UnitCriterion | LoraImportance
     allocation: LayerRatios | Norm = "zscore"
     compensation: Literal["bias", "least-squares"] | None = None
     limits: Constraints = field(default_factory=Constraints)
@@ -73,18 +74,15 @@ class UnitPruning:
         Raises:
             RecipeError: The target cannot be met, or the model has experts.
         """
-        shape = Shape.of(model.config)
-        if any(shape.experts):
-            raise RecipeError(
-                "this recipe prunes KV groups and FFN channels of dense layers, the model has experts"
-            )
-        self.limits.check(shape)
+        shape = self.shape_of(model)
         journal = journal or Journal()
+        if isinstance(self.criterion, LoraImportance):
+            return self.criterion.run(model, windows, self, sparsity, reporter, journal), {}
         scores, means = self._score(model, windows, shape, reporter, journal)
         if before is not None:
             there = zip(scores, before.layers, strict=True)
             scores = [score.without(layer.kv_heads, layer.channels) for score, layer in there]
-        units = self._allocate(model, windows, scores, sparsity, shape, reporter)
+        units = self.allocate(model, windows, scores, sparsity, shape, reporter)
         kept = Kept(tuple(LayerKept(True, kv, True, channels) for kv, channels in units))
         biases: dict[str, torch.Tensor] = {}
         if self.compensation == "least-squares":
@@ -101,6 +99,7 @@ class UnitPruning:
         self, model: Any, windows: torch.Tensor, shape: Shape, reporter: Reporter, journal: Journal
     ) -> tuple[list[UnitScores], list[dict[str, InputStats]]]:
         """One pass of dense outputs; what is remembered of a layer are vectors."""
+        assert isinstance(self.criterion, UnitCriterion)
         total: PerLayer | None = None
         squares: PerLayer | None = None
         found = [journal.get(f"scores-{index}") for index in range(shape.layers)]
@@ -139,15 +138,27 @@ class UnitPruning:
             reporter.advance(1)
         return scores, remembered
 
-    def _allocate(
+    def shape_of(self, model: Any) -> Shape:
+        """Return the sizes of a model whose units can go; raises RecipeError for any other."""
+        shape = Shape.of(model.config)
+        if any(shape.experts):
+            raise RecipeError(
+                "this recipe prunes KV groups and FFN channels of dense layers, the model has experts: take a "
+                "recipe for experts, elements or depth"
+            )
+        self.limits.check(shape)
+        return shape
+
+    def allocate(
         self,
         model: Any,
         windows: torch.Tensor,
         scores: Sequence[UnitScores],
         sparsity: float,
         shape: Shape,
-        reporter: Reporter,
+        reporter: Reporter = SILENT,
     ) -> list[Units]:
+        """Return the KV groups and channels of each layer that stay; arguments and errors as for `run`."""
         costs = UnitCosts.of(shape, self.costs, windows.shape[1])
         layers = len(scores)
         first, last = self.spared_first, layers - self.spared_last
@@ -185,9 +196,8 @@ class UnitPruning:
             if finished is not None:
                 for name, weight in outputs.items():
                     weight.copy_(finished[name])
-            for site in (
-                _OUT if finished is None else ()
-            ):  # the FFN is fitted to what the fitted attention gives
+            # the FFN is refitted to what the refitted attention gives
+            for site in _OUT if finished is None else ():
                 stats = stream.observe(index, frozenset({site}))
                 for weight, key, found, stay in _outputs(layer, kept.layers[index], stats, shape):
                     if (key == "o_bias") == (site == "attention.out"):

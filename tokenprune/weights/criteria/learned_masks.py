@@ -6,8 +6,8 @@ logits begin as a small normal noise plus a prior: sigma(pi) alpha sim(M0, S_i),
 rewarded, -lambda ||W o M||^2. At the end the likeliest mask is taken; weights are never changed.
 
 Deviations: a few layers are learnt at a time, in order, always with the loss of the whole model; layers
-before them have their learnt masks, layers behind them those of the prior. The paper learns all at once, for 2,000
-steps of 256 x 4,096 tokens with a learning rate of 5e-5; this takes fewer and larger steps.
+before them have their learnt masks, layers behind them those of the prior. The paper learns all at once, for
+2,000 steps of 256 x 4,096 tokens with a learning rate of 5e-5; this takes fewer and larger steps.
 
 Memory, besides the model: a copy of the matrices that are not learnt yet, and of the layers that are learnt
 now 6 logits for 4 weights, four times (values, gradients, Adam's two), and about 4 numbers a weight that the
