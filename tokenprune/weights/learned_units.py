@@ -5,8 +5,8 @@ make stands for the gradient of the weights, which is never computed (section 3.
 
     I = (s (dB A + B dA - dB dA) (W + s B A))^2
 
-summed over what leaves with a unit, and averaged over steps, G = beta G + (1 - beta) I. More and more units go
-as training goes on, by a cubic schedule (section 3.3); at the end the updates are merged.
+summed over what leaves with a unit, and averaged over steps, G = beta G + (1 - beta) I. More and more units
+go as training goes on, by a cubic schedule (section 3.3); at the end the updates are merged.
 
 Deviations: whole KV groups; the schedule ends after 70 % of the steps, so that the last steps only recover;
 few steps on the calibration text.

@@ -183,11 +183,8 @@ def _units_in_rounds(
 ) -> Pruned:
     """Prune a little, train a little, and again (Adapt-Pruner, arXiv 2502.03460, section 3.3)."""
     recovery = None if recipe.recovery is None else part(recipe.recovery, RECOVERIES, "recovery")
-    if isinstance(how.criterion, LoraImportance):
-        if recipe.rounds > 1 or how.compensation is not None:
-            raise RecipeError(
-                f"{recipe.criterion.name} trains as it prunes: leave rounds and compensation out"
-            )
+    if isinstance(how.criterion, LoraImportance) and (recipe.rounds > 1 or how.compensation is not None):
+        raise RecipeError(f"{recipe.criterion.name} trains as it prunes: leave rounds and compensation out")
     if recipe.rounds > 1:
         if how.compensation is not None:
             raise RecipeError("rounds train between prunings and take no compensation: leave one of them out")

@@ -143,8 +143,8 @@ class UnitPruning:
         shape = Shape.of(model.config)
         if any(shape.experts):
             raise RecipeError(
-                "this recipe prunes KV groups and FFN channels of dense layers, the model has experts: take a "
-                "recipe for experts, elements or depth"
+                "this recipe prunes KV groups and FFN channels of dense layers, the model has experts: take "
+                "a recipe for experts, elements or depth"
             )
         self.limits.check(shape)
         return shape

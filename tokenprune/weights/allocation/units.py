@@ -36,14 +36,16 @@ def by_ratio(
     gone: list[list[int]] = []  # KV groups and channels of each layer
     group, step = limits.tensor_parallel, limits.channel_step
     unit = step * costs.channel
-    for layer, ratio in zip(scores, ratios, strict=True):
+    again = _groups_again(scores, ratios, costs, limits)
+    for index, (layer, ratio) in enumerate(zip(scores, ratios, strict=True)):
         kv, wide = _worth(layer)
         most_groups, most_channels = _most(layer, limits)
         gone_groups = 0
-        if costs.group and most_groups:
+        if again:
+            gone_groups = again[index]
+        elif costs.group and most_groups:
             groups_open.add(ratio * len(kv) / group)
-            least = _lost(kv) // group
-            steps = min(max(round(groups_open.open), least), most_groups // group)
+            steps = min(max(round(groups_open.open), 0), most_groups // group)
             gone_groups = groups_open.give(steps) * group
         money.add(ratio * (len(kv) * costs.group + len(wide) * costs.channel))
         money.give(gone_groups * costs.group)
@@ -68,6 +70,36 @@ def by_ratio(
         (_stay(_worth(layer)[0], groups), _stay(_worth(layer)[1], channels))
         for layer, (groups, channels) in zip(scores, gone, strict=True)
     ]
+
+
+def _groups_again(
+    scores: Sequence[UnitScores], ratios: Sequence[float], costs: UnitCosts, limits: Constraints
+) -> list[int]:
+    """Return the KV groups of each layer that are gone after a further round; nothing in a first round.
+
+    Where units went before, a group may cost more than a round takes in all. So groups go only while they are
+    affordable, from the layer that is furthest behind its ratio.
+    """
+    worth = [_worth(layer) for layer in scores]
+    gone = [_lost(kv) for kv, _ in worth]
+    lost = [_lost(wide) for _, wide in worth]
+    if not any(gone) and not any(lost):
+        return []
+    whole = [len(kv) * costs.group + len(wide) * costs.channel for kv, wide in worth]
+    left = sum(r * w for r, w in zip(ratios, whole, strict=True))
+    left -= sum(gone) * costs.group + sum(lost) * costs.channel
+    step = limits.tensor_parallel
+    while costs.group and left >= step * costs.group:
+        behind = [
+            r * len(kv) - g if g + step <= _most(layer, limits)[0] else -1.0
+            for r, (kv, _), g, layer in zip(ratios, worth, gone, scores, strict=True)
+        ]
+        at = max(range(len(gone)), key=behind.__getitem__)
+        if behind[at] < step / 2:
+            break
+        gone[at] += step
+        left -= step * costs.group
+    return gone
 
 
 def pooled(
