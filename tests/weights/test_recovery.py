@@ -139,3 +139,54 @@ def test_most_hurt_windows_are_chosen(pair, windows):
     before = mean_nll(pruned, windows[worst])
     Recovery("full", steps=10, lr=2e-3, select=2 / 6).run(pruned, windows, dense)
     assert mean_nll(pruned, windows[worst]) < before
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen2", "mistral"])
+def test_new_biases(tiny_lm, windows, tmp_path, family):
+    """They change nothing at first, are trained, survive the export, and the card counts them."""
+    import transformers
+
+    import tokenprune.weights.hf_model  # noqa: F401
+    from tokenprune.weights.card import read_card
+    from tokenprune.weights.export import export
+    from tokenprune.weights.kept import Kept
+
+    dense = tiny_lm(family)
+    ElementPruning(Wanda()).run(dense, windows, [0.5] * 3)
+    how = Recovery("perp", steps=30, lr=5e-3, biases=True)
+    model = how.prepare(dense)
+    with torch.no_grad():
+        torch.testing.assert_close(model(windows).logits, dense(windows).logits, rtol=1e-4, atol=1e-4)
+    how.run(model, windows)
+    added = [n for n, p in model.named_parameters() if n.endswith(("o_proj.bias", "down_proj.bias"))]
+    assert len(added) == 6
+    assert all(bool((p != 0).any()) for n, p in model.named_parameters() if n in added)
+    assert ("TokenPrune" in type(model).__name__) == (family != "llama")
+    folder = export(dense, Kept.all_of(dense.config), tmp_path / "out", small=model)
+    card = read_card(folder)
+    assert card.pruned.parameters == sum(p.numel() for p in model.parameters()) > card.dense.parameters
+    assert all(layer.biases == ["o_bias", "down_bias"] for layer in card.layers)
+    again = transformers.AutoModelForCausalLM.from_pretrained(folder).eval()
+    with torch.no_grad():
+        torch.testing.assert_close(again(windows).logits, model(windows).logits, rtol=1e-4, atol=1e-4)
+    assert how.prepare(again) is again  # it has them
+
+
+def test_new_biases_of_unlike_layers(tiny_lm, windows):
+    from tokenprune.weights.kept import Kept, LayerKept
+    from tokenprune.weights.materialise import materialise
+
+    dense = tiny_lm()
+    whole = Kept.all_of(dense.config).layers
+    narrow = LayerKept(True, (1,), True, tuple(range(10)))
+    small = materialise(dense, Kept((narrow, LayerKept(False, (), True, whole[1].channels), whole[2])))
+    with torch.no_grad():
+        before = small(windows).logits
+        model = Recovery(biases=True).prepare(small)
+        torch.testing.assert_close(model(windows).logits, before)
+    entries = model.config.prune_layers
+    assert [(e["o_bias"], e["down_bias"]) for e in entries] == [(True, True), (False, True), (True, True)]
+    experts = tiny_lm("mixtral")
+    assert Recovery(biases=True).prepare(experts) is experts
+    with pytest.raises(RecipeError, match="no biases"):
+        Recovery("lora", biases=True)

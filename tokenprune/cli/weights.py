@@ -46,12 +46,18 @@ def prune(
     ] = 1,
     channel_multiple: Annotated[int, typer.Option(min=1, help="FFN channels stay a multiple of this.")] = 1,
     cost: Annotated[
-        str, typer.Option(help="What the sparsity of units counts: params, flops or kv_bytes.")
+        str,
+        typer.Option(
+            help="What the sparsity of units counts: params, flops, kv_bytes or latency (measured here)."
+        ),
     ] = "params",
+    latency_from: Annotated[
+        Path | None, typer.Option(help="A pruned folder whose card holds the table for --cost latency.")
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the calibration text the model writes.")] = 0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a folder pruned before.")] = False,
 ) -> None:
-    """Prune a model into a new folder, with a card of what was done.
+    """Prune a model into a new folder, with a card of what was done. A stopped run goes on.
 
     \b
     Examples:
@@ -59,6 +65,7 @@ def prune(
       tokenprune weights prune smollm2-135m out --recipe flap --sparsity 0.2 --calibration text.txt
     """
     from tokenprune.models.progress import reporting
+    from tokenprune.weights.card import latency_of
     from tokenprune.weights.recipes import get_recipe, load_recipes
     from tokenprune.weights.run import Calibration, prune_to
     from tokenprune.weights.units import Constraints, cost_name
@@ -76,6 +83,7 @@ def prune(
             limits,
             counted,
             text,
+            None if latency_from is None else latency_of(latency_from),
             overwrite,
             load_recipes(recipes),
             reporter,
@@ -126,6 +134,9 @@ def recover(
         Path, typer.Option(help="What to train on: text, .jsonl or .jsonl.gz.", show_default=False)
     ],
     train: Annotated[str, typer.Option(help="perp (norms, biases, masked LoRA), lora or full.")] = "perp",
+    biases: Annotated[
+        bool, typer.Option("--biases", help="Train new biases too, where the model can hold them.")
+    ] = False,
     distill: Annotated[bool, typer.Option("--distill", help="Learn from the dense model's outputs.")] = False,
     select: Annotated[
         float, typer.Option(help="Share of the text to train on: what pruning hurt most.")
@@ -152,7 +163,7 @@ def recover(
     from tokenprune.weights.recovery.train import Recovery, part_name
     from tokenprune.weights.run import recover_to
 
-    how = Recovery(part_name(train), distill, steps, batch, lr, rank, 2.0 * rank, select, seed)
+    how = Recovery(part_name(train), distill, steps, batch, lr, rank, 2.0 * rank, select, seed, biases)
     with reporting("weights recover") as reporter:
         losses = recover_to(folder, out, how, text, window, dense, overwrite, reporter)
     typer.echo(

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from tokenprune.errors import ModelError
 from tokenprune.weights.kept import Biases, Kept, LayerKept, Shape
+from tokenprune.weights.latency import Latency
 
 CARD = "pruning.json"
 README = "README.md"
@@ -67,6 +68,7 @@ class Card(BaseModel):
         pruned: Costs now.
         sizes: KV groups, FFN channels and experts of a dense layer.
         layers: One for each layer of the dense model.
+        latency: The table that costs of latency were counted by.
         zeros: Share of zeros left in the matrices of the layers that stay, numbered as they are now.
     """
 
@@ -84,6 +86,7 @@ class Card(BaseModel):
     sizes: dict[str, list[int]]
     layers: list[LayerCard]
     zeros: dict[str, float]
+    latency: Latency | None = None
 
     @classmethod
     def of(cls, *, dense: Any, kept: Kept, biases: Biases, version: str, **known: Any) -> Card:
@@ -117,6 +120,25 @@ class Card(BaseModel):
             layers=layers,
             **known,
         )
+
+    def measured(self, small: Any) -> Card:
+        """Return the card with what ``small`` really holds: parameters, and biases that training added."""
+        layers, left = list(self.layers), iter(small.model.layers)
+        for index, layer in enumerate(layers):
+            if not (layer.attention or layer.mlp or layer.biases):
+                continue
+            new = next(left)
+            there = {
+                "o_bias": getattr(new.self_attn, "o_proj", None),
+                "down_bias": getattr(new.mlp, "down_proj", None),
+            }
+            added = [kind for kind, linear in there.items() if getattr(linear, "bias", None) is not None]
+            layers[index] = layer.model_copy(
+                update={"biases": added, "parameters": sum(p.numel() for p in new.parameters())}
+            )
+        total = sum(p.numel() for p in small.parameters())
+        pruned = self.pruned.model_copy(update={"parameters": total})
+        return self.model_copy(update={"layers": layers, "pruned": pruned})
 
     @property
     def kept(self) -> Kept:
@@ -158,6 +180,14 @@ def read_card(folder: str | Path) -> Card:
         raise ModelError(f"cannot read {path}: {error}; export the model again") from error
 
 
+def latency_of(folder: str | Path) -> Latency:
+    """Return the table that a folder was pruned by; raises ModelError where there is none."""
+    latency = read_card(folder).latency
+    if latency is None:
+        raise ModelError(f"{Path(folder)} was not pruned with --cost latency: its card has no table")
+    return latency
+
+
 def _costs(kept: Kept, dense: Any, biases: Biases) -> Costs:
     return Costs(
         parameters=kept.params(dense, biases),
@@ -196,6 +226,8 @@ def _readme(card: Card) -> str:
     ):
         before, after = getattr(card.dense, field), getattr(card.pruned, field)
         lines.append(f"| {title} | {before:,} | {after:,} | {1 - after / before:.1%} |")
+    if card.latency is not None:
+        lines += ["", _timed(card.latency)]
     if card.perplexity:
         lines += ["", "Perplexity: " + ", ".join(f"{k} {v:.3f}" for k, v in card.perplexity.items()) + "."]
     lines += ["", "| layer | KV groups | FFN channels | experts | parameters |", "|---:|---:|---:|---:|---:|"]
@@ -208,6 +240,17 @@ def _readme(card: Card) -> str:
         )
     lines += ["", "## Load", "", *_loading(card), ""]
     return "\n".join(lines)
+
+
+def _timed(latency: Latency) -> str:
+    ffn, attention = (
+        ", ".join(f"{1000 * seconds:.2f} ms with {width:,}" for width, seconds in sorted(table.items()))
+        for table in (latency.ffn, latency.attention)
+    )
+    return (
+        f"Costs were seconds of a {latency.tokens:,}-token prompt with {latency.threads} threads on "
+        f"{latency.machine}: an FFN took {ffn} channels, an attention {attention} KV groups."
+    )
 
 
 def _of(count: int, whole: int) -> str:

@@ -18,6 +18,7 @@ from tokenprune import __version__
 from tokenprune.errors import MissingExtraError, ModelError
 from tokenprune.weights.card import CARD, README, Card, write_card
 from tokenprune.weights.kept import Biases, Kept
+from tokenprune.weights.latency import Latency
 from tokenprune.weights.materialise import materialise
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ def export(
     recipe: Mapping[str, Any] | None = None,
     calibration: Mapping[str, Any] | None = None,
     perplexity: Mapping[str, float] | None = None,
+    latency: Latency | None = None,
     overwrite: bool = False,
 ) -> Path:
     """Cut ``model`` down to ``kept`` and write it to ``folder``.
@@ -55,6 +57,7 @@ def export(
         recipe: What was done: name, sparsity, criterion and so on, as it should stand in the card.
         calibration: On what: text, tokens and so on.
         perplexity: Numbers for the card by name, such as ``dense`` and ``pruned``.
+        latency: The table that costs of latency were counted by, for the card.
         overwrite: Replace a folder that was exported before; nothing else is ever replaced.
 
     Returns:
@@ -73,15 +76,18 @@ def export(
         kept=kept,
         biases=biases or {},
         version=__version__,
-        architecture=small.config.architectures[0] if small.config.architectures else type(small).__name__,
+        architecture=architecture_of(small),
         zeros=_zeros(small),
         source=None if source is None else str(source),
         licence=licence,
         recipe=dict(recipe or {}),
         calibration=dict(calibration or {}),
         perplexity=dict(perplexity or {}),
+        latency=latency,
     )
-    return write_model(small, card, place, tokenizer=tokenizer, source=source, overwrite=overwrite)
+    return write_model(
+        small, card.measured(small), place, tokenizer=tokenizer, source=source, overwrite=overwrite
+    )
 
 
 def write_model(
@@ -120,6 +126,12 @@ def write_model(
     finally:
         shutil.rmtree(work, ignore_errors=True)
     return place
+
+
+def architecture_of(small: PreTrainedModel) -> str:
+    """Return the class that loads a model."""
+    named = small.config.architectures
+    return str(named[0]) if named else type(small).__name__
 
 
 def check_place(place: Path, overwrite: bool) -> None:

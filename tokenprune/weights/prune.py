@@ -14,6 +14,7 @@ from tokenprune.weights.elements import ElementPruning
 from tokenprune.weights.gradients import gradients
 from tokenprune.weights.journal import Journal
 from tokenprune.weights.kept import Kept, Shape
+from tokenprune.weights.latency import Latency, measure
 from tokenprune.weights.learned_units import LoraImportance
 from tokenprune.weights.recipes import ALLOCATIONS, COMPENSATIONS, CRITERIA, POOL, RECOVERIES, Recipe, part
 from tokenprune.weights.sites import matrices
@@ -31,12 +32,14 @@ class Pruned:
     Attributes:
         kept: What stays.
         biases: What compensation adds, see `tokenprune.weights.kept`.
+        latency: The table that a cost of latency was counted by.
         sparsity: What was asked for, or follows from a pattern.
     """
 
     kept: Kept
     sparsity: float
     biases: dict[str, torch.Tensor] = field(default_factory=dict)
+    latency: Latency | None = None
 
 
 def prune(
@@ -48,6 +51,7 @@ def prune(
     costs: CostName = "params",
     reporter: Reporter = SILENT,
     journal: Journal | None = None,
+    latency: Latency | None = None,
 ) -> Pruned:
     """Run a recipe without the recovery at its end; ``model`` changes in place.
 
@@ -60,6 +64,7 @@ def prune(
         limits: What serving needs (units).
         costs: What the target of units counts.
         reporter: Told of each step.
+        latency: A table for costs of latency; measured here by default, at the length of the windows.
         journal: Keeps what is finished; a run that was stopped goes on behind it.
 
     Raises:
@@ -76,7 +81,11 @@ def prune(
         _elements(model, windows, recipe, criterion, pattern, share, reporter, journal)
         return Pruned(Kept.all_of(model.config), share)
     if recipe.structure == "units":
-        how = _units(recipe, criterion, limits, costs)
+        if costs == "latency" and latency is None:
+            latency = Latency.model_validate(
+                journal.once("latency", lambda: measure(model, windows.shape[1]).model_dump())
+            )
+        how = _units(recipe, criterion, limits, costs, latency)
         return _units_in_rounds(model, windows, recipe, how, share, reporter, journal)
     kept = criterion.run(model, windows, share, reporter, journal)
     return Pruned(kept, share)
@@ -156,7 +165,9 @@ def _check_pattern(model: Any, pattern: Pattern) -> None:
             pattern.check(weight.shape[1])
 
 
-def _units(recipe: Recipe, criterion: Any, limits: Constraints | None, costs: CostName) -> UnitPruning:
+def _units(
+    recipe: Recipe, criterion: Any, limits: Constraints | None, costs: CostName, latency: Latency | None
+) -> UnitPruning:
     allocation: Any
     if recipe.allocation.name == POOL:
         norm = recipe.allocation.options.get("norm", "zscore")
@@ -169,7 +180,7 @@ def _units(recipe: Recipe, criterion: Any, limits: Constraints | None, costs: Co
     if name is not None and name not in COMPENSATIONS["units"]:
         raise UnknownNameError("compensation of units", name, list(COMPENSATIONS["units"]))
     first, last = recipe.spared
-    return UnitPruning(criterion, allocation, name, limits or Constraints(), costs, first, last)
+    return UnitPruning(criterion, allocation, name, limits or Constraints(), costs, latency, first, last)
 
 
 def _units_in_rounds(
@@ -207,7 +218,7 @@ def _units_in_rounds(
             journal.put(f"round-{done}", {"kept": kept.plain(), "weights": trained})
             journal.forget(f"round-{done - 1}")
             before = kept
-    return Pruned(kept, share, biases)
+    return Pruned(kept, share, biases, how.latency if how.costs == "latency" else None)
 
 
 def _ratios(recipe: Recipe) -> LayerRatios:

@@ -12,8 +12,9 @@ from tokenprune.models.catalog import list_models
 from tokenprune.models.causal_lm import LoadedLM, fresh_causal_lm
 from tokenprune.models.progress import SILENT, Reporter
 from tokenprune.weights.card import read_card
-from tokenprune.weights.export import check_place, export, write_model
+from tokenprune.weights.export import architecture_of, check_place, export, write_model
 from tokenprune.weights.journal import Journal, mark_of
+from tokenprune.weights.latency import Latency
 from tokenprune.weights.materialise import materialise
 from tokenprune.weights.prune import Pruned, prune
 from tokenprune.weights.recipes import RECOVERIES, Part, Recipe, load_recipes, part
@@ -74,6 +75,7 @@ def prune_to(
     limits: Constraints | None = None,
     costs: CostName = "params",
     evaluate: Path | None = None,
+    latency: Latency | None = None,
     overwrite: bool = False,
     recipes: Mapping[str, Recipe] | None = None,
     reporter: Reporter = SILENT,
@@ -90,6 +92,7 @@ def prune_to(
         sparsity: Share that goes; the recipe's own by default.
         limits: What serving needs.
         costs: What the target counts.
+        latency: A table for costs of latency; measured by default.
         evaluate: A text whose perplexity before and after goes into the card.
         overwrite: Replace a folder that was exported before.
         recipes: Where the recipe that comes ``then`` is looked up; the package's by default.
@@ -108,19 +111,20 @@ def prune_to(
     following = recipes or load_recipes()
     then = None if recipe.then is None else following.get(recipe.then.name)
     told = [one.model_dump(mode="json") for one in (recipe, then) if one is not None]
-    settings = [told, sparsity, asdict(limits or Constraints()), costs]
+    settings = [told, sparsity, asdict(limits or Constraints()), costs, latency and latency.model_dump()]
     journal = Journal(_beside(out, ".pruning"), mark_of(lm.model, windows, settings))
     found: dict[str, float] = {}
     if held is not None:
         found["dense"] = perplexity(lm.model, held, reporter)
     before = sum(p.numel() for p in lm.model.parameters())
-    done = prune(lm.model, windows, recipe, sparsity, limits, costs, reporter, journal.part("prune"))
+    done = prune(lm.model, windows, recipe, sparsity, limits, costs, reporter, journal.part("prune"), latency)
     small = materialise(lm.model, done.kept, done.biases)
     if recipe.then is not None:
         _then(small, windows, label, recipe.then, following, reporter, journal.part("then"))
     shown = recipe_card(label, recipe, done)
     recovery = None if recipe.recovery is None else part(recipe.recovery, RECOVERIES, "recovery")
     if recovery is not None:
+        small = recovery.prepare(small)
         dense = fresh_causal_lm(name).model if recovery.needs_dense else None
         recovery.run(small, windows, dense, journal.path("recovery"), reporter)
         shown["recovery"] = recovery.describe()
@@ -139,6 +143,7 @@ def prune_to(
         recipe=shown,
         calibration=calibration.card(),
         perplexity=found,
+        latency=done.latency,
         overwrite=overwrite,
     )
     journal.close()
@@ -204,12 +209,14 @@ def recover_to(
             raise RecipeError("the card does not say which model was pruned: name it with --dense")
         teacher = fresh_causal_lm(source).model
     checkpoint = _beside(out, ".recovery")
-    losses = recovery.run(lm.model, rows, teacher, checkpoint, reporter)
+    model = recovery.prepare(lm.model)
+    losses = recovery.run(model, rows, teacher, checkpoint, reporter)
     told = {**card.recipe, "recovery": f"{recovery.describe()} on {text.name}"}
     kept = {key: value for key, value in card.perplexity.items() if key == "dense"}
-    card = card.model_copy(update={"recipe": told, "perplexity": kept})
+    architecture = architecture_of(model)
+    card = card.model_copy(update={"recipe": told, "perplexity": kept, "architecture": architecture})
     reporter.stage("writing", None)
-    write_model(lm.model, card, out, tokenizer=lm.tokenizer, source=folder, overwrite=overwrite)
+    write_model(model, card.measured(model), out, tokenizer=lm.tokenizer, source=folder, overwrite=overwrite)
     return losses
 
 
@@ -226,6 +233,8 @@ def recipe_card(label: str, recipe: Recipe, done: Pruned) -> dict[str, Any]:
     shown["compensation"] = "none" if recipe.compensation is None else recipe.compensation.name
     if recipe.then is not None:
         shown["then"] = " ".join([recipe.then.name, *(f"{k} {v}" for k, v in recipe.then.options.items())])
+    if done.latency is not None:
+        shown["costs"] = "latency"
     if recipe.pattern:
         shown["pattern"] = recipe.pattern
     return shown

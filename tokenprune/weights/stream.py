@@ -36,6 +36,10 @@ class Stream:
             model.model(windows[:1], use_cache=False)
             self.hidden = model.model.embed_tokens(windows)
 
+    def arguments(self, layer: int) -> dict[str, Any]:
+        """Return what the model gives a layer besides hidden states."""
+        return dict(self._arguments[layer])
+
     def batches(self, hidden: torch.Tensor) -> Iterator[tuple[slice, torch.Tensor]]:
         """Yield slices of windows and their states."""
         for first in range(0, len(hidden), self._step):

@@ -15,6 +15,7 @@ from tokenprune.weights.compensation.least_squares import refit
 from tokenprune.weights.gradients import PerLayer, gradients
 from tokenprune.weights.journal import Journal
 from tokenprune.weights.kept import Kept, LayerKept, Shape
+from tokenprune.weights.latency import Latency
 from tokenprune.weights.learned_units import LoraImportance
 from tokenprune.weights.sites import matrices
 from tokenprune.weights.statistics import InputStats
@@ -37,6 +38,7 @@ class UnitPruning:
         compensation: ``bias`` from dense statistics (FLAP), ``least-squares`` layer after layer, or None.
         limits: What serving needs.
         costs: What the target counts.
+        latency: What was measured, for a cost of latency.
         spared_first: Layers at the start that lose nothing (LLM-Pruner spares 4 of 32, and 2 at the end).
         spared_last: Layers at the end that lose nothing.
     """
@@ -46,6 +48,7 @@ class UnitPruning:
     compensation: Literal["bias", "least-squares"] | None = None
     limits: Constraints = field(default_factory=Constraints)
     costs: CostName = "params"
+    latency: Latency | None = None
     spared_first: int = 0
     spared_last: int = 0
 
@@ -159,12 +162,15 @@ class UnitPruning:
         reporter: Reporter = SILENT,
     ) -> list[Units]:
         """Return the KV groups and channels of each layer that stay; arguments and errors as for `run`."""
-        costs = UnitCosts.of(shape, self.costs, windows.shape[1])
+        if self.costs == "latency" and self.latency is not None:
+            costs = UnitCosts.of_latency(shape, self.latency)
+        else:
+            costs = UnitCosts.of(shape, self.costs, windows.shape[1])
         layers = len(scores)
         first, last = self.spared_first, layers - self.spared_last
         if first >= last:
             raise RecipeError(f"all {layers} layers are spared: lower spared_first or spared_last")
-        one = shape.kv_heads * costs.group + shape.intermediate[0] * costs.channel
+        one = costs.layer(shape.kv_heads, shape.intermediate[0])
         target = round(sparsity * layers * one)
         if isinstance(self.allocation, LayerRatios):
             # what spared layers do not lose, the others lose as well

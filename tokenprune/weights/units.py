@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, ClassVar, Literal, cast, get_args
 
 from tokenprune.errors import RecipeError
 from tokenprune.weights.kept import Shape
+from tokenprune.weights.latency import Latency
 from tokenprune.weights.statistics import InputStats
 
 if TYPE_CHECKING:
     import torch
 
-CostName = Literal["params", "flops", "kv_bytes"]
+CostName = Literal["params", "flops", "kv_bytes", "latency"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,16 +96,49 @@ class UnitCosts:
     """Integer costs; a unit that costs nothing is not pruned.
 
     Attributes:
-        group: Of a KV group with its query heads.
-        channel: Of an FFN channel.
+        group: Of a KV group with its query heads; the mean where groups differ.
+        channel: Of an FFN channel; the mean where channels differ.
+        groups: What 0, 1, ... groups of a layer cost in all, where one is not as dear as the other.
+        channels: What 0, 1, ... channels of a layer cost in all, likewise.
     """
 
     group: int
     channel: int
+    groups: tuple[int, ...] | None = None
+    channels: tuple[int, ...] | None = None
+
+    def saved_groups(self, whole: int, gone: int) -> int:
+        """Return what a layer of ``whole`` KV groups saves when some are gone."""
+        return gone * self.group if self.groups is None else self.groups[whole] - self.groups[whole - gone]
+
+    def saved_channels(self, whole: int, gone: int) -> int:
+        """Return what a layer of ``whole`` channels saves when some are gone."""
+        if self.channels is None:
+            return gone * self.channel
+        return self.channels[whole] - self.channels[whole - gone]
+
+    def layer(self, groups: int, channels: int) -> int:
+        """Return what a whole layer costs."""
+        if self.groups is None or self.channels is None:
+            return groups * self.group + channels * self.channel
+        return self.groups[groups] + self.channels[channels]
+
+    @classmethod
+    def of_latency(cls, shape: Shape, latency: Latency) -> UnitCosts:
+        """Return costs in nanoseconds; raises RecipeError when the table is of other sizes."""
+        groups, channels = latency.costs(shape)
+        means = [max(1, round((table[-1] - table[0]) / (len(table) - 1))) for table in (groups, channels)]
+        return cls(means[0], means[1], groups, channels)
 
     @classmethod
     def of(cls, shape: Shape, what: CostName = "params", tokens: int = 1024) -> UnitCosts:
-        """Return costs in parameters, prefill FLOPs of ``tokens``, or bytes of KV cache a token (16 bit)."""
+        """Return costs in parameters, prefill FLOPs of ``tokens``, or bytes of KV cache a token (16 bit).
+
+        Raises:
+            RecipeError: The costs are ``latency``, which has to be measured: `of_latency`.
+        """
+        if what == "latency":
+            raise RecipeError("a cost of latency has to be measured first: give its table")
         if what == "params":
             return cls(shape.kv_group_params, shape.channel_params)
         wide = shape.queries_per_kv * shape.head_dim

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Literal
 
 from tokenprune.errors import RecipeError
@@ -47,20 +49,22 @@ def by_ratio(
             groups_open.add(ratio * len(kv) / group)
             steps = min(max(round(groups_open.open), 0), most_groups // group)
             gone_groups = groups_open.give(steps) * group
-        money.add(ratio * (len(kv) * costs.group + len(wide) * costs.channel))
-        money.give(gone_groups * costs.group)
+        money.add(ratio * costs.layer(len(kv), len(wide)))
+        money.give(costs.saved_groups(len(kv), gone_groups))
         steps = 0
         if unit:
-            steps = min(max(round(money.open / unit), _lost(wide) // step), most_channels // step)
-        money.give(steps * unit)
+            steps = _steps(money.open, len(wide), step, costs)
+            steps = min(max(steps, _lost(wide) // step), most_channels // step)
+        money.give(costs.saved_channels(len(wide), steps * step))
         gone.append([gone_groups, steps * step])
     for layer, at in zip(scores, gone, strict=True):  # what the last layers could not take or give back
-        more = round(money.open / unit) if unit else 0
+        wide = len(layer.channels)
         least, most = _lost(layer.channels) // step, _most(layer, limits)[1] // step
-        more = min(max(more, least - at[1] // step), most - at[1] // step)
-        money.give(more * unit)
-        at[1] += more * step
-    smallest = unit or group * costs.group
+        before = costs.saved_channels(wide, at[1])
+        steps = _steps(money.open + before, wide, step, costs) if unit else 0
+        at[1] = min(max(steps, least), most) * step
+        money.give(costs.saved_channels(wide, at[1]) - before)
+    smallest = max(unit, _dearest(scores, step, costs)) or group * costs.group
     if abs(money.open) > smallest:
         raise RecipeError(
             f"the target cannot be met: {money.open:+.0f} of cost is left over, a unit is {smallest}; ask "
@@ -70,6 +74,25 @@ def by_ratio(
         (_stay(_worth(layer)[0], groups), _stay(_worth(layer)[1], channels))
         for layer, (groups, channels) in zip(scores, gone, strict=True)
     ]
+
+
+def _steps(amount: float, wide: int, step: int, costs: UnitCosts) -> int:
+    """Return how many steps of channels save ``amount`` most nearly."""
+    if costs.channels is None:
+        return round(amount / (step * costs.channel))
+    most = wide // step
+    saved = [costs.saved_channels(wide, count * step) for count in range(most + 1)]
+    after = min(bisect_left(saved, amount), most)
+    return after if after == 0 or saved[after] - amount <= amount - saved[after - 1] else after - 1
+
+
+def _dearest(scores: Sequence[UnitScores], step: int, costs: UnitCosts) -> int:
+    """Return what the dearest step of channels costs, where steps differ."""
+    if costs.channels is None:
+        return 0
+    wide = len(scores[0].channels)
+    saved = [costs.saved_channels(wide, gone) for gone in range(0, wide + 1, step)]
+    return max((b - a for a, b in pairwise(saved)), default=0)
 
 
 def _groups_again(
@@ -85,9 +108,10 @@ def _groups_again(
     lost = [_lost(wide) for _, wide in worth]
     if not any(gone) and not any(lost):
         return []
-    whole = [len(kv) * costs.group + len(wide) * costs.channel for kv, wide in worth]
+    whole = [costs.layer(len(kv), len(wide)) for kv, wide in worth]
     left = sum(r * w for r, w in zip(ratios, whole, strict=True))
-    left -= sum(gone) * costs.group + sum(lost) * costs.channel
+    for (kv, wide), g, c in zip(worth, gone, lost, strict=True):
+        left -= costs.saved_groups(len(kv), g) + costs.saved_channels(len(wide), c)
     step = limits.tensor_parallel
     while costs.group and left >= step * costs.group:
         behind = [
@@ -135,11 +159,19 @@ def pooled(
                 atoms.append((score, index, kind, cost * step, step))
     gone = [[0, 0] for _ in scores]
     left = target
-    for _, index, kind, cost, step in sorted(atoms):
+    smallest = min((cost for *_, cost, _ in atoms), default=0)
+    for _, index, kind, _, step in sorted(atoms):
+        at, layer = gone[index][kind], scores[index]
+        if kind == 0:
+            whole = len(layer.kv)
+            cost = costs.saved_groups(whole, at + step) - costs.saved_groups(whole, at)
+        else:
+            whole = len(layer.channels)
+            cost = costs.saved_channels(whole, at + step) - costs.saved_channels(whole, at)
+            smallest = max(smallest, cost)
         if cost <= left:
             gone[index][kind] += step
             left -= cost
-    smallest = min((cost for *_, cost, _ in atoms), default=0)
     if left > smallest:
         raise RecipeError(
             f"the target cannot be met: {left} of {target} is left where every layer is at its least "

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 from tokenprune.errors import RecipeError
 from tokenprune.models.progress import SILENT, Reporter
 from tokenprune.weights.journal import read_state, write_state
+from tokenprune.weights.recovery.biases import with_biases
 from tokenprune.weights.recovery.lora import merge, wrap
 from tokenprune.weights.recovery.select import most_hurt
 from tokenprune.weights.text import shuffled
@@ -29,7 +30,7 @@ class Recovery:
     """How a pruned model is trained.
 
     Attributes:
-        train: ``perp``: norms, biases that are there, and masked LoRA (Zimmer et al. 2023, arXiv 2312.15230);
+        train: ``perp``: norms, biases, and masked LoRA (Zimmer et al. 2023, arXiv 2312.15230);
             ``lora``: LoRA alone (LLM-Pruner, arXiv 2305.11627); ``full``: all weights of the layers and
             norms.
         distill: The target is the dense model's distribution (KL, Minitron, Muralidharan et al. 2024, arXiv
@@ -41,6 +42,7 @@ class Recovery:
         alpha: Of LoRA.
         select: Share of the text that is trained on, the windows that pruning hurt most; 1: all.
         seed: Of the order of windows and of LoRA.
+        biases: New biases are trained as well, where the class can hold them; see `prepare`.
     """
 
     train: Trained = "perp"
@@ -52,9 +54,12 @@ class Recovery:
     alpha: float = 16.0
     select: float = 1.0
     seed: int = 0
+    biases: bool = False
 
     def __post_init__(self) -> None:
         part_name(self.train)
+        if self.biases and self.train == "lora":
+            raise RecipeError("recovery: lora trains no biases: take perp or full, or leave biases out")
         if min(self.steps, self.batch, self.rank) < 1 or self.lr <= 0 or not 0 < self.select <= 1:
             raise RecipeError(
                 "recovery: steps, batch and rank must be 1 or more, lr above 0, select in (0, 1]"
@@ -69,7 +74,12 @@ class Recovery:
         """Return settings in a few words."""
         taught = "distilled from the dense model" if self.distill else "on text"
         chosen = f", the {self.select:.0%} most hurt" if self.select < 1 else ""
+        taught = "with new biases, " + taught if self.biases else taught
         return f"{self.train} {taught}{chosen}, {self.steps} steps of {self.batch} windows, lr {self.lr:g}"
+
+    def prepare(self, model: Any) -> Any:
+        """Return what `run` shall train: ``model``, or one that has new biases and computes the same."""
+        return with_biases(model) if self.biases else model
 
     def run(
         self,
