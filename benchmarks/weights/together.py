@@ -7,7 +7,7 @@ PRUNED is a folder that `tokenprune weights prune` wrote. A context is the 20 pa
 (about 2,500 tokens with the chat template), full or cut beforehand to --keep tokens of its best sentences by
 BM25; the time of that is its own column, no part of TTFT. Without --urls the two models are served by vLLM
 one after the other, in float32, without prefix caching; each round sends full and pruned in turn. NLL is
-measured with the local weights, in float32. Results of each question are kept: a run that was stopped goes on.
+measured with the local weights, in float32. Results of each question are kept: a stopped run goes on.
 """
 
 from __future__ import annotations

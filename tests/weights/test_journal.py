@@ -230,3 +230,19 @@ def test_a_killed_process(named, tmp_path):
     assert (tmp_path / "whole/model.safetensors").read_bytes() == (
         tmp_path / "killed/model.safetensors"
     ).read_bytes()
+
+
+def test_a_run_that_cannot_work_leaves_nothing(named, tmp_path):
+    """So that the next one, with other settings, is not refused; but what a full disk stopped is kept."""
+    with pytest.raises(RecipeError, match="cannot be met"):
+        run(named, tmp_path / "out", sparsity=0.97)
+    assert not (tmp_path / "out.pruning").exists()
+    with pytest.raises(RecipeError, match="out of range"):
+        run(named, tmp_path / "out", sparsity=1.5)
+    assert not (tmp_path / "out.pruning").exists()
+    with pytest.raises(Stop):
+        run(named, tmp_path / "out", reporter=Stopper(2))
+    (tmp_path / "out.pruning" / "prune.round-0.scores-1.pt").write_bytes(b"x")
+    with pytest.raises(RecipeError, match="damaged"):
+        run(named, tmp_path / "out")
+    assert (tmp_path / "out.pruning").exists()

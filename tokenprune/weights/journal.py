@@ -17,7 +17,9 @@ from tokenprune.errors import RecipeError
 if TYPE_CHECKING:
     import torch
 
-_RUN = "run"
+
+class CheckpointError(RecipeError):
+    """A checkpoint cannot be written or read, or is another run's."""
 
 
 class Journal:
@@ -32,11 +34,12 @@ class Journal:
             prefix: Begins the names of all steps.
 
         Raises:
-            RecipeError: The folder belongs to another run, or cannot be written.
+            CheckpointError: The folder belongs to another run.
         """
         self._folder, self._mark, self._prefix = folder, mark, prefix
-        if folder is not None and not prefix:
-            self.once(_RUN, dict)
+        self._run = None if folder is None else folder / "run.pt"
+        if self._run is not None and not prefix and self._run.exists():
+            read_state(self._run, mark)
 
     def path(self, name: str) -> Path | None:
         """Return the file of a step, there or not; None without a folder."""
@@ -50,7 +53,9 @@ class Journal:
     def put(self, name: str, value: Any) -> None:
         """Keep what a step gave: tensors, numbers, texts, lists and dicts of them."""
         path = self.path(name)
-        if path is not None:
+        if path is not None and self._run is not None:
+            if not self._run.exists():  # nothing is written before something is finished
+                write_state(self._run, self._mark, {})
             write_state(path, self._mark, value)
 
     def once(self, name: str, make: Callable[[], Any]) -> Any:
@@ -90,7 +95,7 @@ def mark_of(model: Any, windows: torch.Tensor, settings: Any) -> str:
 
 
 def write_state(path: Path, mark: str, state: Any) -> None:
-    """Write a state whole or not at all; raises RecipeError."""
+    """Write a state whole or not at all; raises CheckpointError."""
     import torch
 
     part = path.with_name(path.name + ".part")
@@ -101,11 +106,11 @@ def write_state(path: Path, mark: str, state: Any) -> None:
     except (OSError, RuntimeError) as error:
         with suppress(OSError):
             part.unlink(missing_ok=True)
-        raise RecipeError(f"cannot write the checkpoint {path}: {error}; free some space") from error
+        raise CheckpointError(f"cannot write the checkpoint {path}: {error}; free some space") from error
 
 
 def read_state(path: Path, mark: str) -> Any:
-    """Read a state of the same run; raises RecipeError when it is another's, or damaged."""
+    """Read a state of the same run; raises CheckpointError when it is another's, or damaged."""
     import torch
 
     try:
@@ -120,9 +125,9 @@ def read_state(path: Path, mark: str) -> Any:
         ValueError,
         pickle.UnpicklingError,
     ) as error:
-        raise RecipeError(
+        raise CheckpointError(
             f"cannot read the checkpoint {path}: it is damaged; remove it to begin anew"
         ) from error
     if other != mark:
-        raise RecipeError(f"{path} is the checkpoint of another run; remove it to begin anew")
+        raise CheckpointError(f"{path} is the checkpoint of another run; remove it to begin anew")
     return state

@@ -7,13 +7,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tokenprune.errors import RecipeError
+from tokenprune.errors import RecipeError, TokenPruneError
 from tokenprune.models.catalog import list_models
 from tokenprune.models.causal_lm import LoadedLM, fresh_causal_lm
 from tokenprune.models.progress import SILENT, Reporter
 from tokenprune.weights.card import read_card
 from tokenprune.weights.export import architecture_of, check_place, export, write_model
-from tokenprune.weights.journal import Journal, mark_of
+from tokenprune.weights.journal import CheckpointError, Journal, mark_of
 from tokenprune.weights.latency import Latency
 from tokenprune.weights.materialise import materialise
 from tokenprune.weights.prune import Pruned, prune
@@ -117,7 +117,15 @@ def prune_to(
     if held is not None:
         found["dense"] = perplexity(lm.model, held, reporter)
     before = sum(p.numel() for p in lm.model.parameters())
-    done = prune(lm.model, windows, recipe, sparsity, limits, costs, reporter, journal.part("prune"), latency)
+    try:
+        done = prune(
+            lm.model, windows, recipe, sparsity, limits, costs, reporter, journal.part("prune"), latency
+        )
+    except CheckpointError:
+        raise
+    except TokenPruneError:  # it would end so again: what comes next is another run
+        journal.close()
+        raise
     small = materialise(lm.model, done.kept, done.biases)
     if recipe.then is not None:
         _then(small, windows, label, recipe.then, following, reporter, journal.part("then"))
