@@ -191,3 +191,18 @@ def test_as_a_process(folder, tmp_path):
     assert json.loads((tmp_path / "out" / "config.json").read_text())["num_hidden_layers"] == 2
     again = subprocess.run([COMMAND, "weights", *map(str, args)], capture_output=True, text=True, timeout=200)
     assert again.returncode == 1 and "exists" in again.stderr and "Traceback" not in again.stderr
+
+
+def test_costs_of_latency(folder, tmp_path, monkeypatch):
+    """Measured once, written into the card, and taken from there."""
+    clock = "tokenprune.weights.latency._wall_clock"
+    monkeypatch.setattr(clock, lambda part, width, work: 1e-3 * width)
+    given = ("--recipe", "flap", "--sparsity", "0.2", "--cost", "latency")
+    given = (*given, "--calibration", folder / "text.txt", *SMALL)
+    run("prune", folder / "model", tmp_path / "a", *given)
+    monkeypatch.setattr(clock, lambda part, width, work: pytest.fail("measured again"))
+    run("prune", folder / "model", tmp_path / "b", *given, "--latency-from", tmp_path / "a")
+    for name in ("model.safetensors", "pruning.json"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+    done = run("prune", folder / "model", tmp_path / "c", *given, "--latency-from", folder, status=1)
+    assert "pruning.json" in done.stderr
