@@ -11,8 +11,8 @@ before them have their learnt masks, layers behind them those of the prior. The 
 
 Memory, besides the model: a copy of the matrices that are not learnt yet, and of the layers that are learnt
 now 6 logits for 4 weights, four times (values, gradients, Adam's two), and about 4 numbers a weight that the
-backward pass needs: near 40 bytes a weight, 0.85 GB for 6 layers of SmolLM2-135M and 4.3 GB for all of them. The whole process
-took 3.5 GB at most with 6 layers and 2 windows of 256 tokens.
+backward pass needs: near 40 bytes a weight, 0.85 GB for 6 layers of SmolLM2-135M and 4.3 GB for all of them.
+The whole process took 3.5 GB at most with 6 layers and 2 windows of 256 tokens.
 """
 
 from __future__ import annotations
