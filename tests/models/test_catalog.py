@@ -24,7 +24,7 @@ from tokenprune.models.catalog import (
 def test_list_models_is_sorted_and_complete() -> None:
     models = list_models()
     assert [model.name for model in models] == sorted([*CATALOG, *SHIPPED])
-    assert {model.task for model in models} == {"causal-lm", "embedding", "labeling"}
+    assert {model.task for model in models} == {"causal-lm", "embedding", "labeling", "vision-language"}
     assert all(model.licence and model.description for model in models)
     assert all(len(model.sha256) == 64 and model.size > 0 for model in CATALOG.values())
 

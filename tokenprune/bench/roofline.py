@@ -14,7 +14,7 @@ reading of the weights and writing of the KV cache.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from typing import Any
 from tokenprune.errors import ConfigError, UnknownNameError
 
 _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "float8_e4m3fn": 1, "int8": 1}
+_SEEING = ("llava", "llava_onevision")
 _FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "mixtral", "qwen2_moe", "qwen3_moe")
 UTILISATION = 0.5  # share of the peak that a prefill reaches; 40 to 60 % is what served models see
 
@@ -127,6 +128,21 @@ class ModelShape:
             return 0
         return new * self.linear_flops + self.attention_flops(tokens, cached, causal=causal) + self.head_flops
 
+    def layered_prefill_flops(self, tokens: Sequence[int]) -> int:
+        """Operations until the first token when layers see different numbers of tokens.
+
+        Args:
+            tokens: that go through each layer, from the first; where all are the same this is
+                `prefill_flops`. `tokenprune.vision.engine.rows_per_layer` counts them.
+
+        Raises:
+            ConfigError: not one number for each layer.
+        """
+        if len(tokens) != self.layers:
+            raise ConfigError(f"{len(tokens)} numbers of tokens for a model of {self.layers} layers")
+        linear, attention = sum(tokens) * self.linear_flops, sum(self.attention_flops(n) for n in tokens)
+        return (linear + attention) // self.layers + self.head_flops
+
 
 @dataclass(frozen=True)
 class Hardware:
@@ -231,13 +247,17 @@ def read_shape(path: Path | str) -> ModelShape:
 
 
 def shape_of(config: Mapping[str, Any]) -> ModelShape:
-    """Return the sizes of a parsed config.
+    """Return the sizes of a parsed config; of a LLaVA-type model, those of its language model.
 
     Raises:
         ConfigError: it is of a family whose cost is not known here.
         KeyError: a size is missing.
     """
     family = config.get("model_type")
+    if family in _SEEING:
+        return shape_of(
+            {"tie_word_embeddings": config.get("tie_word_embeddings", False), **config["text_config"]}
+        )
     if family not in _FAMILIES:
         raise ConfigError(f"model_type {family!r} is not known here; known: {', '.join(_FAMILIES)}")
     if config.get("attention_bias") or config.get("mlp_bias"):

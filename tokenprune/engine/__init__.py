@@ -5,6 +5,7 @@ here.
 
 - ``weights``, ``decoder``, ``attention``, ``kv``: the arithmetic, on weights shared with
   transformers;
+- ``prompt``: token ids, and the features of visual tokens that stand in some of their places;
 - ``reading``: packed prefill, early exit and decoding;
 - ``rules``, ``schedule``: how tokens are scored and what may happen to them between layers;
 - ``methods``: one file per published method;

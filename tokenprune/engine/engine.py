@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 from tokenprune.engine.decoder import Check, Decoder
 from tokenprune.engine.detokenize import IncrementalDetokenizer, StopMatcher
 from tokenprune.engine.fair_lock import FairLock
+from tokenprune.engine.prompt import Prompt
 from tokenprune.engine.reading import read_prompt
 from tokenprune.engine.sampling import Sampler, SamplingError, SamplingParams
 from tokenprune.engine.schedule import Marks
@@ -137,7 +138,8 @@ class Engine:
         """Check the request, then return an iterator over its steps; closing the iterator frees the engine.
 
         Args:
-            prompt_ids: Tokens of the whole prompt, special tokens included.
+            prompt_ids: Tokens of the whole prompt, special tokens included; a
+                :class:`tokenprune.engine.prompt.Prompt` where some of them are visual.
             params: How to continue it.
             cancel: Set it from any thread to stop, also while waiting for the engine and within a prefill.
             strategy: How the prompt is read; None: whole.
@@ -152,7 +154,7 @@ class Engine:
         limit = self.output_limit(prompt_ids, params.max_tokens)
         marks = marks or Marks()
         marks.check(len(prompt_ids))
-        return self._generate(list(prompt_ids), params, limit, cancel or threading.Event(), strategy, marks)
+        return self._generate(_held(prompt_ids), params, limit, cancel or threading.Event(), strategy, marks)
 
     def prefill(
         self,
@@ -177,7 +179,7 @@ class Engine:
         with self._turn.hold(cancel) as held:
             if not held:
                 raise CancelledError("cancelled while waiting for the engine")
-            return self._prefill(list(prompt_ids), strategy, marks, cancel)
+            return self._prefill(_held(prompt_ids), strategy, marks, cancel)
 
     def output_limit(self, prompt_ids: Sequence[int], max_tokens: int | None) -> int:
         """Return how many tokens may be generated; raises as :meth:`generate` does."""
@@ -204,7 +206,7 @@ class Engine:
 
     def _generate(
         self,
-        prompt: list[int],
+        prompt: Sequence[int],
         params: SamplingParams,
         limit: int,
         cancel: threading.Event,
@@ -217,7 +219,7 @@ class Engine:
             yield from self._run(self._prefill(prompt, strategy, marks, cancel), params, limit, cancel)
 
     def _prefill(
-        self, prompt: list[int], strategy: Strategy | None, marks: Marks, cancel: threading.Event
+        self, prompt: Sequence[int], strategy: Strategy | None, marks: Marks, cancel: threading.Event
     ) -> Continuation:
         def check() -> None:
             # Asked several times per layer: a long prefill takes many seconds.
@@ -256,3 +258,8 @@ class Engine:
             if cancel.is_set():
                 raise CancelledError("cancelled while generating")
             logits = reading.step(token)
+
+
+def _held(ids: Sequence[int]) -> Sequence[int]:
+    """Return the prompt in a form that its caller cannot change any more."""
+    return ids if isinstance(ids, Prompt) else list(ids)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from tokenprune.engine.decoder import Check, Decoder, Near, Part, Rotary, no_check
 from tokenprune.engine.kv import KVMeter, LayerKV
+from tokenprune.engine.prompt import Prompt, embedded
 from tokenprune.engine.schedule import LayerView, Marks, Reducer
 
 if TYPE_CHECKING:
@@ -51,6 +52,8 @@ class _Rows:
     positions: torch.Tensor
     window: torch.Tensor
     pinned: torch.Tensor
+    visual: torch.Tensor | None = None
+    places: torch.Tensor | None = None
     start: int = 0
 
     @property
@@ -59,6 +62,8 @@ class _Rows:
 
     def keep(self, rows: torch.Tensor) -> None:
         self.positions, self.window, self.pinned = self.positions[rows], self.window[rows], self.pinned[rows]
+        self.visual = None if self.visual is None else self.visual[rows]
+        self.places = None if self.places is None else self.places[rows]
 
 
 def read(
@@ -80,7 +85,7 @@ def read(
     Args:
         decoder: the model.
         sequences: where keys and values go; each at its own length.
-        ids: tokens to read, at least one per sequence.
+        ids: tokens to read, at least one per sequence; a :class:`Prompt` where some are visual.
         reducer: drops or merges rows between layers; None: nothing.
         marks: query window and pinned positions per sequence, for the reducer.
         positions: of the tokens, ascending, behind what was read; None: without gaps. Not with marks.
@@ -100,12 +105,11 @@ def read(
     chosen = marks or [Marks()] * len(sequences)
     at = positions or [range(s.length, s.length + len(t)) for s, t in zip(sequences, ids, strict=True)]
     every = [
-        _start(decoder, sequence, where, mark)
-        for sequence, where, mark in zip(sequences, at, chosen, strict=True)
+        _start(decoder, sequence, tokens, where, mark)
+        for sequence, tokens, where, mark in zip(sequences, ids, at, chosen, strict=True)
     ]
     with torch.inference_mode():
-        flat = torch.tensor([token for tokens in ids for token in tokens], device=decoder.device)
-        x = decoder.embed(flat)
+        x = embedded(decoder, ids)
         rotary = _packed(decoder, every)
         for number in range(depth):
             parts = [
@@ -127,17 +131,19 @@ def read(
     return x
 
 
-def _start(decoder: Decoder, sequence: SequenceKV, where: Sequence[int], marks: Marks) -> _Rows:
+def _start(
+    decoder: Decoder, sequence: SequenceKV, tokens: Sequence[int], where: Sequence[int], marks: Marks
+) -> _Rows:
     import torch
 
     positions = torch.tensor(where, device=decoder.device)
-    window, pinned = marks.rows(sequence.length, len(where))
-    return _Rows(
-        sequence,
-        positions,
-        torch.from_numpy(window).to(decoder.device),
-        torch.from_numpy(pinned).to(decoder.device),
-    )
+    window, pinned = (torch.from_numpy(m).to(decoder.device) for m in marks.rows(sequence.length, len(where)))
+    rows = _Rows(sequence, positions, window, pinned)
+    if isinstance(tokens, Prompt) and tokens.visual:
+        visual, places = tokens.rows()
+        rows.visual = torch.from_numpy(visual).to(decoder.device)
+        rows.places = None if places is None else torch.from_numpy(places).to(decoder.device)
+    return rows
 
 
 def _packed(decoder: Decoder, every: Sequence[_Rows]) -> Rotary:
@@ -176,6 +182,8 @@ def _reduce(
             window=rows.window,
             pinned=rows.pinned,
             scale=decoder.weights.scale,
+            visual=rows.visual,
+            places=rows.places,
         )
         reduction = reducer.reduce(view)
         if reduction is None:

@@ -68,6 +68,8 @@ class LayerView:
         window: bool [n], rows whose queries count.
         pinned: bool [n], rows that must stay.
         scale: Of the attention logits.
+        visual: bool [n], visual tokens; None: there are none.
+        places: int64 [n, 3], picture, row and column of each visual token, -1 for text; None: not known.
     """
 
     layer: int
@@ -79,6 +81,8 @@ class LayerView:
     window: torch.Tensor
     pinned: torch.Tensor
     scale: float
+    visual: torch.Tensor | None = None
+    places: torch.Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     import torch
 
 FAMILIES = ("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM")
+# Vision-language models that put features in the places of placeholders and read on as the families above.
+SEEING_FAMILIES = ("LlavaForConditionalGeneration", "LlavaOnevisionForConditionalGeneration")
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +93,7 @@ class DecoderWeights:
 
 
 def read_weights(model: Any) -> DecoderWeights:
-    """Read a transformers model of one of ``FAMILIES``.
+    """Read a transformers model of one of ``FAMILIES``, or the language model in one of ``SEEING_FAMILIES``.
 
     The weights of q, k, v and of gate, up are laid side by side, and the model's own modules become views of
     them: the model stays usable and no weight is held twice. A model that was read before is not copied.
@@ -99,11 +101,9 @@ def read_weights(model: Any) -> DecoderWeights:
     Raises:
         ModelError: Another architecture, or one with layers that are not plain linear maps.
     """
-    family = type(model).__name__
-    if family not in FAMILIES:
-        raise ModelError(f"the engine cannot run a {family}; it runs {', '.join(FAMILIES)}")
-    body = model.model
-    layers = tuple(_layer(layer, model.config) for layer in body.layers)
+    body = _body(model)
+    config = body.config
+    layers = tuple(_layer(layer, config) for layer in body.layers)
     attention = body.layers[0].self_attn
     head_dim = int(attention.head_dim)
     return DecoderWeights(
@@ -117,9 +117,31 @@ def read_weights(model: Any) -> DecoderWeights:
         heads=attention.q_proj.out_features // head_dim,
         kv_heads=attention.k_proj.out_features // head_dim,
         head_dim=head_dim,
-        epsilon=float(model.config.rms_norm_eps),
+        epsilon=float(config.rms_norm_eps),
         scale=float(attention.scaling),
     )
+
+
+def _body(model: Any) -> Any:
+    """Return the decoder stack of a model, below its head.
+
+    Raises:
+        ModelError: Not a family that the engine runs.
+    """
+    family = type(model).__name__
+    if family in FAMILIES:
+        return model.model
+    if family not in SEEING_FAMILIES:
+        known = ", ".join((*FAMILIES, *SEEING_FAMILIES))
+        raise ModelError(f"the engine cannot run a {family}; it runs {known}")
+    body = model.model.language_model
+    inner = f"{type(body).__name__.removesuffix('Model')}ForCausalLM"
+    if inner not in FAMILIES:
+        raise ModelError(
+            f"the engine cannot run the {type(body).__name__} in this {family}; it runs the language models "
+            f"of {', '.join(FAMILIES)}"
+        )
+    return body
 
 
 def _layer(layer: Any, config: Any) -> LayerWeights:

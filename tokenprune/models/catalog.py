@@ -67,13 +67,13 @@ class ShippedModel:
 
     Attributes:
         name: What users type.
-        task: ``labeling``.
+        task: ``labeling``, or ``vision-language``: pictures and a question, the answer as text.
         licence: SPDX identifier of the weights' licence.
         description: One line for ``tokenprune models list``.
     """
 
     name: str
-    task: Literal["labeling"]
+    task: Literal["labeling", "vision-language"]
     licence: str
     description: str
 
@@ -130,6 +130,12 @@ SHIPPED: dict[str, ShippedModel] = {
             task="labeling",
             licence="Apache-2.0",
             description="sentence labels and passage ranks in one pass, 6 layers from MiniLM, English",
+        ),
+        ShippedModel(
+            name="llava-mini",
+            task="vision-language",
+            licence="Apache-2.0",
+            description="questions about synthetic pictures and short videos, LLaVA of 3.7M, for measuring",
         ),
     )
 }

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+# Their language model is a causal LM behind a vision tower; what stands for a picture is embedded like text.
+_SEEING = ("llava", "llava_onevision")
 # Tokenizers without a limit carry a huge number instead.
 _NO_LIMIT = 10**9
 
@@ -23,7 +25,7 @@ _load_lock = threading.Lock()
 
 @dataclass(frozen=True, slots=True)
 class LoadedLM:
-    """A causal LM ready to run, in evaluation mode.
+    """A causal LM ready to run, in evaluation mode; in a LLaVA-type model it stands behind a vision tower.
 
     Attributes:
         name: What was asked for.
@@ -99,13 +101,15 @@ def fresh_causal_lm(name_or_path: str, dtype: str = "float32") -> LoadedLM:
 
 def _load(name: str, path: str, device: str, dtype: torch.dtype) -> LoadedLM:
     try:
-        from transformers import AutoModelForCausalLM, AutoTokenizer
+        from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, AutoTokenizer
     except ImportError as error:
         raise MissingExtraError("causal language models", "models", error.name or "transformers") from error
     try:
         with quiet_loading():
             tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
-            model = AutoModelForCausalLM.from_pretrained(
+            config = AutoConfig.from_pretrained(path, trust_remote_code=False)
+            seeing = config.model_type in _SEEING
+            model = (AutoModelForImageTextToText if seeing else AutoModelForCausalLM).from_pretrained(
                 path, dtype=dtype, use_safetensors=True, trust_remote_code=False, attn_implementation="sdpa"
             )
     except (OSError, ValueError, KeyError, RuntimeError) as error:
@@ -131,7 +135,8 @@ def _max_positions(model: Any, tokenizer: Any) -> int:
 
 def _eos_ids(model: Any, tokenizer: Any) -> frozenset[int]:
     ids: set[int] = set()
-    for value in (model.generation_config.eos_token_id, model.config.eos_token_id, tokenizer.eos_token_id):
+    config = model.config.get_text_config()
+    for value in (model.generation_config.eos_token_id, config.eos_token_id, tokenizer.eos_token_id):
         if isinstance(value, int):
             ids.add(value)
         elif value is not None:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from tokenprune.engine.calibration import Choice, fallback, go_by
 from tokenprune.engine.choice import best_units, count_for_mass
 from tokenprune.engine.decoder import Check, Decoder, Near, no_check
+from tokenprune.engine.prompt import take
 from tokenprune.engine.reading import Reading, SequenceKV, read, read_prompt
 from tokenprune.engine.rules import DotProduct, Pooled, ScoreRule
 from tokenprune.engine.schedule import Marks, best
@@ -234,7 +235,7 @@ def read_selected(
     """Read the selected tokens as a prompt of their own: with fresh positions, or at their old ones."""
     reading = read_prompt(
         decoder,
-        [ids[position] for position in selected.positions],
+        take(ids, selected.positions),
         positions=None if fresh else selected.positions,
         check=check,
     )

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from tokenprune.engine.calibration import known
 from tokenprune.engine.decoder import Check, Decoder, Part, no_check
+from tokenprune.engine.prompt import embedded
 from tokenprune.engine.reading import HoldsKV, SequenceKV
 from tokenprune.engine.rules import AttentionProbability, Pooled, ScoreRule
 from tokenprune.engine.schedule import Drop, Marks, best
@@ -140,7 +141,7 @@ class LazyReading(HoldsKV):
         window, pinned = flags[0], torch.zeros(total, dtype=torch.bool, device=decoder.device)
         pinned[before:] = flags[1]
         selected = torch.ones(total, dtype=torch.bool, device=decoder.device)
-        x = decoder.embed(torch.tensor(list(ids), device=decoder.device))
+        x = embedded(decoder, [ids])
         rotary = decoder.rotary(rows)
         for number in range(decoder.depth):
             last = number == decoder.depth - 1

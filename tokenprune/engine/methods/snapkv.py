@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tokenprune.engine.decoder import Check, Decoder, Part
+from tokenprune.engine.prompt import embedded
 from tokenprune.engine.reading import Reading, SequenceKV
 from tokenprune.engine.schedule import Marks
 from tokenprune.errors import ConfigError
@@ -59,7 +60,7 @@ class SnapKV:
         with torch.inference_mode():
             positions = torch.arange(size, device=decoder.device)
             rotary = decoder.rotary(positions)
-            x = decoder.embed(torch.tensor(list(ids), device=decoder.device))
+            x = embedded(decoder, [ids])
             asked = positions[-self.window :]
             for number, kv in enumerate(sequence.layers):
                 last = number == decoder.depth - 1

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from tokenprune.engine.choice import best_units
 from tokenprune.engine.decoder import Check, Decoder, Part, no_check
 from tokenprune.engine.methods.gemfilter import Selected, read_selected
+from tokenprune.engine.prompt import text_only
 from tokenprune.engine.reading import Reading, SequenceKV, read_prompt
 from tokenprune.engine.rules import head_probability
 from tokenprune.engine.schedule import Marks
@@ -152,13 +153,15 @@ class SpecPrefill:
         The last token, the window of ``marks`` and what is pinned stay and count.
 
         Raises:
-            ConfigError: A marked position outside the prompt, or the prompt is too long for the draft.
+            ConfigError: A marked position outside the prompt, visual tokens in it, or it is too long for
+                the draft.
             ModelError: The large model's tokens are not what its tokenizer makes of their text.
         """
         import torch
 
         size = len(ids)
         marks.check(size)
+        text_only(ids, f"the draft {self.draft.name}")
         count = max(1, round(self.keep * size)) if isinstance(self.keep, float) else self.keep
         if size <= count:
             return Selected(tuple(range(size)))

@@ -1,0 +1,64 @@
+"""Tiny random LLaVA checkpoints, and pictures of noise."""
+
+TEXT = {
+    "vocab_size": 99, "hidden_size": 40, "intermediate_size": 48, "num_hidden_layers": 2,
+    "num_attention_heads": 2, "num_key_value_heads": 2, "bos_token_id": 0, "eos_token_id": 1,
+}  # fmt: skip
+TOWER = {
+    "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 4, "num_attention_heads": 4,
+    "image_size": 56, "patch_size": 14,
+}  # fmt: skip
+
+
+def tiny_llava(tower="clip", layer=-2, seed=0):
+    import torch
+    from transformers import (
+        CLIPVisionConfig,
+        LlamaConfig,
+        LlavaConfig,
+        LlavaForConditionalGeneration,
+        SiglipVisionConfig,
+    )
+
+    vision = CLIPVisionConfig if tower == "clip" else SiglipVisionConfig
+    torch.manual_seed(seed)
+    config = LlavaConfig(
+        vision_config=vision(**TOWER),
+        text_config=LlamaConfig(**TEXT, initializer_range=0.3),
+        image_token_index=5,
+        vision_feature_layer=layer,
+        vision_feature_select_strategy="default" if tower == "clip" else "full",
+    )
+    model = LlavaForConditionalGeneration(config).eval()
+    with torch.no_grad():
+        for name, weight in model.model.vision_tower.named_parameters():
+            if "proj" in name and weight.ndim == 2:
+                weight.normal_(0, 0.3)  # attention that is not flat
+    return model
+
+
+def image_processor(tower="clip"):
+    if tower == "clip":
+        from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+
+        return CLIPImageProcessorPil(size={"shortest_edge": 56}, crop_size={"height": 56, "width": 56})
+    from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
+
+    return SiglipImageProcessorPil(size={"height": 56, "width": 56})
+
+
+def save(model, processor, folder):
+    from tokenprune.models.device import quiet_loading
+
+    with quiet_loading():
+        model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return folder
+
+
+def pictures(count, seed=0, size=(70, 61)):
+    import numpy as np
+    from PIL import Image
+
+    rng = np.random.default_rng(seed)
+    return [Image.fromarray(rng.integers(0, 256, (*size[::-1], 3), dtype=np.uint8)) for _ in range(count)]
