@@ -50,3 +50,11 @@ class MeasureError(TokenPruneError):
 
 class RecipeError(TokenPruneError):
     """A weight-pruning recipe, target or calibration text that cannot work for this model."""
+
+
+class VisionError(TokenPruneError):
+    """Visual tokens, a vision checkpoint or a method's input that cannot be used."""
+
+
+class ImageError(VisionError):
+    """A picture that cannot be read: not an image, damaged, too large."""

@@ -6,6 +6,7 @@ import pytest
 
 import tokenprune as tp
 from tokenprune.cli.methods import methods
+from tokenprune.vision import list_vision_methods
 from tokenprune.weights.recipes import load_recipes
 
 
@@ -20,9 +21,13 @@ def test_one_line_each_with_its_paper(run):
     lines = done.stdout.splitlines()
     infos = tp.list_pruners()
     recipes = load_recipes()
+    vision = list_vision_methods()
     names = [*(i.name for i in infos), *recipes]
-    assert [line.split()[0] for line in lines] == names and len(set(names)) == len(names)
-    for line, recipe in zip(lines[len(infos) :], recipes.values(), strict=True):
+    assert len(set(names)) == len(names)
+    assert [line.split()[0] for line in lines] == [*names[: len(infos)], *(i.name for i in vision), *recipes]
+    for line, info in zip(lines[len(infos) :], vision, strict=False):
+        assert line.split(maxsplit=1)[1] == f"vision: {info.line}"
+    for line, recipe in zip(lines[len(infos) + len(vision) :], recipes.values(), strict=True):
         assert line.endswith(f"weights: {recipe.summary} [{recipe.paper}]")
     for line, info in zip(lines[: len(infos)], infos, strict=True):
         assert info.summary in line
@@ -42,6 +47,7 @@ def test_a_recipe_and_what_is_neither(run):
     flap = run("methods", "flap").stdout
     assert "2312.11983" in flap and "compensation" in flap and "--recipe flap" in flap
     assert "``top_k``" in run("methods", "provence").stdout
+    assert run("methods", "holitom").stdout == run("vision", "methods", "holitom").stdout
     wrong = run("methods", "extra")
     assert wrong.returncode == 1 and "extra" in wrong.stderr and "Traceback" not in wrong.stderr
 

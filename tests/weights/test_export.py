@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
+from tokenprune import folders
 from tokenprune.errors import ModelError
 from tokenprune.weights import export as export_module
 from tokenprune.weights.card import read_card
@@ -157,12 +158,12 @@ def test_the_disk_is_full(old, tmp_path):
         assert read_card(folder).kept.layers[0].kv_heads == ()
 
 
-@pytest.mark.parametrize("where", ["write_card", "_sync"])
-def test_interrupted(where, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("module", "where"), [(export_module, "write_card"), (folders, "_sync")])
+def test_interrupted(module, where, tmp_path, monkeypatch):
     def stop(*args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(export_module, where, stop)
+    monkeypatch.setattr(module, where, stop)
     with pytest.raises(KeyboardInterrupt):
         export(tiny(), flap(), tmp_path / "out")
     assert names_in(tmp_path) == []
@@ -177,7 +178,7 @@ def test_killed(old, tmp_path):
         export(dense, finer(), folder)
     child = os.fork()
     if not child:
-        export_module._into_place = lambda *args: os._exit(9)
+        folders._into_place = lambda *args: os._exit(9)
         torch.set_num_threads(1)
         try:
             export(dense, flap(), folder, overwrite=True)

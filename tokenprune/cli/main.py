@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from tokenprune import __version__
-from tokenprune.cli import bench, calibrate, estimate, methods, models, prune, serve, show, weights
+from tokenprune.cli import bench, calibrate, estimate, methods, models, prune, serve, show, vision, weights
 from tokenprune.errors import TokenPruneError
 
 app = typer.Typer(
@@ -32,6 +32,7 @@ app.add_typer(bench.app, name="bench")
 app.command("estimate")(estimate.estimate)
 app.command("calibrate")(calibrate.calibrate)
 app.add_typer(weights.app, name="weights")
+app.add_typer(vision.app, name="vision")
 app.add_typer(models.app, name="models")
 app.command("methods")(methods.methods)
 

@@ -13,7 +13,7 @@ def methods(
         typer.Argument(help="Show all that is known of this one, its options included.", show_default=False),
     ] = None,
 ) -> None:
-    """List every method and weight-pruning recipe, one line each, with its paper; or one of them in full.
+    """List every method and recipe, for text, pictures and weights, with its paper; or one of them in full.
 
     \b
     Examples:
@@ -21,20 +21,28 @@ def methods(
       tokenprune methods provence
     """
     from tokenprune.registry import about, list_pruners
+    from tokenprune.vision import list_vision_methods
     from tokenprune.weights.recipes import describe, load_recipes
 
     found = list_pruners()
     recipes = load_recipes()
+    seeing = list_vision_methods()
     if name is None:
-        width = max(len(known) for known in (*(info.name for info in found), *recipes))
+        width = max(len(known) for known in (*(i.name for i in found), *(i.name for i in seeing), *recipes))
         for info in found:
             needs = f"; needs {', '.join(info.models)}" if info.models else ""
             typer.echo(f"{info.name:<{width}}  {info.summary} [{info.paper}{needs}]")
+        for one in seeing:  # some names are those of other methods: `tokenprune vision methods NAME`
+            typer.echo(f"{one.name:<{width}}  vision: {one.line}")
         for known, recipe in recipes.items():
             typer.echo(f"{known:<{width}}  weights: {recipe.summary} [{recipe.paper}]")
         return
     if name in recipes:
         typer.echo(describe(name, recipes[name]))
+        return
+    pictures = [one for one in seeing if one.name == name]
+    if pictures and name not in [info.name for info in found]:
+        typer.echo(pictures[0].described)
         return
     info, text = about(name)
     typer.echo(f"{info.name}: {info.summary}")

@@ -1,21 +1,15 @@
-"""Write a pruned model as a folder that servers load, whole or not at all, with a card of what was done.
-
-The folder is made under another name beside its place and renamed at the end, after its files have reached
-the disk: whoever stops in between, for want of space or by hand, leaves no folder that looks whole.
-"""
+"""Write a pruned model as a folder that servers load, whole or not at all, with a card of what was done."""
 
 from __future__ import annotations
 
-import os
 import shutil
-import tempfile
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tokenprune import __version__
+from tokenprune import __version__, folders
 from tokenprune.errors import MissingExtraError, ModelError
+from tokenprune.folders import LICENCES, whole_folder
 from tokenprune.weights.card import CARD, README, Card, write_card
 from tokenprune.weights.kept import Biases, Kept
 from tokenprune.weights.latency import Latency
@@ -23,8 +17,6 @@ from tokenprune.weights.materialise import materialise
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-_LICENCES = ("LICENSE", "LICENSE.txt", "LICENSE.md", "LICENCE", "NOTICE", "USE_POLICY.md")
 
 
 def export(
@@ -109,22 +101,13 @@ def write_model(
     check_place(place, overwrite)
     _check_finite(small)
     try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        work = Path(tempfile.mkdtemp(prefix=f".{place.name}-partial-", dir=place.parent))
-    except OSError as error:
-        raise ModelError(f"cannot write to {place.parent}: {error}; choose another folder") from error
-    try:
-        out = work / "model"
-        _write(small, tokenizer, source, card, out)
-        _sync(out)
-        _into_place(out, place, work)
+        with whole_folder(place) as out:
+            _write(small, tokenizer, source, card, out)
     except (OSError, SafetensorError) as error:
         raise ModelError(
             f"cannot write the model to {place}: {error}; nothing was left there, free some space or choose "
             "another folder"
         ) from error
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
     return place
 
 
@@ -136,16 +119,7 @@ def architecture_of(small: PreTrainedModel) -> str:
 
 def check_place(place: Path, overwrite: bool) -> None:
     """Raise ModelError where nothing may be written; good to know before hours of pruning."""
-    if not place.exists() and not place.is_symlink():
-        return
-    if place.is_dir() and not place.is_symlink() and not any(place.iterdir()):
-        return
-    if not overwrite:
-        raise ModelError(f"{place} exists; choose another folder or say that it may be overwritten")
-    if not (place / CARD).is_file():
-        raise ModelError(
-            f"{place} is no pruned model (it has no {CARD}) and is not overwritten; remove it first"
-        )
+    folders.check_place(place, overwrite, CARD, "pruned model")
 
 
 def _check_finite(small: PreTrainedModel) -> None:
@@ -179,37 +153,15 @@ def _write(
     card: Card,
     out: Path,
 ) -> None:
-    out.mkdir()
     small.save_pretrained(out)
     if tokenizer is not None:
         tokenizer.save_pretrained(out)
     origin = Path(source).expanduser() if source is not None else None
     if origin is not None and origin.is_dir():
-        for name in _LICENCES:
+        for name in LICENCES:
             if (origin / name).is_file():
                 shutil.copyfile(origin / name, out / name)
     write_card(card, out)
-
-
-def _sync(folder: Path) -> None:
-    """Wait until all files are on the disk; what does not fit shows here at the latest."""
-    for path in sorted(folder.rglob("*")):
-        if path.is_file():
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
-
-
-def _into_place(out: Path, place: Path, work: Path) -> None:
-    replaced = work / "replaced"
-    if place.exists():
-        place.rename(replaced)
-    try:
-        out.replace(place)
-    except BaseException:
-        with suppress(OSError):
-            if replaced.exists():
-                replaced.rename(place)
-        raise
 
 
 __all__ = ["CARD", "README", "check_place", "export", "write_model"]

@@ -1,4 +1,4 @@
-"""The vLLM model of checkpoints whose layers differ in size; loaded by vLLM through `vllm_plugin`.
+"""The vLLM model of checkpoints whose layers differ in size; loaded by vLLM through `tokenprune.vllm_plugin`.
 
 vLLM's Llama with other layers inside. One class serves all families: with a bias on q, k and v Llama's
 attention is Qwen2's, with norms on query and key heads it is Qwen3's, and a sliding window is read from the

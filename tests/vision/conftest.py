@@ -1,0 +1,9 @@
+import pytest
+from vision_checkpoints import image_processor, save, tiny_llava
+
+
+@pytest.fixture(scope="session")
+def llava_folder(tmp_path_factory):
+    """A CLIP checkpoint of 4 x 4 patches in Hugging Face layout, and its model in float32."""
+    model = tiny_llava()
+    return save(model, image_processor(), tmp_path_factory.mktemp("llava")), model

@@ -1,0 +1,87 @@
+"""What becomes of patches, in states, characters and pixels."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from vision_checkpoints import image_processor, pictures, tiny_llava
+
+from tokenprune.errors import VisionError
+from tokenprune.vision import Reduced, VisualTokens
+from tokenprune.vision.encoder import VisionEncoder
+from tokenprune.vision.show import (
+    AWAY,
+    CENTRE,
+    DROPPED,
+    KEPT,
+    Panel,
+    as_seen,
+    count_line,
+    draw,
+    marked,
+    states,
+    text_map,
+    wrapped,
+)
+
+
+def reduced():
+    """2 frames of 1 x 3 patches: patch 0 takes in 3, 4 stays alone, the others go."""
+    tokens = VisualTokens.from_grid(torch.ones(6, 2), (2, 1, 3))
+    into = torch.tensor([0, -1, -1, 0, 1, -1])
+    return tokens, Reduced(torch.ones(2, 2), torch.tensor([0, 4]), into)
+
+
+def test_states_and_words():
+    found = states(*reduced())
+    assert found.tolist() == [[[CENTRE, DROPPED, DROPPED]], [[AWAY, KEPT, DROPPED]]]
+    assert text_map(found) == "◆··   ░█·"
+    assert count_line(found) == "2 of 6 rows (33%), 1 of them with others merged in, 1 merged away, 3 dropped"
+
+
+def test_kept_patches_stay_bright_and_others_are_dimmed():
+    picture = np.full((16, 24, 3), 200, dtype=np.uint8)
+    found = np.array([[KEPT, DROPPED, AWAY], [CENTRE, KEPT, KEPT]], dtype=np.int8)
+    out = marked(picture, found)
+    assert out.shape == (48, 72, 3)
+    centre = out[12::24, 12::24]
+    assert centre[0, 0].tolist() == centre[1, 0].tolist() == [200] * 3
+    assert centre[0, 1].tolist() == [44] * 3 and centre[0, 2].tolist() == [90] * 3
+    frames = out[::24, 12::24]
+    assert frames[0, 0].tolist() != frames[1, 0].tolist() != [200] * 3
+    assert frames[0, 1].tolist() == [44] * 3
+    with pytest.raises(VisionError, match="do not fill"):
+        marked(picture, found[:, :2].repeat(3, 0))
+
+
+def test_the_picture_is_the_one_the_encoder_sees():
+    encoder = VisionEncoder.of(tiny_llava(), image_processor())
+    [square] = pictures(1, size=(56, 56))
+    seen = as_seen(encoder, [square, *pictures(1, seed=1)])
+    assert seen.shape == (2, 56, 56, 3) and seen.dtype == np.uint8
+    assert np.array_equal(seen[0], np.asarray(square))
+
+
+def test_long_answers_are_broken_and_cut():
+    assert wrapped("49 of 196 rows (25%)\nanswer: two") == "49 of 196 rows (25%)\nanswer: two"
+    lines = wrapped("short\n" + "word " * 200).splitlines()
+    assert len(lines) == 4 and max(map(len, lines)) <= 46 and lines[-1].endswith(" ...")
+
+
+def test_a_picture_is_written_with_a_row_per_frame_and_a_column_per_method(tmp_path):
+    tokens, left = reduced()
+    frames = np.zeros((2, 8, 24, 3), dtype=np.uint8)
+    sizes = []
+    for count in (1, 3):
+        draw(frames, [Panel("some", states(tokens, left), "yes")] * count, tmp_path / "a.png", "why?")
+        with Image.open(tmp_path / "a.png") as image:
+            sizes.append(image.size)
+    assert sizes[1][0] == 2 * sizes[0][0] and sizes[0][1] == sizes[1][1]
+    draw(frames, [Panel("some", states(tokens, left))], tmp_path / "a.svg")
+    assert (
+        "kept, with others merged in" in (tmp_path / "a.svg").read_text()
+        or (tmp_path / "a.svg").stat().st_size
+    )
+    for path in (tmp_path / "no" / "a.png", tmp_path / "a.what"):
+        with pytest.raises(VisionError, match="cannot write"):
+            draw(frames, [Panel("some", states(tokens, left))], path)

@@ -1,0 +1,365 @@
+"""Pruning in plain transformers: ``with visual_pruning(model, "visionzip", 0.25): model.generate(...)``.
+
+The model's code is not touched: while the context is open, ``generate`` and ``forward`` of this one object
+first encode the pictures, let the method reduce them, take the placeholders of what was dropped out of the
+prompt, and then run as ever, with embeddings in place of pixel values. Positions close up, padding is made
+anew, on the left. On exit, by whatever way, the object is as before.
+
+Methods inside the language model need its layers to hold different tokens, which transformers' caches and
+masks do not foresee: for these ``generate`` hands over to :mod:`tokenprune.engine`, which reads the same
+weights. It is greedy or samples; beams and logits processors are refused.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from tokenprune.engine.prompt import Prompt
+from tokenprune.engine.sampling import SamplingParams
+from tokenprune.engine.weights import SEEING_FAMILIES
+from tokenprune.errors import ConfigError, ModelError, VisionError
+from tokenprune.vision.methods.base import (
+    VisionMethod,
+    everything,
+    inner_method,
+    vision_method,
+    vision_method_info,
+)
+from tokenprune.vision.prompts import seeing, staying
+from tokenprune.vision.tokens import Reduced, VisualTokens
+
+if TYPE_CHECKING:
+    import torch
+
+    from tokenprune.engine.schedule import Reducer
+
+# What the engine understands of generate's options; anything else would be ignored, and is refused.
+_ENGINE_OPTIONS = (
+    "do_sample",
+    "max_new_tokens",
+    "temperature",
+    "top_k",
+    "top_p",
+    "eos_token_id",
+    "pad_token_id",
+)
+_NO_LABEL = -100
+
+
+@dataclass(eq=False)
+class Pruning:
+    """What is done while the context is open, and what was done last.
+
+    Attributes:
+        method: Prunes before the language model; None: nothing does.
+        keep: For the method, of each image: rows or a share.
+        inner: Methods inside the language model.
+        frames: Consecutive pictures that are a video together; 1: each is an image.
+        seen: Of the last call: all visual tokens of each image (or video).
+        left: Of the last call: what the method left of them.
+    """
+
+    method: VisionMethod | None
+    keep: int | float | None
+    inner: tuple[Reducer, ...] = ()
+    frames: int = 1
+    seen: list[VisualTokens] = field(default_factory=list)
+    left: list[Reduced] = field(default_factory=list)
+
+
+@contextmanager
+def visual_pruning(
+    model: Any,
+    method: str | VisionMethod | None,
+    keep: int | float | None = None,
+    *,
+    inner: str | Reducer | Sequence[str | Reducer] = (),
+    frames: int = 1,
+) -> Iterator[Pruning]:
+    """Prune the pictures of whatever ``model`` generates or computes while the context is open.
+
+    ``generate`` returns token ids as without pruning: the whole prompt as it was given, then the new tokens.
+    ``forward`` returns outputs of the shrunken prompt; labels shrink with it. Not for several threads at a
+    time.
+
+    Args:
+        model: A loaded LlavaForConditionalGeneration or LlavaOnevisionForConditionalGeneration. Pictures of
+            the latter are lines of tokens without grid and attention here, so methods that need these refuse.
+        method: A method or its name; one inside the language model may be named here too, with ``keep``.
+        keep: Rows of each image, or a share; None for methods that tell themselves.
+        inner: Methods inside the language model, or their names.
+        frames: Consecutive pictures that are a video together.
+
+    Yields:
+        What is done, and what was done last.
+
+    Raises:
+        ModelError: A model whose prompts cannot shrink.
+        ConfigError: The model is in such a context already, or ``frames`` is below 1.
+        UnknownNameError: No such method.
+    """
+    _check_model(model)
+    if frames < 1:
+        raise ConfigError(f"frames must be 1 or more, not {frames}")
+    names = (inner,) if isinstance(inner, str) or not isinstance(inner, Sequence) else tuple(inner)
+    reducers = tuple(inner_method(name) if isinstance(name, str) else name for name in names)
+    if isinstance(method, str) and vision_method_info(method).where == "inside":
+        options = {} if keep is None else {"keep": keep}
+        reducers, method, keep = (inner_method(method, **options), *reducers), None, None
+    chosen = vision_method(method) if isinstance(method, str) else method
+    pruning = Pruning(chosen, keep, reducers, frames)
+    own = vars(model)
+    if isinstance(getattr(own.get("generate"), "pruning", None), Pruning):
+        raise ConfigError("this model is pruning already: leave the other context first")
+    before = {name: own[name] for name in ("generate", "forward") if name in own}
+    call = _Calls(model, pruning)
+    try:
+        model.generate, model.forward = call.patched(call.generate), call.patched(call.forward)
+        yield pruning
+    finally:
+        for name in ("generate", "forward"):
+            own.pop(name, None)
+        own.update(before)
+
+
+def _check_model(model: Any) -> None:
+    kind = type(model).__name__
+    if kind in SEEING_FAMILIES:
+        return
+    known = " and ".join(SEEING_FAMILIES)
+    if "image_grid_thw" in inspect.signature(model.forward).parameters:
+        raise ModelError(
+            f"a {kind} is not supported: from the picture's size (image_grid_thw) it computes how many "
+            "placeholders there must be and which row and column each has (M-RoPE), so a prompt with fewer "
+            f"is refused or misread; {known} take any number"
+        )
+    raise ModelError(f"a {kind} is not supported; {known} are")
+
+
+class _Calls:
+    """The two methods of a model while it prunes."""
+
+    def __init__(self, model: Any, pruning: Pruning) -> None:
+        self.model, self.pruning = model, pruning
+        self._generate, self._forward = model.generate, model.forward
+        self._pad = int(
+            _first(model.generation_config.pad_token_id, model.config.get_text_config().pad_token_id, 0)
+        )
+
+    def patched(self, call: Callable[..., Any]) -> Callable[..., Any]:
+        """Return what takes the place of one of the two; transformers looks at the signature, which stays."""
+
+        @functools.wraps(self._generate if call == self.generate else self._forward)
+        def run(*args: Any, **kwargs: Any) -> Any:
+            return call(*args, **kwargs)
+
+        run.pruning = self.pruning  # type: ignore[attr-defined]  # marks it as ours
+        return run
+
+    def generate(self, inputs: torch.Tensor | None = None, **options: Any) -> Any:
+        import torch
+
+        if options.get("pixel_values") is None:
+            _no_videos(options)
+            return self._generate(inputs, **options)
+        with torch.no_grad():
+            ids, _, prompts = self._prompts(inputs, options)
+        if self.pruning.inner:
+            return self._by_engine(ids, prompts, options)
+        new = _Padded(self.model, prompts, self._pad)
+        for name in ("max_length", "min_length"):
+            if options.get(name) is not None:
+                options[name] -= ids.shape[1] - new.ids.shape[1]
+        out = self._generate(
+            input_ids=new.ids, attention_mask=new.mask, inputs_embeds=new.embeddings, **options
+        )
+        if isinstance(out, torch.Tensor):
+            return _behind(ids, out[:, new.ids.shape[1] :])
+        out.sequences = _behind(ids, out.sequences[:, new.ids.shape[1] :])
+        return out
+
+    def forward(self, input_ids: torch.Tensor | None = None, *args: Any, **options: Any) -> Any:
+        import torch
+
+        if args and args[0] is not None:
+            options["pixel_values"], args = args[0], args[1:]
+        if options.get("pixel_values") is None:
+            _no_videos(options)
+            return self._forward(input_ids, *args, **options)
+        if args:
+            raise ConfigError("while pruning, give arguments behind pixel_values by name")
+        if self.pruning.inner:
+            raise ConfigError("methods inside the language model run in generate, not in forward")
+        if options.get("position_ids") is not None or options.get("past_key_values") is not None:
+            raise ConfigError("pictures are pruned at the start of a prompt, without positions of the caller")
+        labels = options.pop("labels", None)
+        with torch.no_grad():
+            _, mask, prompts = self._prompts(input_ids, options)
+        new = _Padded(self.model, prompts, self._pad)
+        if labels is not None:
+            options["labels"] = new.shrunk(labels, mask, _NO_LABEL)
+        return self._forward(inputs_embeds=new.embeddings, attention_mask=new.mask, **options)
+
+    def _prompts(
+        self, inputs: torch.Tensor | None, options: dict[str, Any]
+    ) -> tuple[torch.Tensor, torch.Tensor, list[_Row]]:
+        """Take the prompt out of ``options``; return ids and mask as given, and a pruned prompt per row."""
+        import torch
+
+        ids = options.pop("input_ids", None)
+        ids = inputs if ids is None else ids
+        if ids is None or options.get("inputs_embeds") is not None:
+            raise ConfigError("pictures are pruned by their placeholders: give input_ids, not inputs_embeds")
+        _no_videos(options)
+        mask = options.pop("attention_mask", None)
+        mask = torch.ones_like(ids) if mask is None else mask
+        if mask.shape != ids.shape:
+            raise ConfigError(f"attention_mask must have the shape of input_ids, {list(ids.shape)}")
+        seen = _seen(self.model, options, self.pruning.frames)
+        how, keep = self.pruning.method, self.pruning.keep
+        left = [everything(one) if how is None else how.reduce(one, keep) for one in seen]
+        self.pruning.seen, self.pruning.left = seen, left
+        image_token, rows, first = int(self.model.config.image_token_id), [], 0
+        for row, own in zip(ids, mask, strict=True):
+            tokens = row[own.bool()].tolist()
+            have, last = sum(token == image_token for token in tokens), first
+            while have > 0 and last < len(seen):
+                have -= len(seen[last])
+                last += 1
+            if have:
+                raise VisionError("the placeholders of a row of the batch are not those of whole pictures")
+            part = slice(first, last)
+            prompt = seeing(tokens, image_token, seen[part], left[part])
+            rows.append(_Row(prompt, staying(tokens, image_token, left[part]).tolist()))
+            first = last
+        if first != len(seen):
+            raise VisionError(f"the batch has placeholders for {first} of {len(seen)} images")
+        return ids, mask, rows
+
+    def _by_engine(self, ids: torch.Tensor, rows: list[_Row], options: dict[str, Any]) -> torch.Tensor:
+        import torch
+
+        from tokenprune.engine.decoder import Decoder
+        from tokenprune.vision.engine import continue_all
+
+        config = options.pop("generation_config", None) or self.model.generation_config
+        strange = [name for name in options if name not in _ENGINE_OPTIONS and options[name] is not None]
+        if strange or (_first(options.get("num_beams"), config.num_beams, 1)) != 1:
+            raise ConfigError(
+                f"with methods inside the language model, generate runs in the built-in engine, which "
+                f"does not know {', '.join(strange) or 'beams'}; it takes {', '.join(_ENGINE_OPTIONS)}"
+            )
+
+        def option(name: str, default: Any) -> Any:
+            return options[name] if name in options else _first(getattr(config, name, None), default)
+
+        ends = option("eos_token_id", ())
+        params = SamplingParams(
+            max_tokens=int(option("max_new_tokens", 20)),
+            temperature=float(option("temperature", 1.0)) if option("do_sample", False) else 0.0,
+            top_p=float(option("top_p", 1.0)),
+            top_k=int(option("top_k", 50)),
+        )
+        new = continue_all(
+            Decoder(self.model),
+            [row.prompt for row in rows],
+            params,
+            frozenset([ends] if isinstance(ends, int) else ends or ()),
+            self.pruning.inner,
+        )
+        pad = int(_first(option("pad_token_id", None), self._pad))
+        size = max(map(len, new))
+        padded = [tokens + [pad] * (size - len(tokens)) for tokens in new]
+        return _behind(ids, torch.tensor(padded, device=ids.device))
+
+
+@dataclass(frozen=True, eq=False)
+class _Row:
+    """One prompt of a batch.
+
+    Attributes:
+        prompt: What is left of it.
+        stays: Which of its tokens, padding not counted, these are.
+    """
+
+    prompt: Prompt
+    stays: list[int]
+
+
+class _Padded:
+    """Pruned prompts as a batch, padded on the left: ids and mask [b, n], embeddings [b, n, hidden]."""
+
+    def __init__(self, model: Any, rows: Sequence[_Row], pad: int) -> None:
+        import torch
+
+        self.rows = rows
+        size = max(len(row.prompt) for row in rows)
+        device = model.get_input_embeddings().weight.device
+        blank = [size - len(row.prompt) for row in rows]
+        self.ids = torch.tensor(
+            [[pad] * n + list(row.prompt.ids) for n, row in zip(blank, rows, strict=True)], device=device
+        )
+        self.mask = torch.tensor([[0] * n + [1] * (size - n) for n in blank], dtype=torch.long, device=device)
+        self.embeddings = model.get_input_embeddings()(self.ids)
+        for number, (row, n) in enumerate(zip(rows, blank, strict=True)):
+            if row.prompt.features is not None:
+                at = torch.tensor(row.prompt.visual, device=device) + n
+                features = row.prompt.features.to(device, self.embeddings.dtype)
+                self.embeddings = self.embeddings.index_put((torch.tensor(number), at), features)
+
+    def shrunk(self, whole: torch.Tensor, mask: torch.Tensor, blank: int) -> torch.Tensor:
+        """Return values of the tokens of the whole prompts, [b, n before], for what is left of them."""
+        out = whole.new_full(tuple(self.ids.shape), blank)
+        for row, values, own, new in zip(self.rows, whole, mask.bool(), out, strict=True):
+            new[len(new) - len(row.stays) :] = values[own][row.stays]
+        return out
+
+
+def _seen(model: Any, options: dict[str, Any], frames: int) -> list[VisualTokens]:
+    """Take the pictures out of ``options`` and encode them."""
+    from tokenprune.vision.tower import read_features
+
+    pixels = options.pop("pixel_values")
+    for name in ("vision_feature_layer", "vision_feature_select_strategy", "vision_aspect_ratio"):
+        if options.pop(name, None) is not None:
+            raise ConfigError(f"{name} is that of the model's config while pruning; leave it out")
+    if type(model).__name__ == "LlavaForConditionalGeneration":
+        options.pop("image_sizes", None)
+        inner = model.model
+        place = next(inner.vision_tower.parameters())
+        pixels = pixels.to(place.device, place.dtype)
+        counts = _videos(len(pixels), frames)
+        found = read_features(inner.vision_tower, inner.multi_modal_projector, model.config, pixels)
+        return found.tokens(counts)
+    if frames != 1:
+        raise ConfigError("frames of a video are put together for LlavaForConditionalGeneration only")
+    sizes, several = options.pop("image_sizes", None), options.pop("batch_num_images", None)
+    packed = model.get_image_features(pixels, sizes, batch_num_images=several, return_dict=True)
+    return [VisualTokens.from_grid(one, (1, 1, len(one))) for one in packed.pooler_output]
+
+
+def _videos(pictures: int, frames: int) -> list[int]:
+    if pictures % frames:
+        raise VisionError(f"{pictures} pictures are not a number of videos of {frames} frames")
+    return [frames] * (pictures // frames)
+
+
+def _no_videos(options: dict[str, Any]) -> None:
+    if options.get("pixel_values_videos") is not None:
+        raise ConfigError("pixel_values_videos is not pruned: give the frames of a video as pictures")
+
+
+def _behind(ids: torch.Tensor, new: torch.Tensor) -> torch.Tensor:
+    """Return the prompts as they were given, each as often as it was continued, and what came behind them."""
+    import torch
+
+    return torch.cat([ids.repeat_interleave(len(new) // len(ids), 0), new.to(ids.device)], 1)
+
+
+def _first(*values: Any) -> Any:
+    return next((value for value in values if value is not None), None)

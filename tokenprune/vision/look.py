@@ -1,0 +1,121 @@
+"""What a method named on a command line leaves of one picture or video, and what the model answers then."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+from tokenprune.errors import ConfigError
+from tokenprune.vision.methods.base import VisionMethod, inner_method, vision_method, vision_method_info
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from tokenprune.vision.encoder import VisionEncoder
+    from tokenprune.vision.engine import VisionEngine
+    from tokenprune.vision.tokens import Reduced, VisualTokens
+
+_ANSWER = 48  # tokens
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A method and its budget.
+
+    Attributes:
+        text: as it was named: ``name`` or ``name:option=value,option=value``.
+        method: before the language model; None for one inside it.
+        inner: inside the language model; None for one before it.
+        keep: for ``method``.
+    """
+
+    text: str
+    method: VisionMethod | None
+    inner: Any
+    keep: int | float | None
+
+    @classmethod
+    def of(cls, text: str, keep: int | float | None) -> Chosen:
+        """Build it; a method inside the language model takes ``keep`` as its option of this name.
+
+        Raises:
+            UnknownNameError: no such method.
+            ConfigError: options it does not have, or not written as above.
+        """
+        name, _, rest = text.partition(":")
+        pairs = [pair.partition("=") for pair in rest.split(",") if pair]
+        if not all(equals for _, equals, _ in pairs):
+            raise ConfigError(f"{text!r}: options are written as name:option=value,option=value")
+        options: dict[str, Any] = {key.strip(): value.strip() for key, _, value in pairs}
+        info = vision_method_info(name)
+        if info.where == "before":
+            return cls(text, vision_method(name, **options), None, keep)
+        if keep is not None and any(option.startswith("keep=") for option in info.options):
+            options.setdefault("keep", keep)
+        return cls(text, None, inner_method(name, **options), None)
+
+
+class Looking:
+    """One picture or video in a model; with a question, in its language model too."""
+
+    def __init__(self, model: str, pictures: Sequence[Image], *, video: bool, question: str) -> None:
+        """Load ``model`` (its vision part only without a question) and encode.
+
+        Raises:
+            ModelError: it cannot be loaded; for a question the whole checkpoint is needed.
+        """
+        self.question = question
+        self.engine: VisionEngine | None = None
+        if question:
+            from tokenprune.vision.engine import VisionEngine
+
+            self.engine = VisionEngine(model)
+            self.encoder: VisionEncoder = self.engine.encoder
+        else:
+            from tokenprune.vision.encoder import load_vision_encoder
+
+            self.encoder = load_vision_encoder(model)
+        self.pictures = list(pictures)
+        encoded = self.encoder.encode([], [self.pictures]) if video else self.encoder.encode(self.pictures)
+        self.tokens: VisualTokens = encoded[0]
+
+    def look(self, chosen: Chosen) -> tuple[Reduced, str]:
+        """Return what a method leaves, and the answer to the question ("" without one).
+
+        Of a method inside the language model, what is left is what its last layer sees.
+
+        Raises:
+            ConfigError: a method inside the language model, and no question.
+            BudgetError: as the method says.
+        """
+        from tokenprune.vision.methods.base import everything
+
+        method = chosen.method
+        left = everything(self.tokens) if method is None else method.reduce(self.tokens, chosen.keep)
+        if self.engine is None:
+            if chosen.inner is not None:
+                raise ConfigError(f"{chosen.text!r} works inside the language model: give a question")
+            return left, ""
+        return self._ask(self.engine, chosen, left)
+
+    def _ask(self, engine: VisionEngine, chosen: Chosen, left: Reduced) -> tuple[Reduced, str]:
+        import torch
+
+        from tokenprune.engine.reading import Reading
+        from tokenprune.engine.sampling import SamplingParams
+        from tokenprune.vision.llm import Inside
+        from tokenprune.vision.merge import select
+        from tokenprune.vision.prompts import seeing
+
+        ids = engine.chat(self.question, len(self.pictures))
+        prompt = seeing(ids, engine.image_token, [self.tokens], [left])
+        inner = () if chosen.inner is None else (chosen.inner,)
+        if inner:
+            reading = engine.engine.prefill(prompt, strategy=Inside(inner))
+            last = cast(Reading, reading).sequence.layers[-1].positions
+            seen = torch.isin(torch.tensor(prompt.visual, device=last.device), last)
+            left = select(self.tokens, seen.nonzero().squeeze(1).to(left.keep.device))
+        greedy = SamplingParams(max_tokens=_ANSWER, temperature=0)
+        steps = engine.generate(prompt, greedy, inner=inner)
+        return left, "".join(step.text_delta for step in steps).strip()

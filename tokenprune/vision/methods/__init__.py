@@ -1,0 +1,10 @@
+"""Named methods of visual token pruning, one file each; each is put together from score, select and merge."""
+
+from tokenprune.vision.methods.base import (
+    VisionMethod,
+    VisionMethodInfo,
+    list_vision_methods,
+    vision_method,
+)
+
+__all__ = ["VisionMethod", "VisionMethodInfo", "list_vision_methods", "vision_method"]

@@ -1,0 +1,151 @@
+"""What vision methods read and return: the patch tokens of one picture or video, and what is left of them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from numbers import Integral, Real
+from typing import TYPE_CHECKING
+
+from tokenprune.errors import BudgetError, VisionError
+
+if TYPE_CHECKING:
+    import torch
+
+_EPSILON = 1e-9  # 0.29 * 100 is 28.999...
+
+
+@dataclass(frozen=True, eq=False)
+class VisualTokens:
+    """The tokens of one image or one video, in the order the language model reads them.
+
+    Attributes:
+        features: float [n, d], behind the projector: what the language model reads.
+        frame: int64 [n], frame of each token, from 0; all 0 for an image.
+        row: int64 [n], row in the patch grid.
+        col: int64 [n], column in the patch grid.
+        grid: frames, rows and columns of the whole grid.
+        received: float [n], attention a patch gets in one layer of the vision encoder, mean over heads and
+            queries (a CLS token's query included, where there is one).
+        cls: float [n], attention the CLS token's query pays to a patch in that layer, mean over heads; None
+            for encoders without a CLS token.
+        keys: float [n, k], keys of that layer, heads side by side.
+        heads: heads in ``keys``.
+
+    Raises:
+        VisionError: shapes that do not belong together, or no tokens.
+    """
+
+    features: torch.Tensor
+    frame: torch.Tensor
+    row: torch.Tensor
+    col: torch.Tensor
+    grid: tuple[int, int, int]
+    received: torch.Tensor | None = None
+    cls: torch.Tensor | None = None
+    keys: torch.Tensor | None = None
+    heads: int = 1
+
+    def __post_init__(self) -> None:
+        if self.features.ndim != 2 or not all(self.features.shape):
+            raise VisionError(f"features must be [tokens, size], none of them 0, not {_shape(self.features)}")
+        n = len(self.features)
+        for name in ("frame", "row", "col", "received", "cls"):
+            value = getattr(self, name)
+            if value is not None and tuple(value.shape) != (n,):
+                raise VisionError(f"{name} must hold one number for each of {n} tokens, not {_shape(value)}")
+        if self.keys is not None and (
+            self.keys.ndim != 2 or len(self.keys) != n or self.keys.shape[1] % max(1, self.heads)
+        ):
+            raise VisionError(f"keys must be [{n}, {self.heads} heads x size], not {_shape(self.keys)}")
+        if len(self.grid) != 3 or min(self.grid) < 1 or math.prod(self.grid) < n:
+            raise VisionError(f"a grid of {self.grid} (frames, rows, columns) cannot hold {n} tokens")
+
+    @classmethod
+    def from_grid(
+        cls,
+        features: torch.Tensor,
+        grid: tuple[int, int, int],
+        *,
+        received: torch.Tensor | None = None,
+        cls_attention: torch.Tensor | None = None,
+        keys: torch.Tensor | None = None,
+        heads: int = 1,
+    ) -> VisualTokens:
+        """Give tokens of a whole grid, frame by frame and row by row, their positions.
+
+        Args:
+            features: float [frames * rows * columns, d].
+            grid: frames, rows and columns.
+            received: see the class.
+            cls_attention: ``cls`` of the class.
+            keys: see the class.
+            heads: see the class.
+        """
+        import torch
+
+        frames, rows, cols = grid
+        if features.ndim != 2 or len(features) != frames * rows * cols:
+            raise VisionError(f"a grid of {grid} needs {frames * rows * cols} tokens, not {_shape(features)}")
+        place = torch.arange(len(features), device=features.device)
+        frame, row, col = place // (rows * cols), place // cols % rows, place % cols
+        return cls(features, frame, row, col, grid, received, cls_attention, keys, heads)
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+    @property
+    def whole(self) -> bool:
+        """Whether every place of the grid has its token; then they stand frame by frame, row by row."""
+        return len(self) == math.prod(self.grid)
+
+
+@dataclass(frozen=True, eq=False)
+class Reduced:
+    """What a method leaves.
+
+    Attributes:
+        features: float [m, d], in the number format of the input.
+        keep: int64 [m], ascending: the place each row had among the tokens. A merged row stands where its
+            centre stood.
+        into: int64 [n], for each token the row it went into, -1: dropped.
+        scores: float [n], what the decision was made by, higher is better; None where it was no score.
+    """
+
+    features: torch.Tensor
+    keep: torch.Tensor
+    into: torch.Tensor
+    scores: torch.Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.keep)
+
+    @property
+    def merged(self) -> torch.Tensor:
+        """Which rows took in other tokens, bool [m]."""
+        import torch
+
+        return torch.bincount(self.into[self.into >= 0], minlength=len(self)) > 1
+
+
+def rows_of(keep: int | float, n: int) -> int:
+    """Return how many of ``n`` tokens a budget means: at least 1, at most ``n``.
+
+    Args:
+        keep: rows (an int), or a share of the tokens above 0 and up to 1 (a float), rounded down.
+        n: tokens there are.
+
+    Raises:
+        BudgetError: neither of the two.
+    """
+    if isinstance(keep, Integral) and not isinstance(keep, bool):
+        if keep < 1:
+            raise BudgetError(f"keep must leave at least 1 visual token, not {keep}")
+        return min(int(keep), n)
+    if isinstance(keep, bool) or not isinstance(keep, Real) or not 0 < float(keep) <= 1:
+        raise BudgetError(f"keep must be a number of rows, or a share above 0 and up to 1, not {keep!r}")
+    return max(1, int(float(keep) * n + _EPSILON))
+
+
+def _shape(value: torch.Tensor) -> str:
+    return f"[{', '.join(map(str, value.shape))}]"
