@@ -4,6 +4,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Summ
 
 from tokenprune_server.answer import Expected
 from tokenprune_server.cost_model import Answer
+from tokenprune_server.request import Pictures
 
 _PRUNE_BUCKETS = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 _PROXY_BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5)
@@ -66,6 +67,28 @@ class Metrics:
             ["outcome"],
             registry=self.registry,
         )
+        self._vision = Counter(
+            "tokenprune_vision_requests",
+            "Chats with pictures by what became of these: went as embeds, were skipped, failed",
+            ["outcome"],
+            registry=self.registry,
+        )
+        self._image_before = Counter(
+            "tokenprune_image_tokens_before",
+            "Tokens of pictures before pruning (pictures that went as embeds)",
+            registry=self.registry,
+        )
+        self._image_after = Counter(
+            "tokenprune_image_tokens_after",
+            "Tokens of pictures after pruning (pictures that went as embeds)",
+            registry=self.registry,
+        )
+        self._images = Counter(
+            "tokenprune_images",
+            "Pictures that went as embeds: encoded for the request, or known from before (cached)",
+            ["source"],
+            registry=self.registry,
+        )
         self._saved = Summary(
             "tokenprune_saved_seconds",
             "By how much pruning brought the first token forward, pruning time taken off: as the gate "
@@ -94,6 +117,14 @@ class Metrics:
     def token_stage(self, outcome: str) -> None:
         """Count what the selection of prompt tokens did."""
         self._tokens.labels(outcome).inc()
+
+    def pictures(self, pictures: Pictures) -> None:
+        """Count what became of the pictures of a request."""
+        self._vision.labels(pictures.stage).inc()
+        self._image_before.inc(pictures.before)
+        self._image_after.inc(pictures.after)
+        self._images.labels("encoded").inc(pictures.encoded)
+        self._images.labels("cached").inc(pictures.count - pictures.encoded)
 
     def first_byte(self, decision: str, seconds: float) -> None:
         """Time to the first byte of the body, by outcome (pruned, skipped, failed)."""

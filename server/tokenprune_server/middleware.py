@@ -1,6 +1,7 @@
 """``PruneMiddleware``: rewrites prunable requests on their way in; the only place that prunes."""
 
 import asyncio
+import contextlib
 import json
 import logging
 import time
@@ -39,6 +40,7 @@ from tokenprune_server.tokens.sending import Sending
 from tokenprune_server.tokens.stage import TokenStage
 from tokenprune_server.types import ASGIApp, Headers, Message, Receive, Scope, Send
 from tokenprune_server.upstream_info import UpstreamInfo
+from tokenprune_server.vision.stage import VisionStage, picture_headers
 from tokenprune_server.watch import done_in_time
 
 log = logging.getLogger("tokenprune.server")
@@ -119,6 +121,7 @@ class PruneMiddleware:
             runtime.gate.costs.upstream_caches if runtime.gate.on else None,
         )
         self._tokens = self._token_stage()
+        self._vision = self._vision_stage()
 
     def _token_stage(self) -> TokenStage | None:
         """What chooses prompt tokens, where it is set up."""
@@ -127,6 +130,13 @@ class PruneMiddleware:
             return None
         rules, pool = runtime.rewriter.rules, runtime.pool
         return TokenStage(self.app, settings, runtime.selector, rules, runtime.gate, runtime.receipts, pool)
+
+    def _vision_stage(self) -> VisionStage | None:
+        """What prunes pictures, where it is set up."""
+        runtime, settings = self.runtime, self._settings.vision
+        if settings is None or runtime.reducer is None:
+            return None
+        return VisionStage(self.app, settings, runtime.reducer, runtime.receipts, runtime.pool)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one ASGI scope."""
@@ -198,11 +208,14 @@ class PruneMiddleware:
         """Send the request on; with the gate on, its answer is watched."""
         gate, request = self.runtime.gate, result.request
         app = self.app if result.sending is None else result.sending
-        if request is None or not gate.on:
+        async with contextlib.AsyncExitStack() as stack:
+            if self._vision is not None and request is not None:
+                send = self._vision.watching(request, result.outcome, send)
+                await stack.enter_async_context(self._vision.passing(result.outcome))
+            if request is not None and gate.on:
+                exchange = Exchange(gate, self.runtime.metrics, request, result.outcome)
+                send = stack.enter_context(exchange).passing(send)
             await app(scope, receive, send)
-            return
-        with Exchange(gate, self.runtime.metrics, request, result.outcome) as exchange:
-            await app(scope, receive, exchange.passing(send))
 
     async def _consider(
         self, protocol: Protocol, headers: Headers, raw: bytes, receive: Receive
@@ -213,6 +226,11 @@ class PruneMiddleware:
             reason = "encoding" if self.runtime.authorized(headers) else "unauthorized"
             return _Result(Outcome(skipped(reason)), None, False), Replay([body_message(raw)], receive)
         options, pool = read.options, self.runtime.pool
+        if self._vision is None and options.vision is not None and options.vision.enabled is not False:
+            raise RequestError(
+                "this server does not prune pictures: its configuration has no server.vision",
+                param="tokenprune.vision",
+            )
         request = Request(protocol, read.body, options, read.size, None)
         facts = Facts(
             enabled=self._settings.enabled if options.enabled is None else options.enabled,
@@ -226,32 +244,47 @@ class PruneMiddleware:
             request = replace(request, model_len=model_len)
             # Asked last, with no await between it and the submission, so that the limit holds.
             decision = decide(replace(facts, waiting=pool.waiting, max_waiting=pool.max_waiting))
-        if decision != PRUNED:
+        if decision == PRUNED:
+            outcome, pending = await self._prune(request, receive)
+        elif self._has_pictures(request, decision):
+            outcome, pending = Outcome(decision), asyncio.ensure_future(receive())
+        else:
             new = serialise(plain_body(request)) if read.has_options else None
             message = body_message(raw if new is None else new)
             return _Result(Outcome(decision), new, False, request), Replay([message], receive)
-        outcome, pending = await self._prune(request, receive)
-        sending = None
+        sending, works = None, outcome.receipt is not None and options.name is None
         try:
-            if self._tokens is not None:
+            if self._tokens is not None and decision == PRUNED:
                 outcome, sending = await self._tokens(request, outcome, headers, pending)
+            if self._vision is not None:
+                outcome = await self._vision(request, outcome, headers, pending)
             new = self._rewritten(request, outcome, read.has_options)
         except (RequestError, ClientGone, asyncio.CancelledError):
             pending.cancel()
             raise
-        whole = not outcome.token_stage.startswith("failed:")
-        if outcome.receipt is not None and options.name is None and whole:
+        if works and not any(stage.startswith("failed:") for stage in _stages(outcome)):
             self.runtime.broken = None  # what could not be loaded at the start can be used by now
         tried = not outcome.decision.startswith("skipped:")
         message = body_message(raw if new is None else new)
         return _Result(outcome, new, tried, request, sending), Replay([message], receive, pending)
 
+    def _has_pictures(self, request: Request, decision: str) -> bool:
+        """Whether a request whose texts are not looked at has pictures that may be pruned all the same."""
+        off = decision == skipped("disabled")
+        if self._vision is None or not (off or decision == skipped("below-min-tokens")):
+            return False
+        asked = request.options.vision is not None and request.options.vision.enabled is True
+        return self._vision.has_work(request, off=off and not asked)
+
     def _rewritten(self, request: Request, outcome: Outcome, has_options: bool) -> bytes | None:
         """The body to send on, None for the original; raises RequestFailed when there is none."""
-        if outcome.body is not None:
-            return serialise(outcome.body)
+        pictures = outcome.pictures
+        if pictures is not None and pictures.stage.startswith("failed:") and outcome.body is not None:
+            self._refuse_if_closed(outcome)
         if outcome.decision.startswith("failed:"):
             self._refuse_if_needed(request, outcome)
+        if outcome.body is not None:
+            return serialise(outcome.body)
         return serialise(plain_body(request)) if has_options else None
 
     def _read(self, headers: Headers, raw: bytes) -> _Read | None:
@@ -329,6 +362,9 @@ class PruneMiddleware:
                 400,
                 outcome,
             )
+        self._refuse_if_closed(outcome)
+
+    def _refuse_if_closed(self, outcome: Outcome) -> None:
         if self._settings.fail == "closed":
             message = f"pruning failed, and this server is set to refuse the request then: {outcome.detail}"
             raise RequestFailed(message, 503, outcome)
@@ -347,6 +383,8 @@ class PruneMiddleware:
         metrics = self.runtime.metrics
         seconds = time.perf_counter() - started
         metrics.decided(outcome.decision, seconds, tried)
+        if outcome.pictures is not None:
+            metrics.pictures(outcome.pictures)
         if outcome.receipt is not None:
             metrics.pruned(outcome.tokens_before, outcome.tokens_after, self.runtime.receipts.bytes)
         ours: Headers = [
@@ -357,6 +395,7 @@ class PruneMiddleware:
         ]
         if outcome.receipt is not None:
             ours.append((b"x-tokenprune-receipt", outcome.receipt.encode()))
+        ours += picture_headers(outcome.pictures)
         if outcome.steps:
             spent = ", ".join(f"tp-{step};dur={1000 * s:.3f}" for step, s in outcome.steps.items())
             ours.append((b"server-timing", spent.encode()))
@@ -390,6 +429,11 @@ class PruneMiddleware:
             await send(message)
 
         return answer
+
+
+def _stages(outcome: Outcome) -> tuple[str, ...]:
+    """What the stages behind the pipeline did."""
+    return outcome.token_stage, "" if outcome.pictures is None else outcome.pictures.stage
 
 
 def _no_json(headers: Headers, plain: bytes, error: ValueError) -> str:

@@ -3,7 +3,17 @@
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StrictFloat,
+    StrictInt,
+    StrictStr,
+    ValidationError,
+    model_validator,
+)
 
 from tokenprune.budget import Budget
 from tokenprune.validation import STRINGS_ARE_TEXTS, first_fault
@@ -20,10 +30,57 @@ _HEADER_FIELDS = {
     b"x-tokenprune-keep-ratio": "keep_ratio",
     b"x-tokenprune-query": "query",
     b"x-tokenprune-output": "output",
+    b"x-tokenprune-vision": "vision.enabled",
+    b"x-tokenprune-vision-method": "vision.method",
+    b"x-tokenprune-vision-keep": "vision.keep",
+}
+_WANTED = {
+    "enabled": "true or false",
+    "max_tokens": "an integer",
+    "keep_ratio": "a number",
+    "vision.enabled": "true or false",
+    "vision.keep": "a number",
 }
 _INTEGER = re.compile(r"[+-]?[0-9]{1,18}")
 _NUMBER = re.compile(r"[+-]?(?:[0-9]{1,18}(?:\.[0-9]{0,30})?|\.[0-9]{1,30})(?:[eE][+-]?[0-9]{1,3})?")
 _BOOLEANS = {"true": True, "1": True, "on": True, "false": False, "0": False, "off": False}
+
+MethodOptions = dict[str, StrictBool | StrictInt | StrictFloat | StrictStr | None]
+
+
+def check_keep(keep: int | float | None) -> None:
+    """Raise ValueError unless tokens may be kept so: a whole number from 1, a share above 0 and up to 1."""
+    if keep is None:
+        return
+    if (isinstance(keep, int) and keep < 1) or (isinstance(keep, float) and not 0 < keep <= 1):
+        raise ValueError(
+            "keep must leave something: a whole number of tokens from 1, or a share above 0 and up to 1.0"
+        )
+
+
+class VisionOptions(BaseModel):
+    """What a request asks for its pictures; unset fields fall back to the settings.
+
+    Attributes:
+        enabled: prune the pictures or not.
+        method: a vision method.
+        options: options of the method; those of the settings hold only for their own method.
+        keep: tokens that stay of each picture: a whole number, or a share.
+        video: pictures that follow each other in a message are the frames of one video.
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    enabled: bool | None = None
+    method: str | None = None
+    options: MethodOptions | None = None
+    keep: StrictInt | StrictFloat | None = None
+    video: bool | None = None
+
+    @model_validator(mode="after")
+    def _possible(self) -> "VisionOptions":
+        check_keep(self.keep)
+        return self
 
 
 class ContextItem(BaseModel):
@@ -49,6 +106,7 @@ class Options(BaseModel):
         query: the question, in place of the last user question.
         contexts: documents given apart from the messages; pruned, then inserted before the last question.
         code_fences: also prune inside ``` fences.
+        vision: for the pictures.
     """
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
@@ -62,6 +120,7 @@ class Options(BaseModel):
     query: str | None = None
     contexts: Annotated[tuple[ContextItem, ...], STRINGS_ARE_TEXTS] = Field((), strict=False)
     code_fences: bool | None = None
+    vision: VisionOptions | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> "Options":
@@ -118,6 +177,9 @@ def read_options(body_options: Any, headers: Headers) -> Options:
             if mine in body_options or other in body_options:
                 merged.pop(mine, None)
                 merged.pop(other, None)
+        vision = body_options.get("vision")
+        if isinstance(vision, dict) and "vision" in merged:
+            body_options = {**body_options, "vision": merged["vision"] | vision}
         merged |= body_options
     if not merged:
         return NO_OPTIONS
@@ -140,7 +202,9 @@ def _from_headers(headers: Headers) -> dict[str, Any]:
         if field is None:
             known = ", ".join(known.decode() for known in _HEADER_FIELDS)
             raise RequestError(f"unknown header {shown}; known headers: {known}", param=shown)
-        options[field] = _parse(field, raw.decode("utf-8", "replace").strip(), shown)
+        value = _parse(field, raw.decode("utf-8", "replace").strip(), shown)
+        group, _, key = field.rpartition(".")
+        (options.setdefault(group, {}) if group else options)[key] = value
     return options
 
 
@@ -153,13 +217,16 @@ def _plain(form: re.Pattern[str], value: str) -> str:
 
 def _parse(field: str, value: str, header: str) -> Any:
     try:
-        if field == "enabled":
+        if field in ("enabled", "vision.enabled"):
             return _BOOLEANS[value.lower()]
+        if field == "vision.keep":
+            whole = _INTEGER.fullmatch(value) is not None
+            return int(value) if whole else float(_plain(_NUMBER, value))
         if field == "max_tokens":
             return int(_plain(_INTEGER, value))
         if field == "keep_ratio":
             return float(_plain(_NUMBER, value))
     except (KeyError, ValueError) as error:
-        wanted = {"enabled": "true or false", "max_tokens": "an integer", "keep_ratio": "a number"}[field]
+        wanted = _WANTED[field]
         raise RequestError(f"header {header}: {value!r} is not {wanted}", param=header) from error
     return value

@@ -3,14 +3,45 @@
 import secrets
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tokenprune.receipt import PruneResult
 from tokenprune_server.lru import ByteLru, text_bytes
 
 _BYTES_PER_UNIT = 64  # five 8-byte columns and two references
+_BYTES_PER_PICTURE = 700
 _BYTES_PER_RECEIPT = 2000  # the objects around them, generously
+
+
+@dataclass(frozen=True, slots=True)
+class PictureReceipt:
+    """What was kept of a picture.
+
+    Attributes:
+        place: where it stood in the request, e.g. ``messages.0.content.1``.
+        sha256: of its file; the picture itself is not kept.
+        method: by which its tokens were chosen.
+        keep: the budget; None: as the method found right.
+        grid: rows and columns of its patches.
+        tokens_before: tokens unpruned.
+        kept: the patches that went on, numbered row by row from the top left.
+        merged: how many of these hold other patches as well.
+    """
+
+    place: str
+    sha256: str
+    method: str
+    keep: int | float | None
+    grid: tuple[int, int]
+    tokens_before: int
+    kept: tuple[int, ...]
+    merged: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able form."""
+        own = {name: getattr(self, name) for name in self.__slots__}
+        return own | {"grid": list(self.grid), "kept": list(self.kept), "tokens_after": len(self.kept)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +56,7 @@ class StoredReceipt:
         earlier: ids of the receipts of earlier turns that the request sent again as they were pruned then.
         timing: seconds that are known only later: ``upstream``, from handing the request on to the first
             token of its answer.
+        pictures: that were pruned.
     """
 
     id: str
@@ -33,6 +65,7 @@ class StoredReceipt:
     size: int
     earlier: tuple[str, ...] = ()
     timing: dict[str, float] = field(default_factory=dict)
+    pictures: tuple[PictureReceipt, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able form, as served under ``/v1/receipts/{id}``; each document carries its original."""
@@ -42,7 +75,8 @@ class StoredReceipt:
             entry["originals"] = {name: document.text for name, document in result.originals.items()}
             results.append(entry)
         about = {"query": self.query, "earlier": list(self.earlier), "timing": dict(self.timing)}
-        return {"id": self.id, **about, "results": results}
+        pictures = [picture.to_dict() for picture in self.pictures]
+        return {"id": self.id, **about, "results": results, "pictures": pictures}
 
 
 class ReceiptStore:
@@ -60,18 +94,34 @@ class ReceiptStore:
         """Estimated bytes held."""
         return self._items.bytes
 
-    def put(self, query: str, results: Sequence[PruneResult], earlier: Sequence[str] = ()) -> str:
+    def put(
+        self,
+        query: str,
+        results: Sequence[PruneResult],
+        earlier: Sequence[str] = (),
+        pictures: Sequence[PictureReceipt] = (),
+    ) -> str:
         """Keep a receipt and return its new id; one larger than the whole store is not kept."""
         size = _BYTES_PER_RECEIPT + text_bytes(query) + sum(map(text_bytes, earlier))
+        size += sum(_BYTES_PER_PICTURE + 8 * len(picture.kept) for picture in pictures)
         for result in results:
             size += sum(text_bytes(document.text) for document in result.originals.values())
             size += sum(text_bytes(document.text) for document in result.documents)
             size += sum(_BYTES_PER_UNIT * len(receipt.units) for receipt in result.receipts)
         name = f"rcpt_{secrets.token_urlsafe(12)}"
-        receipt = StoredReceipt(name, query, tuple(results), size, tuple(earlier))
+        receipt = StoredReceipt(name, query, tuple(results), size, tuple(earlier), pictures=tuple(pictures))
         with self._lock:
             self._items.put(receipt.id, receipt, size)
         return receipt.id
+
+    def add_pictures(self, receipt_id: str, pictures: Sequence[PictureReceipt]) -> None:
+        """Add pictures to a receipt, if it is still there."""
+        more = sum(_BYTES_PER_PICTURE + 8 * len(picture.kept) for picture in pictures)
+        with self._lock:
+            stored = self._items.get(receipt_id)
+            if stored is not None:
+                stored = replace(stored, size=stored.size + more, pictures=(*stored.pictures, *pictures))
+                self._items.put(receipt_id, stored, stored.size)
 
     def get(self, receipt_id: str) -> StoredReceipt | None:
         """The receipt, marked as recently used, or None when unknown or already displaced."""

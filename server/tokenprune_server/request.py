@@ -51,6 +51,29 @@ class Fresh:
 
 
 @dataclass(frozen=True, slots=True)
+class Pictures:
+    """What became of the pictures of a request.
+
+    Attributes:
+        stage: ``embeds``, ``skipped:REASON`` or ``failed:REASON``.
+        method: by which they were pruned; "" when they go as they came.
+        before: their tokens unpruned; 0 when nobody counted.
+        after: their tokens as they go.
+        encoded: how many went through the encoder, the others being known from before.
+        count: of pictures.
+        rows: of each picture as it goes; None: they do not go as rows.
+    """
+
+    stage: str
+    method: str = ""
+    before: int = 0
+    after: int = 0
+    encoded: int = 0
+    count: int = 0
+    rows: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Outcome:
     """What became of a request.
 
@@ -67,6 +90,7 @@ class Outcome:
         steps: seconds per step of its own pruning; empty when nothing was pruned anew.
         fresh: what the selection of tokens may work on; None: nothing.
         token_stage: what that selection did, for the response header; "" when it is not set up.
+        pictures: what became of the pictures; None when there are none, or it is not set up.
     """
 
     decision: str
@@ -81,6 +105,7 @@ class Outcome:
     steps: Mapping[str, float] = field(default_factory=dict)
     fresh: Fresh | None = None
     token_stage: str = ""
+    pictures: Pictures | None = None
 
 
 def plain_body(request: Request) -> Body:

@@ -15,6 +15,8 @@ from tokenprune_server.rewrite import Rewriter
 from tokenprune_server.settings import ServerSettings
 from tokenprune_server.tokens.select import TokenSelector
 from tokenprune_server.types import Headers
+from tokenprune_server.vision.plan import check_settings
+from tokenprune_server.vision.reduce import PictureReducer
 
 log = logging.getLogger("tokenprune.server")
 
@@ -47,6 +49,8 @@ class Runtime:
         self.rewriter = Rewriter(config, self.settings, self.receipts, self.gate)
         tokens = self.settings.tokens
         self.selector = None if tokens is None else TokenSelector(tokens)
+        vision = self.settings.vision
+        self.reducer = None if vision is None else PictureReducer(vision)
         self.warming_up = False
         self.broken: str | None = None  # why the default pipeline cannot be used
         self._keys = frozenset(key.get_secret_value() for key in self.settings.api_keys)
@@ -55,6 +59,8 @@ class Runtime:
         """Refuse a default pipeline that does not exist; one whose model is missing shows in ``/readyz``."""
         if "shared_pipeline" in self.settings.model_fields_set:
             self._check_shared()
+        if self.settings.vision is not None:
+            check_settings(self.settings.vision)
         try:
             self.config.build(self.settings.pipeline)
         except UnknownNameError as error:
@@ -79,6 +85,8 @@ class Runtime:
         self.rewriter.warm_up()
         if self.selector is not None:
             self.selector.warm_up()
+        if self.reducer is not None:
+            self.reducer.warm_up()
 
     @classmethod
     def from_env(cls) -> "Runtime":

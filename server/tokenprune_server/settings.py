@@ -9,6 +9,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from tokenprune.errors import ConfigError
 from tokenprune.validation import faults
 from tokenprune_server.tokens.settings import TokenSettings
+from tokenprune_server.vision.settings import VisionSettings
 
 # Routes by which vLLM (in development mode, and for reinforcement learning) lets itself be put to sleep,
 # emptied or given other weights: an open proxy in front must not hand them on.
@@ -101,6 +102,9 @@ class ServerSettings(BaseSettings):
     tokens: TokenSettings | None = Field(
         None,
         description="Selection of prompt tokens of chats, behind the pipeline (see `TokenSettings`).",
+    )
+    vision: VisionSettings | None = Field(
+        None, description="Pruning of the pictures of chats (see `VisionSettings`)."
     )
     prune_code_fences: bool = Field(False, description="Prune inside ``` fences as well.")
     max_body_bytes: int = Field(

@@ -309,15 +309,15 @@ class VllmServer:
         )
 
 
-def start_vllm(log_path, *extra: str, env: dict[str, str] | None = None):
-    """A vLLM server on CPU; gives the process and its URL once it answers."""
+def start_vllm(log_path, *extra: str, env: dict[str, str] | None = None, model=None, name="smollm2-135m"):
+    """A vLLM server on CPU, of the named model or the folder ``model``; its process and URL once it answers."""
     from tokenprune.models.catalog import model_path
     from tokenprune.models.device import pick_dtype
 
     dtype = str(pick_dtype("cpu", None)).removeprefix("torch.")  # bfloat16 is slow where it is emulated
     port = free_port()
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server"]
-    command += ["--model", str(model_path("smollm2-135m")), "--served-model-name", "smollm2-135m"]
+    command += ["--model", str(model or model_path(name)), "--served-model-name", name]
     command += ["--enforce-eager", "--dtype", dtype, "--host", "127.0.0.1", "--port", str(port), *extra]
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "VLLM_CPU_KVCACHE_SPACE": "2", **(env or {})}
     environment.pop("OMP_NUM_THREADS", None)  # that of a test worker
@@ -366,15 +366,28 @@ def vllm_server(tmp_path_factory):
     stop_process(process)
 
 
-@pytest.fixture
-def vllm_starter(tmp_path):
-    """Start further vLLM servers, stopped at the end of the test."""
+@contextlib.contextmanager
+def _vllm_starter(folder):
     require_vllm()
     with contextlib.ExitStack() as stack:
 
-        def start(*extra: str, env: dict[str, str] | None = None) -> str:
-            process, url = start_vllm(tmp_path / "server.log", *extra, env=env)
+        def start(*extra: str, **how) -> str:
+            process, url = start_vllm(folder / "server.log", *extra, **how)
             stack.callback(stop_process, process)
             return url
 
+        yield start
+
+
+@pytest.fixture
+def vllm_starter(tmp_path):
+    """Start further vLLM servers, stopped at the end of the test."""
+    with _vllm_starter(tmp_path) as start:
+        yield start
+
+
+@pytest.fixture(scope="module")
+def vllm_module_starter(tmp_path_factory):
+    """Start vLLM servers that serve all tests of a module."""
+    with _vllm_starter(tmp_path_factory.mktemp("vllm")) as start:
         yield start

@@ -1,0 +1,315 @@
+"""Visual token pruning as the last step before a chat goes to the upstream."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import dataclasses
+import io
+import logging
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
+
+from tokenprune.errors import ImageError, VisionError
+from tokenprune_server.body import ClientGone
+from tokenprune_server.decide import PRUNED, failed
+from tokenprune_server.errors import RequestError
+from tokenprune_server.options import VisionOptions
+from tokenprune_server.pool import PrunePool
+from tokenprune_server.protocols.base import Path
+from tokenprune_server.receipts import PictureReceipt, ReceiptStore
+from tokenprune_server.request import Outcome, Pictures, Request, plain_body
+from tokenprune_server.types import ASGIApp, Headers, Message, Send
+from tokenprune_server.vision.parts import Found, Picture, find, put, refused, runs
+from tokenprune_server.vision.plan import plan
+from tokenprune_server.vision.reduce import File, PictureReducer, Plan, Reduction, probe_picture
+from tokenprune_server.vision.rows import RowGate
+from tokenprune_server.vision.settings import VisionSettings
+from tokenprune_server.vision.sources import Fetcher
+from tokenprune_server.vision.support import SUPPORTED, WHY, Probe, Support
+from tokenprune_server.vision.wire import check_payload, encode_rows
+from tokenprune_server.watch import done_in_time
+
+log = logging.getLogger("tokenprune.server")
+
+EMBEDS = "embeds"
+_CHATS = "/v1/chat/completions"
+# Such an upstream refuses rows itself.
+_TAKES_NONE = frozenset({"no-embeds", "not-vllm"})
+# By these, an upstream may say that it takes no rows (any more).
+_REFUSALS = frozenset({400, 404, 422, 500, 501})
+
+
+class _UnsupportedError(Exception):
+    """The upstream cannot take rows; ``reason`` is a key of `WHY`."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(WHY[reason])
+        self.reason = reason
+
+
+class VisionStage:
+    """Sends rows in place of the pictures of chats, whatever became of their texts before.
+
+    What is left of a picture does not depend on the question (but on the method and budget), so the same
+    picture is the same prefix for the upstream's cache in each turn.
+
+    Args:
+        app: the upstream.
+        settings: how pictures are pruned.
+        reducer: encodes and prunes them.
+        receipts: where the receipts go.
+        pool: the threads that work.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        settings: VisionSettings,
+        reducer: PictureReducer,
+        receipts: ReceiptStore,
+        pool: PrunePool,
+    ) -> None:
+        self._settings, self._reducer, self._receipts, self._pool = settings, reducer, receipts, pool
+        self._rows = RowGate(open_=settings.unequal_rows)
+        self._support = Support(app, self._rows)
+        self._fetch = Fetcher(
+            settings.max_image_bytes, settings.remote_timeout_s, allow_private=settings.allow_private
+        )
+
+    def has_work(self, request: Request, *, off: bool) -> bool:
+        """Whether a request has pictures to prune, unless that is ``off``, or rows to check, always."""
+        if _CHATS not in request.protocol.routes:
+            return False
+        found = find(request.body)
+        return bool(found.embeds) or (bool(found.pictures) and not off)
+
+    async def __call__(
+        self, request: Request, outcome: Outcome, headers: Headers, watching: asyncio.Task[Message]
+    ) -> Outcome:
+        """What becomes of a chat with its pictures.
+
+        Args:
+            request: as it came.
+            outcome: of what was done with its texts.
+            headers: of the request.
+            watching: a call of ``receive`` that was begun.
+
+        Raises:
+            ClientGone: the client left.
+            RequestError: a picture, or an option for pictures, cannot be used.
+        """
+        found = find(request.body) if _CHATS in request.protocol.routes else None
+        if not found:
+            return outcome
+        how = plan(self._settings, request.options.vision)
+        reason = self._skip(found, request.options.vision)
+        if reason is not None:
+            return _noted(outcome, f"skipped:{reason}")
+        work = asyncio.ensure_future(self._work(request, outcome, headers, found, how))
+        limit = self._settings.timeout_s
+        try:
+            if await done_in_time(work, watching, limit):
+                return work.result()
+            log.warning("the pictures of a request took longer than %s s", limit)
+            return _failed(found, outcome, "timeout", f"its pictures took longer than {limit:g} s")
+        except (ClientGone, RequestError):
+            raise
+        except _UnsupportedError as error:
+            return _failed(found, outcome, error.reason, str(error))
+        except Exception as error:
+            # Whatever goes wrong in the model, the request must not be lost: logged, counted, visible.
+            log.exception("pruning the pictures of a request failed")
+            return _failed(found, outcome, type(error).__name__, f"{type(error).__name__}: {error}")
+        finally:
+            work.cancel()
+
+    def passing(self, outcome: Outcome) -> AbstractAsyncContextManager[None]:
+        """Context around the call of the upstream: those with other numbers of rows are over before."""
+        return self._rows.passing(None if outcome.pictures is None else outcome.pictures.rows)
+
+    def watching(self, request: Request, outcome: Outcome, send: Send) -> Send:
+        """A ``send`` that notices when the upstream refuses a chat whose pictures went as rows."""
+        if outcome.pictures is None or outcome.pictures.stage != EMBEDS:
+            return send
+
+        async def passing(message: Message) -> None:
+            if message["type"] == "http.response.start" and message["status"] in _REFUSALS:
+                self._support.doubt(request.body.get("model"))
+            await send(message)
+
+        return passing
+
+    def _skip(self, found: Found, options: VisionOptions | None) -> str | None:
+        """Why pictures go as they came, or None to go on; raises RequestError for too many of them.
+
+        ============ =========================================================================
+        disabled      switched off by the request or by the settings
+        not-fetched   a picture is given by URL, and the settings do not allow fetching
+        mixed         rows and pictures, or pictures of other kinds: vLLM takes no mixture
+        overloaded    the threads and their queue are full
+        ============ =========================================================================
+        """
+        if found.embeds and not found.pictures and not found.others:
+            return None  # such as would end vLLM must not pass
+        enabled = None if options is None else options.enabled
+        if not (self._settings.enabled if enabled is None else enabled):
+            return "disabled"
+        if found.others or (found.pictures and found.embeds):
+            return "mixed"
+        if len(found.pictures) > self._settings.max_images:
+            raise RequestError(
+                f"the request has {len(found.pictures)} pictures, and this server takes "
+                f"{self._settings.max_images} (setting server.vision.max_images)",
+                param="messages",
+            )
+        if not self._settings.allow_remote and any(picture.remote for picture in found.pictures):
+            return "not-fetched"
+        return "overloaded" if self._pool.waiting >= self._pool.max_waiting else None
+
+    async def _work(
+        self, request: Request, outcome: Outcome, headers: Headers, found: Found, how: Plan
+    ) -> Outcome:
+        model = request.body.get("model")
+        supported = self._support.known(model)
+        if supported:
+            raise _UnsupportedError(supported)
+        reduction: Reduction | None = None
+        counts: tuple[int, ...] = ()
+        if found.pictures:
+            sources = await self._sources(found.pictures)
+            reduction = await self._pool.submit(lambda: self._reduce(found.pictures, sources, how))
+        else:
+            counts = await self._pool.submit(lambda: self._check(found.embeds))
+        if supported is None:
+            probe = await self._pool.submit(self._probe)
+            keys = [(name, value) for name, value in headers if name == b"authorization"]
+            supported = await self._support.ask(model, probe, keys)
+            if supported != SUPPORTED:
+                raise _UnsupportedError(supported)
+        if reduction is None:
+            noted = Pictures("skipped:embeds-given", rows=counts[0])
+            return dataclasses.replace(outcome, pictures=noted)
+        if not self._rows.takes(reduction.counts):
+            raise _UnsupportedError("unequal-rows")
+        return self._done(request, outcome, found.pictures, how, reduction)
+
+    async def _sources(self, pictures: Sequence[Picture]) -> list[bytes | None]:
+        """The files of remote pictures; None for those that stand in the request."""
+        fetched: list[bytes | None] = []
+        for picture in pictures:
+            fetched.append(await self._fetch(picture) if picture.remote else None)
+        return fetched
+
+    def _reduce(self, pictures: Sequence[Picture], sources: Sequence[bytes | None], how: Plan) -> Reduction:
+        files = [self._file(picture, data) for picture, data in zip(pictures, sources, strict=True)]
+        groups = runs(pictures) if how.video else [[number] for number in range(len(files))]
+        return self._reducer(files, groups, how)
+
+    def _file(self, picture: Picture, fetched: bytes | None) -> File:
+        from tokenprune.vision.images import data_url_bytes
+
+        if fetched is not None:
+            return File(picture.place, fetched, "")
+        try:
+            return File(picture.place, *data_url_bytes(picture.url, self._reducer.limits))
+        except ImageError as error:
+            raise refused(picture.place, f"cannot be used: {error}") from error
+
+    def _check(self, embeds: Sequence[tuple[Path, object]]) -> tuple[int, ...]:
+        """Refuse rows of the client that would make the upstream fail; how many there are in each part."""
+        dimension = self._reducer.encoder().dimension
+        counts = []
+        for path, payload in embeds:
+            place = ".".join(map(str, path))
+            try:
+                counts.append(check_payload(payload, dimension, self._settings.max_image_bytes))
+            except VisionError as error:
+                raise RequestError(f"{place}: {error}", param=place) from error
+        if not self._rows.takes(counts):
+            raise RequestError(f"image_embeds of {counts} rows: {WHY['unequal-rows']}", param="messages")
+        return tuple(counts)
+
+    def _probe(self) -> Probe:
+        encoder = self._reducer.encoder()
+        picture = probe_picture()
+        rows = encoder.encode([picture])[0].features
+        part = rows[:: max(2, len(rows) // 4)]
+        with io.BytesIO() as file:
+            picture.save(file, "PNG")
+            url = "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
+        size = encoder.dimension
+        return Probe(url, (encode_rows(rows, size), len(rows)), (encode_rows(part, size), len(part)))
+
+    def _done(
+        self, request: Request, outcome: Outcome, pictures: Sequence[Picture], how: Plan, reduction: Reduction
+    ) -> Outcome:
+        pairs = list(zip(pictures, reduction.rows, strict=True))
+        # Contexts are put before the text of a message, or into it: paths are found in the body that goes.
+        base = plain_body(request) if outcome.body is None else outcome.body
+        places = [picture.path for picture in find(base).pictures]
+        body = put(base, {path: rows.payload for path, rows in zip(places, reduction.rows, strict=True)})
+        made = [
+            PictureReceipt(
+                picture.place, rows.sha256, how.name, how.keep, rows.grid, rows.before, rows.kept, rows.merged
+            )
+            for picture, rows in pairs
+        ]
+        receipt = outcome.receipt
+        if receipt is not None and outcome.steps:
+            self._receipts.add_pictures(receipt, made)
+        else:
+            earlier = [] if receipt is None else [receipt]
+            receipt = self._receipts.put("", [], earlier, made)
+        noted = Pictures(
+            EMBEDS,
+            how.name,
+            reduction.before,
+            reduction.after,
+            reduction.encoded,
+            len(reduction.rows),
+            reduction.counts[0],
+        )
+        # A failure with the texts stays visible, and decides what becomes of the request.
+        fewer = reduction.after < reduction.before and not outcome.decision.startswith("failed:")
+        return dataclasses.replace(
+            outcome,
+            decision=PRUNED if fewer else outcome.decision,
+            body=body,
+            receipt=receipt,
+            # What pictures cost is not in the gate's model of texts.
+            expected=None,
+            steps={**outcome.steps, **reduction.seconds},
+            pictures=noted,
+        )
+
+
+def picture_headers(pictures: Pictures | None) -> Headers:
+    """What the response headers say of the pictures."""
+    if pictures is None:
+        return []
+    headers = [(b"x-tokenprune-vision-stage", pictures.stage.encode())]
+    if pictures.stage == EMBEDS:
+        headers += [
+            (b"x-tokenprune-vision-method", pictures.method.encode()),
+            (b"x-tokenprune-image-tokens-before", b"%d" % pictures.before),
+            (b"x-tokenprune-image-tokens-after", b"%d" % pictures.after),
+        ]
+    return headers
+
+
+def _noted(outcome: Outcome, stage: str) -> Outcome:
+    return dataclasses.replace(outcome, pictures=Pictures(stage))
+
+
+def _failed(found: Found, outcome: Outcome, reason: str, detail: str) -> Outcome:
+    """What became of the texts goes on; without it, the request goes as one whose pruning failed.
+
+    Rows of the client do not go unchecked: such as would end vLLM end it for all.
+    """
+    if found.embeds and reason not in _TAKES_NONE:
+        raise RequestError(f"image_embeds cannot be checked now: {detail}", status=503, param="messages")
+    decision = outcome.decision if outcome.body is not None else failed(reason)
+    return dataclasses.replace(
+        outcome, decision=decision, detail=detail, pictures=Pictures(f"failed:{reason}")
+    )

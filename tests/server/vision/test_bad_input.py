@@ -1,0 +1,214 @@
+"""Pictures and rows that cannot be used: a clear answer, and nothing goes upstream."""
+
+import base64
+import io
+import json
+import struct
+import zipfile
+import zlib
+
+import numpy as np
+import pytest
+import torch
+from vision_world import SIZE, chat, data_url, part, picture_bytes, rows_in
+
+from tokenprune.errors import VisionError
+from tokenprune_server.vision.wire import check_payload
+
+
+def png_of(width, height):
+    """A small file that claims to be a large picture."""
+
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    lines = zlib.compress(bytes(1000))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", lines) + chunk(b"IEND", b"")
+
+
+def animated(kind):
+    from PIL import Image
+
+    frames = [Image.new("RGB", (64, 64), (20 * n, 0, 0)) for n in range(3)]
+    with io.BytesIO() as file:
+        frames[0].save(file, kind, save_all=True, append_images=frames[1:], duration=50)
+        return file.getvalue()
+
+
+GOOD = picture_bytes()
+BAD_PICTURES = {
+    "corrupt": (data_url(GOOD[:200]), "damaged"),
+    "corrupt-middle": (data_url(GOOD[:300] + b"\0" * 40 + GOOD[340:]), "damaged"),
+    "no-picture": (data_url(b"hello, world"), "none of PNG"),
+    "empty": (data_url(b""), "empty"),
+    "1x1": (data_url(picture_bytes(0, (1, 1))), "1 x 1"),
+    "8000x8000": (data_url(png_of(8000, 8000)), "8,000 x 8,000"),
+    "bomb": (data_url(png_of(60_000, 60_000)), "pixels"),
+    "thread": (data_url(picture_bytes(0, (2000, 8))), "times the other"),
+    "gif": (data_url(animated("GIF"), "image/gif"), "animated"),
+    "webp": (data_url(animated("WEBP"), "image/webp"), "animated"),
+    "wrong-type": (data_url(GOOD, "image/jpeg"), "sent as 'image/jpeg'"),
+    "text-type": (data_url(GOOD, "text/html"), "text/html"),
+    "svg": (data_url(b"<svg xmlns='http://www.w3.org/2000/svg'/>", "image/svg+xml"), "none of PNG"),
+    "no-base64": ("data:image/png;base64,@@@@", "base64"),
+    "cut-base64": (data_url(GOOD)[:-3], "base64"),
+    "percent": ("data:image/png,%89PNG", "base64"),
+    "large": (data_url(bytes(3_000_000)), "bytes"),
+    "file": ("file:///etc/passwd", "data URL"),
+    "ftp": ("ftp://example.com/a.png", "data URL"),
+    "nothing": ("picture.png", "data URL"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_PICTURES)
+def test_a_picture_that_cannot_be_used(door, name):
+    url, says = BAD_PICTURES[name]
+    door = door(max_image_bytes=1_000_000)
+    answer = door.post(chat(part(data_url(GOOD)), part(url)))
+    assert answer.status_code == 400
+    error = answer.json()["error"]
+    assert says in error["message"]
+    assert "messages.0.content.1" in error["message"]
+    assert error["param"] == "messages.0.content.1"
+    assert not door.posts
+
+
+def test_too_many_pictures(door):
+    door = door(max_images=2)
+    answer = door.post(chat(*[part(data_url(GOOD))] * 3))
+    assert answer.status_code == 400
+    assert "max_images" in answer.json()["error"]["message"]
+    assert not door.posts
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        [
+            None,
+            7,
+            "text",
+            [],
+            {"type": 3},
+            {"type": "image_url"},
+            {"image_url": 5},
+            {"type": "image_url", "image_url": []},
+        ],
+        {"type": "image_url"},
+        None,
+    ],
+)
+def test_odd_parts_are_the_upstreams_business(door, content):
+    door = door()
+    body = {"model": "m", "messages": [{"role": "user", "content": content}, None, 3]}
+    assert door.post(body).status_code == 200
+    assert json.loads(door.chats[-1].body) == body
+
+
+def saved(tensor):
+    with io.BytesIO() as file:
+        torch.save(tensor, file)
+        return file.getvalue()
+
+
+def npy(array):
+    with io.BytesIO() as file:
+        np.save(file, array)
+        return file.getvalue()
+
+
+def rows(n=3, size=SIZE):
+    return torch.ones(n, size)
+
+
+def zip_bomb():
+    with io.BytesIO() as file:
+        with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("archive/data.pkl", bytes(50_000_000))
+        return file.getvalue()
+
+
+BAD_ROWS = {
+    "garbage": (b"garbage" * 20, "neither"),
+    "empty": (saved(rows(0)), "from 1 to"),
+    "hidden-size": (saved(rows(3, SIZE + 1)), "hidden size is 192"),
+    "flat": (saved(torch.ones(SIZE)), "dimensions"),
+    "batch": (saved(rows().unsqueeze(0)), "dimensions"),
+    "nan": (saved(torch.full((2, SIZE), float("nan"))), "NaN"),
+    "infinity": (npy(np.full((2, SIZE), np.inf, np.float32)), "infinity"),
+    "integers": (saved(torch.ones(2, SIZE, dtype=torch.int64)), "floating-point"),
+    "gradient": (saved(rows().requires_grad_()), "gradients"),
+    "sparse": (saved(rows().to_sparse()), "dense"),
+    "list": (saved([rows()]), "one dense tensor"),
+    "cut": (saved(rows())[:-200], "cannot be read"),
+    "view-of-much": (saved(torch.ones(1, SIZE).expand(500_000, SIZE)), "bytes"),
+    "zip-bomb": (zip_bomb(), "unpacked"),
+    "npy-hidden-size": (npy(np.ones((3, 5), np.float32)), "hidden size"),
+    "npy-cut": (npy(np.ones((3, SIZE), np.float32))[:-100], ".npy"),
+    "npy-objects": (npy(np.array([{}], dtype=object)), ".npy"),
+    "npy-claims-much": (npy(np.ones((3, SIZE), np.float32)).replace(b"(3, 192)", b"(3e9,19)"), ".npy"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BAD_ROWS)
+def test_rows_that_would_make_the_upstream_fail(name):
+    data, says = BAD_ROWS[name]
+    with pytest.raises(VisionError, match=says):
+        check_payload(base64.b64encode(data).decode(), SIZE, 10_000_000)
+
+
+@pytest.mark.parametrize("payload", [None, {"a": "b"}, 3, "???", ["x"]])
+def test_rows_that_are_no_base64(payload):
+    with pytest.raises(VisionError, match="base64"):
+        check_payload(payload, SIZE, 10_000_000)
+
+
+def test_rows_of_the_client_that_would_make_the_upstream_fail(door):
+    door = door()
+    for data in (BAD_ROWS["empty"][0], BAD_ROWS["hidden-size"][0], BAD_ROWS["nan"][0]):
+        payload = base64.b64encode(data).decode()
+        answer = door.post(chat({"type": "image_embeds", "image_embeds": payload}))
+        assert answer.status_code == 400
+        assert "messages.0.content.0" in answer.json()["error"]["message"]
+    uneven = [
+        {"type": "image_embeds", "image_embeds": base64.b64encode(saved(rows(n))).decode()} for n in (2, 3)
+    ]
+    off = {**chat({"type": "image_embeds", "image_embeds": payload}), "tokenprune": {"enabled": False}}
+    assert door.post(off).status_code == 400  # it is the upstream that is at stake
+    assert "different numbers" in door.post(chat(*uneven)).json()["error"]["message"]
+    assert not door.posts
+
+
+@pytest.mark.parametrize(
+    "data", [saved(rows(5)), saved(rows(5).bfloat16()), npy(np.ones((5, SIZE), np.float32))]
+)
+def test_good_rows_of_the_client_go_as_they_came(door, data):
+    door = door()
+    body = json.dumps(
+        chat({"type": "image_embeds", "image_embeds": base64.b64encode(data).decode()})
+    ).encode()
+    answer = door.post(body)
+    assert answer.headers["x-tokenprune-vision-stage"] == "skipped:embeds-given"
+    assert door.chats[-1].body == body
+
+
+def test_an_encoder_whose_numbers_cannot_be_used(door, monkeypatch):
+    """Rows that are not finite never go; the picture does."""
+    from dataclasses import replace
+
+    from tokenprune.vision.encoder import VisionEncoder
+
+    plain = VisionEncoder.encode
+
+    def broken(self, *args, **options):
+        made = plain(self, *args, **options)
+        return [replace(tokens, features=tokens.features * float("inf")) for tokens in made]
+
+    monkeypatch.setattr(VisionEncoder, "encode", broken)
+    door = door()
+    body = chat(part(data_url(GOOD)))
+    answer = door.post(body)
+    assert answer.headers["x-tokenprune-vision-stage"] == "failed:VisionError"
+    assert json.loads(door.chats[-1].body) == body
+    assert not any(rows_in(request.body) for request in door.posts)
