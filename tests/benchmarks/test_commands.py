@@ -6,7 +6,7 @@ import pytest
 
 
 @pytest.mark.parametrize(
-    "name", ["html", "kv_peers", "needle", "provence", "rag_peers", "rag_quality", "tokens"]
+    "name", ["html", "kv_peers", "needle", "provence", "rag_peers", "rag_quality", "tokens", "vision"]
 )
 def test_help_can_be_written(name):
     text = import_module(f"benchmarks.{name}.run").parser().format_help()

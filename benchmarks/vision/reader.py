@@ -1,0 +1,74 @@
+"""Training of projector and language model behind the tower that is trained already."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import LlavaForConditionalGeneration, PreTrainedTokenizerFast
+
+from benchmarks.vision.model import PATCHES, tokenizer
+from benchmarks.vision.packing import answer_loss, pack, project
+from benchmarks.vision.prepared import MAKERS, prepared
+from benchmarks.vision.questions import Question, questions, sample
+from benchmarks.vision.scenes import Pixels, Scene, Split
+from benchmarks.vision.tower import normalized
+
+LENGTH = 9  # of a question with its answer, tokens
+PICTURE_QUESTIONS = 16
+VIDEO_QUESTIONS = 5
+
+
+def clip(scene: Scene, frames: tuple[int, ...]) -> Scene:
+    """Return a video of fewer frames; they have to begin with the first and end with the last."""
+    things = tuple(replace(thing, path=tuple(thing.path[f] for f in frames)) for thing in scene.things)
+    return replace(scene, things=things, frames=len(frames))
+
+
+class Batches:
+    """Scenes with questions, and what the model makes of them."""
+
+    def __init__(
+        self, model: LlavaForConditionalGeneration, pixels: Path, split: Split, counts: dict[str, int]
+    ) -> None:
+        self.model = model
+        self.split = split
+        self.tokenizer: PreTrainedTokenizerFast = tokenizer()
+        self.drawn: dict[str, Pixels] = {
+            kind: prepared(pixels, kind, split, count) for kind, count in counts.items()
+        }
+
+    def loss(
+        self, kind: str, numbers: np.ndarray, rng: np.random.Generator, frames: tuple[int, ...] = (0,)
+    ) -> tuple[Tensor, Tensor, list[list[Question]]]:
+        """Return loss, which answers are right [b, k], and the questions."""
+        scenes = [MAKERS[kind](self.split, int(number)) for number in numbers]
+        if kind == "picture":
+            asked = [sample(scene, PICTURE_QUESTIONS, rng) for scene in scenes]
+        else:
+            asked = [questions(clip(scene, frames)) for scene in scenes]
+        packed = pack(self.tokenizer, asked, len(frames), LENGTH)
+        shown = np.stack([self.drawn[kind][number, list(frames)] for number in numbers])
+        with torch.no_grad():  # the tower stays as it is
+            seen = self.model.model.vision_tower(normalized(shown.reshape(-1, *shown.shape[2:])))
+        images = project(self.model, seen.last_hidden_state)
+        loss, right = answer_loss(self.model, packed, images.view(len(scenes), len(frames) * PATCHES, -1))
+        return loss, right, asked
+
+    def accuracy(
+        self, kind: str, count: int, frames: tuple[int, ...] = (0,), size: int = 20
+    ) -> dict[str, float]:
+        """Return the share of right answers by type of question, of the first scenes of the split."""
+        found: dict[str, list[bool]] = defaultdict(list)
+        with torch.no_grad():
+            for start in range(0, count, size):
+                numbers = np.arange(start, min(start + size, count))
+                _, right, asked = self.loss(kind, numbers, np.random.default_rng(start), frames)
+                for row, own in zip(right.tolist(), asked, strict=True):
+                    for question, is_right in zip(own, row, strict=True):
+                        found[question.type].append(is_right)
+        return {name: round(float(np.mean(values)), 4) for name, values in sorted(found.items())}

@@ -1,0 +1,194 @@
+"""Scenes of the vision benchmark: what is asked about them is what was drawn."""
+
+from collections import Counter, defaultdict
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks.vision import train
+from benchmarks.vision.asking import content
+from benchmarks.vision.model import PATCHES, build, tokenizer
+from benchmarks.vision.optimizer import orthogonal
+from benchmarks.vision.packing import head_text, pack, states
+from benchmarks.vision.questions import PICTURE_TYPES, VIDEO_TYPES, questions, sample
+from benchmarks.vision.scenes import _RGB, SIDE, corner, crowd, picture, place_of, video
+from benchmarks.vision.tower import labels
+from benchmarks.vision.words import COLOURS, KINDS, PLACES, VOCABULARY
+
+
+def found(pixels, frame, thing):
+    """Colour and centre of what stands out in a thing's box: read from the pixels alone."""
+    left, top = corner(thing, frame)
+    box = pixels[top : top + thing.size, left : left + thing.size].astype(float)
+    distance = {name: np.abs(box - np.array(rgb)).sum(-1) for name, rgb in _RGB.items()}
+    near = {name: (values < 60).sum() for name, values in distance.items()}
+    colour = max(near, key=near.get)
+    rows, cols = np.nonzero(distance[colour] < 60)
+    return colour, (left + (cols.min() + cols.max()) / 2, top + (rows.min() + rows.max()) / 2)
+
+
+@pytest.mark.parametrize("make", [picture, crowd, video])
+def test_a_scene_follows_from_its_number_alone(make):
+    first, again = make("test", 3), make("test", 3)
+    assert first == again
+    assert all((a == b).all() for a, b in zip(first.render(), again.render(), strict=True))
+    assert make("test", 4) != first and make("train", 3).things != first.things
+
+
+@pytest.mark.parametrize("number", range(8))
+def test_what_is_drawn_is_what_is_said(number):
+    for scene in (picture("test", number), crowd("test", number), video("test", number)):
+        for frame, pixels in enumerate(scene.render()):
+            assert pixels.shape == (SIDE, SIDE, 3) and pixels.dtype == np.uint8
+            for thing in scene.things:
+                colour, (x, y) = found(pixels, frame, thing)
+                assert colour == thing.colour
+                assert abs(x - thing.path[frame][0]) < 8 and abs(y - thing.path[frame][1]) < 8
+        if scene.mover is not None:
+            moved = [len(set(thing.path)) > 1 for thing in scene.things]
+            assert moved == [index == scene.mover for index in range(len(scene.things))]
+
+
+def test_objects_of_a_picture_are_apart_and_cover_a_minor_part():
+    for number in range(30):
+        scene = picture("validation", number)
+        covered = np.zeros((SIDE, SIDE), dtype=int)
+        for thing in scene.things:
+            left, top = corner(thing, 0)
+            covered[top : top + thing.size, left : left + thing.size] += 1
+        assert covered.max() == 1
+        assert covered.reshape(14, 16, 14, 16).any((1, 3)).mean() < 0.45
+
+
+def test_held_out_handwriting_is_never_trained_on():
+    glyphs = defaultdict(set)
+    for split in ("train", "validation", "test"):
+        for number in range(60):
+            glyphs[split] |= {thing.glyph for thing in crowd(split, number).things if thing.is_digit}
+    assert len(glyphs["train"]) > 100
+    assert not glyphs["train"] & (glyphs["validation"] | glyphs["test"])
+
+
+def test_answers_hold_by_another_count():
+    """Answers checked by looking through the scene's list in a different way than the generator does."""
+    for number in range(60):
+        scene = picture("train", number)
+        for question in questions(scene):
+            words = question.text.rstrip(" ?").split()
+            if question.type == "count":
+                what = " ".join(words[2:-2])
+                numbers = ["zero", "one", "two", "three", "four", "five"]
+                matching = [
+                    thing
+                    for thing in scene.things
+                    if what == "objects"
+                    or what == f"{thing.colour} objects"
+                    or what == ("digits" if thing.is_digit else "shapes")
+                    or (not thing.is_digit and what in (f"{thing.kind}s", f"{thing.kind}es"))
+                ]
+                assert numbers[len(matching)] == question.answer
+            else:
+                named = [thing for thing in scene.things if _fits(thing, words)]
+                assert len(named) == 1, question
+                thing = named[0]
+                assert question.answer in (thing.colour, thing.kind, place_of(*thing.path[0]))
+
+
+def _fits(thing, words):
+    sort = "digit" if thing.is_digit else "shape"
+    other = "shape" if thing.is_digit else "digit"
+    if other in words:
+        return False
+    said = {word for word in words[2:] if word not in ("is", "the", "in", sort)}
+    return said <= {thing.colour, thing.kind, place_of(*thing.path[0])}
+
+
+def test_no_constant_answer_does_well():
+    answers = defaultdict(Counter)
+    rng = np.random.default_rng(0)
+    for number in range(300):
+        for question in [*sample(picture("test", number), 5, rng), *questions(video("test", number))]:
+            answers[question.type][question.answer] += 1
+    assert set(answers) == {*PICTURE_TYPES, *VIDEO_TYPES}
+    for name, found_answers in answers.items():
+        best = found_answers.most_common(1)[0][1] / found_answers.total()
+        assert best < (0.45 if name == "count" else 0.35), (name, found_answers)
+
+
+def test_a_sample_asks_of_every_type_and_repeats_only_when_it_must():
+    scene = picture("train", 5)
+    drawn = sample(scene, 10, np.random.default_rng(1))
+    types = {question.type for question in questions(scene)}
+    assert {question.type for question in drawn} == types
+    assert len(set(drawn)) == len(drawn)
+
+
+def test_every_word_is_in_the_vocabulary():
+    known = set(VOCABULARY)
+    for number in range(100):
+        for scene in (picture("train", number), video("train", number)):
+            for question in questions(scene):
+                assert {*question.text.split(), question.answer} <= known
+
+
+def test_a_video_is_asked_about_frame_by_frame():
+    parts = content("what colour moved ?", 2)
+    assert [part["type"] for part in parts] == ["text", "image", "text", "image", "text"]
+    assert parts[2] == {"type": "text", "text": "frame 2"}
+
+
+def test_the_training_says_how_it_is_run():
+    text = train.parser().format_help()
+    assert all(stage in text for stage in ("tower", "reader", "pack"))
+
+
+def test_questions_packed_together_are_read_as_if_alone():
+    """The packed sequence against each question's own prompt, with weights that let attention matter."""
+    model = build()
+    with torch.no_grad():
+        for weight in model.model.language_model.parameters():
+            weight *= 3 if weight.ndim == 2 else 1
+    asked = [sample(picture("train", number), 4, np.random.default_rng(number)) for number in range(2)]
+    packed = pack(tokenizer(), asked, 1, 9)
+    images = torch.randn(2, PATCHES, 192)
+    embed = model.get_input_embeddings()
+    with torch.no_grad():
+        together = states(model, packed, images)
+        for scene in range(2):
+            head = embed(packed.head).clone()
+            head[packed.head == model.config.image_token_index] = images[scene]
+            for slot in range(4):
+                end = packed.ends[scene, slot]
+                alone = torch.cat([head, embed(packed.slots[scene, slot, : end + 1])])[None]
+                wanted = model.model.language_model(inputs_embeds=alone).last_hidden_state[0, -1]
+                torch.testing.assert_close(together[scene, slot, end], wanted, atol=1e-4, rtol=1e-4)
+
+
+def test_the_packed_beginning_is_what_the_chat_template_writes():
+    for frames in (1, 4):
+        text = tokenizer().apply_chat_template(
+            [{"role": "user", "content": content("what colour moved ?", frames)}],
+            tokenize=False,
+            add_generation_prompt=True,
+        )
+        assert text == f"{head_text(frames)} what colour moved ? assistant"
+
+
+def test_patches_are_labelled_with_what_covers_them():
+    scene = crowd("train", 1)
+    found = labels(scene.things, 0).reshape(14, 14, 6)
+    assert found[..., 5].sum() == len(scene.things)
+    for thing in scene.things:
+        x, y = thing.path[0]
+        colour, kind, place, right, down, centre = found[y // 16, x // 16]
+        assert COLOURS[int(colour) - 1] == thing.colour and KINDS[int(kind) - 1] == thing.kind
+        assert PLACES[int(place)] == thing.place() and centre
+        assert abs(right) <= 0.5 and abs(down) <= 0.5
+
+
+@pytest.mark.parametrize("shape", [(3, 8, 8), (2, 6, 20), (2, 20, 6)])
+def test_orthogonal_updates_have_singular_values_near_one(shape):
+    torch.manual_seed(0)
+    values = torch.linalg.svdvals(orthogonal(torch.randn(shape)))
+    assert values.min() > 0.5 and values.max() < 1.3
