@@ -5,16 +5,18 @@ from collections import Counter, defaultdict
 import numpy as np
 import pytest
 import torch
+from transformers import LlavaConfig
 
 from benchmarks.vision import train
 from benchmarks.vision.asking import content
-from benchmarks.vision.model import PATCHES, build, tokenizer
+from benchmarks.vision.model import PATCHES, build, config, tokenizer
 from benchmarks.vision.optimizer import orthogonal
 from benchmarks.vision.packing import head_text, pack, states
 from benchmarks.vision.questions import PICTURE_TYPES, VIDEO_TYPES, questions, sample
 from benchmarks.vision.scenes import _RGB, SIDE, corner, crowd, picture, place_of, video
 from benchmarks.vision.tower import labels
 from benchmarks.vision.words import COLOURS, KINDS, PLACES, VOCABULARY
+from tokenprune.models.catalog import resolve_model
 
 
 def found(pixels, frame, thing):
@@ -173,6 +175,18 @@ def test_the_packed_beginning_is_what_the_chat_template_writes():
             add_generation_prompt=True,
         )
         assert text == f"{head_text(frames)} what colour moved ? assistant"
+
+
+def test_the_shipped_checkpoint_has_the_shapes_that_are_trained():
+    stored = LlavaConfig.from_pretrained(resolve_model("llava-mini"))
+    made = config()
+    for part, names in {
+        "vision_config": ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"),
+        "text_config": ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"),
+    }.items():
+        for name in names:
+            assert getattr(getattr(stored, part), name) == getattr(getattr(made, part), name), (part, name)
+    assert stored.vision_feature_layer == made.vision_feature_layer
 
 
 def test_patches_are_labelled_with_what_covers_them():
