@@ -79,7 +79,7 @@ def nanoseconds(kept, costs):
     return sum(costs.layer(len(x.kv_heads), len(x.channels)) for x in kept.layers)
 
 
-@pytest.mark.parametrize("allocation", [Uniform(), "zscore"], ids=str)
+@pytest.mark.parametrize("allocation", [Uniform(), "zscore"], ids=["uniform", "zscore"])
 def test_the_target_is_met_in_time(model, windows, allocation):
     table = measure(model, 8, fake, 1, 48)
     costs = UnitCosts.of_latency(Shape.of(model.config), table)
