@@ -15,8 +15,9 @@ from importlib.abc import Loader, MetaPathFinder
 from types import ModuleType
 
 _OURS = "tokenprune.weights.hf_model"
-# Any of them may be what a program imports first, and importing one may import others: ours follows when none
-# is half done.
+_THEIRS = "transformers."
+# Any of them may be what a program imports first, and be imported by another module of transformers that ours
+# needs whole: ours follows when none of transformers' modules is half done.
 _AWAITED = frozenset(
     f"transformers.models.{name}"
     for name in (
@@ -31,7 +32,7 @@ _AWAITED = frozenset(
 
 
 class _Watch(MetaPathFinder):
-    """Finds nothing but the awaited modules, which it has the other finders find."""
+    """Finds nothing but modules of transformers, which it has the other finders find."""
 
     def __init__(self) -> None:
         self._searching = False
@@ -40,7 +41,7 @@ class _Watch(MetaPathFinder):
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
-        if fullname not in _AWAITED or self._searching:
+        if not fullname.startswith(_THEIRS) or self._searching:
             return None
         self._searching = True
         try:
@@ -70,7 +71,7 @@ class _Then(Loader):
             self._loader.exec_module(module)
         finally:
             self._watch.half_done -= 1
-        if not self._watch.half_done and _OURS not in sys.modules:
+        if not self._watch.half_done and _OURS not in sys.modules and _AWAITED & set(sys.modules):
             importlib.import_module(_OURS)
 
 
