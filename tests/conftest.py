@@ -31,10 +31,11 @@ if (
     os.environ["OMP_NUM_THREADS"] = "1"
 
 
-def pytest_itemcollected(item):
-    """Tests with a real vLLM stay in one worker: one server at a time. Later would be too late for xdist."""
-    if item.get_closest_marker("vllm"):
-        item.add_marker(pytest.mark.xdist_group("vllm"))
+def pytest_collection_modifyitems(items):
+    """Tests with a real vLLM stay in one worker: one server at a time."""
+    for item in items:
+        if item.get_closest_marker("vllm"):
+            item.add_marker(pytest.mark.xdist_group("vllm"))
 
 
 # -- strategies ---------------------------------------------------------------------------------------
