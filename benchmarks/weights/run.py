@@ -35,7 +35,7 @@ from benchmarks.common.nll import messages
 from benchmarks.rag_quality import contexts
 from tokenprune.bench.machine import machine
 from tokenprune.errors import TokenPruneError
-from tokenprune.models.causal_lm import LoadedLM, fresh_causal_lm, load_causal_lm
+from tokenprune.models.causal_lm import LoadedLM, fresh_causal_lm, load_tokenizer
 from tokenprune.quality import answer_nll
 from tokenprune.weights.card import read_card
 from tokenprune.weights.recipes import get_recipe
@@ -64,8 +64,7 @@ def write_calibration(args: argparse.Namespace) -> None:
     first, _ = halves(args.data)
     text = args.out / "calibration.txt"
     text.write_text(first, encoding="utf-8")
-    tokenizer = load_causal_lm(args.model).tokenizer
-    rows = windows_of(tokenizer, first, args.windows, args.window, "calibration text")
+    rows = windows_of(load_tokenizer(args.model), first, args.windows, args.window, "calibration text")
     np.save(args.out / "calibration.npy", rows.numpy())
 
 

@@ -2,12 +2,8 @@
 
 import json
 import os
-import sys
-from pathlib import Path
 
 import pytest
-
-COMMAND = str(Path(sys.executable).with_name("tokenprune"))
 
 
 @pytest.fixture

@@ -2,8 +2,6 @@
 
 import json
 import os
-import sys
-from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -14,7 +12,6 @@ from tokenprune.config import Config
 from tokenprune.errors import ConfigError
 from tokenprune.tokens import get_counter
 
-COMMAND = str(Path(sys.executable).with_name("tokenprune"))
 CONTEXT = "The tower was finished in 1889. " + "It rains on the hills where the owls live. " * 60
 ASKED = f"Context:\n{CONTEXT}\n\nQuestion: When was the tower finished?"
 BODY = {"model": "m", "messages": [{"role": "user", "content": ASKED}]}
