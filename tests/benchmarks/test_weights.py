@@ -3,7 +3,6 @@
 import asyncio
 import json
 import threading
-import time
 
 import pytest
 import torch
@@ -138,9 +137,9 @@ def test_curves(tmp_path, monkeypatch):
         assert [p["step"] for p in curve["points"]] == [0, 2, 4]
         minutes = [p["minutes"] for p in curve["points"]]
         assert minutes == sorted(minutes) and minutes[-1] > 0
-    stamp, began = (tmp_path / "recovery.json").read_text(), time.perf_counter()
+    stamp = (tmp_path / "recovery.json").read_text()
     assert recovery.curves(dense, text, text, text, settings, tmp_path)["curves"] == result["curves"]
-    assert (tmp_path / "recovery.json").read_text() == stamp and began > 0
+    assert (tmp_path / "recovery.json").read_text() == stamp
     recovery.draw(result, tmp_path / "c.png")
     assert (tmp_path / "c.png").stat().st_size > 1000
     assert "| distill | 4 |" in recovery.table(result)
