@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tokenprune.errors import MissingExtraError, ModelError
 from tokenprune.models.catalog import resolve_model
 from tokenprune.models.device import pick_device, pick_dtype, quiet_loading
+from tokenprune.models.once import Once
 
 if TYPE_CHECKING:
     import torch
@@ -18,9 +18,6 @@ if TYPE_CHECKING:
 _SEEING = ("llava", "llava_onevision")
 # Tokenizers without a limit carry a huge number instead.
 _NO_LIMIT = 10**9
-
-_loaded: dict[tuple[str, str, str], LoadedLM] = {}
-_load_lock = threading.Lock()
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +44,9 @@ class LoadedLM:
         return self.model.device
 
 
+_models: Once[LoadedLM] = Once()
+
+
 def load_causal_lm(
     name_or_path: str, device: str | None = None, dtype: str | torch.dtype | None = None
 ) -> LoadedLM:
@@ -67,10 +67,7 @@ def load_causal_lm(
     device = pick_device(device)
     chosen = pick_dtype(device, dtype)
     key = (path, device, str(chosen))
-    with _load_lock:
-        if key not in _loaded:
-            _loaded[key] = _load(name_or_path, path, device, chosen)
-        return _loaded[key]
+    return _models.get(key, lambda: _load(name_or_path, path, device, chosen))
 
 
 def load_tokenizer(name_or_path: str) -> PreTrainedTokenizerBase:

@@ -17,14 +17,14 @@ from tokenprune.errors import MissingExtraError, ModelError
 from tokenprune.models.batches import TOKENISE_AT_ONCE, by_length, padded_tokens
 from tokenprune.models.catalog import resolve_model
 from tokenprune.models.device import pick_device, pick_dtype, quiet_loading
+from tokenprune.models.once import Once
 
 if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
     from sentence_transformers import SentenceTransformer
 
-_loaded: dict[tuple[str, str, str], Encoder] = {}
-_load_lock = threading.Lock()
+_models: Once[Encoder] = Once()
 
 
 class Encoder:
@@ -61,10 +61,7 @@ class Encoder:
         device = pick_device(device)
         chosen = pick_dtype(device, dtype)
         key = (path, device, str(chosen))
-        with _load_lock:
-            if key not in _loaded:
-                _loaded[key] = cls(_load(path, device, chosen), name_or_path)
-            return _loaded[key]
+        return _models.get(key, lambda: cls(_load(path, device, chosen), name_or_path))
 
     @property
     def max_seq_length(self) -> int:

@@ -6,7 +6,6 @@ else). torchvision is not needed: pictures are prepared with Pillow.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from tokenprune.errors import MissingExtraError, ModelError, VisionError
 from tokenprune.models.catalog import resolve_model
 from tokenprune.models.device import pick_device, pick_dtype, quiet_loading
+from tokenprune.models.once import Once
 
 if TYPE_CHECKING:
     import torch
@@ -23,9 +23,6 @@ if TYPE_CHECKING:
 
 _TOWER, _PROJECTOR = "vision_tower.", "multi_modal_projector."
 _BATCH = 16  # pictures that go through the tower together
-
-_loaded: dict[tuple[str, str, str], VisionEncoder] = {}
-_load_lock = threading.Lock()
 
 
 class VisionEncoder:
@@ -119,6 +116,9 @@ class VisionEncoder:
         return Features.joined(parts).tokens(frames)
 
 
+_encoders: Once[VisionEncoder] = Once()
+
+
 def load_vision_encoder(
     name_or_path: str, device: str | None = None, dtype: str | torch.dtype | None = None
 ) -> VisionEncoder:
@@ -138,10 +138,7 @@ def load_vision_encoder(
     device = pick_device(device)
     chosen = pick_dtype(device, dtype)
     key = (path, device, str(chosen))
-    with _load_lock:
-        if key not in _loaded:
-            _loaded[key] = _load(path, device, chosen, name_or_path)
-        return _loaded[key]
+    return _encoders.get(key, lambda: _load(path, device, chosen, name_or_path))
 
 
 def _load(path: str, device: str, dtype: torch.dtype, name: str) -> VisionEncoder:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
@@ -15,6 +14,7 @@ from tokenprune.models.batches import PADDED_TOKENS_CPU, TOKENISE_AT_ONCE, by_le
 from tokenprune.models.labeler.text import Frame, TextReader, Tokens
 from tokenprune.models.labeler.types import DEFAULT_THRESHOLD, Batch, Labels, Network, Passage
 from tokenprune.models.labeler.windows import cut, merge
+from tokenprune.models.once import Once
 
 if TYPE_CHECKING:
     import torch
@@ -24,8 +24,7 @@ _QUERY_SHARE = 0.5
 _TITLE_SHARE = 0.25
 _LEAST_WINDOW = 16
 
-_loaded: dict[tuple[str, str | None, str | None], Labeler] = {}
-_load_lock = threading.Lock()
+_models: Once[Labeler] = Once()
 
 
 class _Window(NamedTuple):
@@ -96,10 +95,7 @@ class Labeler:
         from tokenprune.models.labeler.families import load_labeler
 
         key = (name_or_path, device, None if dtype is None else str(dtype))
-        with _load_lock:
-            if key not in _loaded:
-                _loaded[key] = load_labeler(name_or_path, device, dtype)
-            return _loaded[key]
+        return _models.get(key, lambda: load_labeler(name_or_path, device, dtype))
 
     @classmethod
     def of(cls, model: str | Labeler) -> Labeler:
