@@ -82,9 +82,9 @@ METHODS = {
 }
 
 
-def load() -> VisionEngine:
-    """Load the model in float32 on the CPU."""
-    return VisionEngine(MODEL, device="cpu", dtype="float32")
+def load(model: str = MODEL) -> VisionEngine:
+    """Load a model in float32 on the CPU."""
+    return VisionEngine(model, device="cpu", dtype="float32")
 
 
 def weights_version() -> str:

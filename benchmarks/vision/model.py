@@ -68,6 +68,9 @@ def config() -> LlavaConfig:
         num_key_value_heads=6,
         head_dim=32,
         max_position_embeddings=4096,
+        initializer_range=192**-0.5,
+        # With the usual 10,000 only a third of a head's 32 channels would tell words apart at any distance.
+        rope_parameters={"rope_type": "default", "rope_theta": 1e7},
         tie_word_embeddings=True,
         pad_token_id=SPECIALS.index("<pad>"),
         bos_token_id=SPECIALS.index("<s>"),
@@ -111,16 +114,20 @@ def tokenizer() -> PreTrainedTokenizerFast:
     )
 
 
-def processor() -> LlavaProcessor:
-    """Return what turns pictures and text into inputs."""
-    images = CLIPImageProcessorPil(
+def image_processor() -> CLIPImageProcessorPil:
+    """Return what turns pictures into pixels of -1 to 1."""
+    return CLIPImageProcessorPil(
         size={"shortest_edge": SIDE},
         crop_size={"height": SIDE, "width": SIDE},
         image_mean=list(MEAN),
         image_std=list(STD),
     )
+
+
+def processor() -> LlavaProcessor:
+    """Return what turns pictures and text into inputs."""
     return LlavaProcessor(
-        images,
+        image_processor(),
         tokenizer(),
         patch_size=PATCH,
         vision_feature_select_strategy="default",
@@ -136,6 +143,11 @@ def build(seed: int = 0) -> LlavaForConditionalGeneration:
 
 
 def save(model: LlavaForConditionalGeneration, folder: Path) -> None:
+    """Store llava-mini; see `store`."""
+    store(model, processor(), folder)
+
+
+def store(model: LlavaForConditionalGeneration, read: LlavaProcessor, folder: Path) -> None:
     """Store model, tokenizer and processor as a LLaVA checkpoint in bfloat16.
 
     The names of the weights are those of the published llava-hf checkpoints, which both transformers and vLLM
@@ -154,7 +166,7 @@ def save(model: LlavaForConditionalGeneration, folder: Path) -> None:
     stored["text_config"] |= {"architectures": ["LlamaForCausalLM"], "dtype": "bfloat16"}
     stored["vision_config"] |= {"dtype": "bfloat16"}
     (folder / "config.json").write_text(json.dumps(stored, indent=2) + "\n", encoding="utf-8")
-    processor().save_pretrained(folder)
+    read.save_pretrained(folder)
     text = model.config.text_config
     GenerationConfig(
         bos_token_id=text.bos_token_id,

@@ -1,4 +1,4 @@
-"""Muon for the matrices of a transformer's layers, Adam for everything else, one learning rate for both."""
+"""Muon for the matrices of a transformer's layers, Adam for everything else."""
 
 from __future__ import annotations
 
@@ -55,24 +55,33 @@ class Muon(torch.optim.Optimizer):
 
 
 class Both:
-    """The two optimizers of a module, stepped, scheduled and stored together."""
+    """The two optimizers of a module, stepped, scheduled and stored together.
 
-    def __init__(self, modules: Iterable[nn.Module], lr: float, decay: float = 0.02):
+    Args:
+        modules: whose parameters are trained.
+        lr: Adam's peak rate.
+        lift: how many times as high Muon's is.
+        decay: of Muon's matrices.
+    """
+
+    def __init__(self, modules: Iterable[nn.Module], lr: float, lift: float = 1.0, decay: float = 0.02):
         matrices, others = [], []
         for module in modules:
             for name, parameter in module.named_parameters():
                 inner = parameter.ndim == 2 and ".layers." in f".{name}"
                 (matrices if inner else others).append(parameter)
         self.parameters = [*matrices, *others]
-        self.lr = lr
-        self._parts = (Muon(matrices, lr, decay), torch.optim.Adam(others, lr, betas=(0.9, 0.98)))
+        self._parts: list[torch.optim.Optimizer] = [torch.optim.Adam(others, lr, betas=(0.9, 0.98))]
+        if matrices:
+            self._parts.insert(0, Muon(matrices, lr * lift, decay))
+        self._peaks = [part.defaults["lr"] for part in self._parts]
 
     def step(self, share: float) -> None:
         """Clip, step at ``share`` of the peak rate, clear the gradients."""
         nn.utils.clip_grad_norm_(self.parameters, 1.0)
-        for part in self._parts:
+        for part, peak in zip(self._parts, self._peaks, strict=True):
             for group in part.param_groups:
-                group["lr"] = self.lr * share
+                group["lr"] = peak * share
             part.step()
             part.zero_grad()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,9 +17,12 @@ VIDEO_TYPES = ("moved what", "moved colour", "moved way", "moved where")
 
 @dataclass(frozen=True)
 class Question:
+    """A question; ``about`` are the numbers of the things in the scene that one has to look at."""
+
     type: str
     text: str
     answer: str
+    about: tuple[int, ...]
 
 
 def questions(scene: Scene) -> list[Question]:
@@ -53,18 +56,19 @@ def _rounds(names: list[str], count: int, rng: np.random.Generator) -> Iterator[
 def _counts(scene: Scene) -> Iterator[Question]:
     things = scene.things
 
-    def ask(what: str, number: int) -> Question:
-        return Question("count", f"how many {what} are there ?", COUNTS[number])
+    def ask(what: str, fits: Callable[[Thing], bool]) -> Question:
+        about = tuple(index for index, thing in enumerate(things) if fits(thing))
+        return Question("count", f"how many {what} are there ?", COUNTS[len(about)], about)
 
-    yield ask("objects", len(things))
-    for colour, number in Counter(thing.colour for thing in things).items():
-        yield ask(f"{colour} objects", number)
-    for shape, number in Counter(thing.kind for thing in things if not thing.is_digit).items():
-        yield ask(PLURALS[shape], number)
-    if digits := sum(thing.is_digit for thing in things):
-        yield ask("digits", digits)
-    if digits < len(things):
-        yield ask("shapes", len(things) - digits)
+    yield ask("objects", lambda thing: True)
+    for colour in dict.fromkeys(thing.colour for thing in things):
+        yield ask(f"{colour} objects", lambda thing, colour=colour: thing.colour == colour)  # type: ignore[misc]
+    for shape in dict.fromkeys(thing.kind for thing in things if not thing.is_digit):
+        yield ask(PLURALS[shape], lambda thing, shape=shape: thing.kind == shape)  # type: ignore[misc]
+    if any(thing.is_digit for thing in things):
+        yield ask("digits", lambda thing: thing.is_digit)
+    if not all(thing.is_digit for thing in things):
+        yield ask("shapes", lambda thing: not thing.is_digit)
 
 
 def _attributes(scene: Scene) -> Iterator[Question]:
@@ -73,27 +77,27 @@ def _attributes(scene: Scene) -> Iterator[Question]:
     kinds = Counter(thing.kind for thing in things)
     looks = Counter((thing.colour, thing.is_digit) for thing in things)
     both = Counter((thing.colour, thing.kind) for thing in things)
-    for thing in things:
+    for index, thing in enumerate(things):
         sort = "digit" if thing.is_digit else "shape"
         name = f"digit {thing.kind}" if thing.is_digit else thing.kind
-        place = thing.place()
+        place, own = thing.place(), (index,)
         if kinds[thing.kind] == 1:
-            yield Question("colour", f"what colour is the {name} ?", thing.colour)
-            yield Question("place", f"where is the {name} ?", place)
+            yield Question("colour", f"what colour is the {name} ?", thing.colour, own)
+            yield Question("place", f"where is the {name} ?", place, own)
         elif both[thing.colour, thing.kind] == 1:
-            yield Question("place", f"where is the {thing.colour} {name} ?", place)
+            yield Question("place", f"where is the {thing.colour} {name} ?", place, own)
         if looks[thing.colour, thing.is_digit] == 1:
-            yield Question(sort, f"which {sort} is {thing.colour} ?", thing.kind)
-            yield Question("place", f"where is the {thing.colour} {sort} ?", place)
-        yield Question(sort, f"which {sort} is in the {place} ?", thing.kind)
-        yield Question("colour", f"what colour is in the {place} ?", thing.colour)
+            yield Question(sort, f"which {sort} is {thing.colour} ?", thing.kind, own)
+            yield Question("place", f"where is the {thing.colour} {sort} ?", place, own)
+        yield Question(sort, f"which {sort} is in the {place} ?", thing.kind, own)
+        yield Question("colour", f"what colour is in the {place} ?", thing.colour, own)
 
 
 def _video(scene: Scene) -> Iterator[Question]:
     assert scene.mover is not None and scene.way is not None
-    mover: Thing = scene.things[scene.mover]
-    yield Question("moved what", f"which {'digit' if mover.is_digit else 'shape'} moved ?", mover.kind)
-    yield Question("moved colour", "what colour moved ?", mover.colour)
-    yield Question("moved way", "which way did it move ?", scene.way)
-    yield Question("moved where", "where did it start ?", mover.place(0))
-    yield Question("moved where", "where did it end ?", mover.place(-1))
+    mover, own = scene.things[scene.mover], (scene.mover,)
+    yield Question("moved what", f"which {'digit' if mover.is_digit else 'shape'} moved ?", mover.kind, own)
+    yield Question("moved colour", "what colour moved ?", mover.colour, own)
+    yield Question("moved way", "which way did it move ?", scene.way, own)
+    yield Question("moved where", "where did it start ?", mover.place(0), own)
+    yield Question("moved where", "where did it end ?", mover.place(-1), own)

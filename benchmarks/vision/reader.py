@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 from transformers import LlavaForConditionalGeneration, PreTrainedTokenizerFast
 
+from benchmarks.vision.gaze import Gaze, wanted
 from benchmarks.vision.model import PATCHES, tokenizer
-from benchmarks.vision.packing import answer_loss, pack, project
+from benchmarks.vision.packing import Pack, answer_loss, pack, project
 from benchmarks.vision.prepared import MAKERS, prepared
 from benchmarks.vision.questions import Question, questions, sample
 from benchmarks.vision.scenes import Pixels, Scene, Split
@@ -45,19 +46,36 @@ class Batches:
     def loss(
         self, kind: str, numbers: np.ndarray, rng: np.random.Generator, frames: tuple[int, ...] = (0,)
     ) -> tuple[Tensor, Tensor, list[list[Question]]]:
-        """Return loss, which answers are right [b, k], and the questions."""
+        """Return the answers' loss, which of them are right [b, k], and the questions."""
+        _, asked, packed, images = self.batch(kind, numbers, rng, frames)
+        return *answer_loss(self.model, packed, images), asked
+
+    def taught(
+        self, gaze: Gaze, kind: str, numbers: np.ndarray, rng: np.random.Generator, frames: tuple[int, ...]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the answers' loss, the loss of where to look, and which answers are right [b, k]."""
+        scenes, asked, packed, images = self.batch(kind, numbers, rng, frames)
+        with gaze.watching():
+            loss, right = answer_loss(self.model, packed, images)
+        targets = wanted(scenes, asked, packed, self.model.config.image_token_index)
+        return loss, gaze.loss(packed, targets), right
+
+    def batch(
+        self, kind: str, numbers: np.ndarray, rng: np.random.Generator, frames: tuple[int, ...]
+    ) -> tuple[list[Scene], list[list[Question]], Pack, Tensor]:
+        """Return scenes, questions as they are and packed, and the pictures [b, frames * patches, h]."""
         scenes = [MAKERS[kind](self.split, int(number)) for number in numbers]
         if kind == "picture":
             asked = [sample(scene, PICTURE_QUESTIONS, rng) for scene in scenes]
         else:
-            asked = [questions(clip(scene, frames)) for scene in scenes]
+            scenes = [clip(scene, frames) for scene in scenes]
+            asked = [questions(scene) for scene in scenes]
         packed = pack(self.tokenizer, asked, len(frames), LENGTH)
         shown = np.stack([self.drawn[kind][number, list(frames)] for number in numbers])
         with torch.no_grad():  # the tower stays as it is
             seen = self.model.model.vision_tower(normalized(shown.reshape(-1, *shown.shape[2:])))
         images = project(self.model, seen.last_hidden_state)
-        loss, right = answer_loss(self.model, packed, images.view(len(scenes), len(frames) * PATCHES, -1))
-        return loss, right, asked
+        return scenes, asked, packed, images.view(len(scenes), len(frames) * PATCHES, -1)
 
     def accuracy(
         self, kind: str, count: int, frames: tuple[int, ...] = (0,), size: int = 20

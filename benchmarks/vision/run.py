@@ -4,10 +4,12 @@
     OMP_NUM_THREADS=1 python benchmarks/vision/run.py --sections ttft --ttft-keep 0.25
 
 Sections: ``accuracy`` (pictures, all methods at several shares of the tokens, by type of question),
-``video`` (four frames), ``flops`` (counted for every method) and ``ttft`` (our engine: encoder, selection and
-prefill, with and without pruning in turn). The model is llava-mini, the scenes are of its test split: no data
-folder is needed. With one thread the clock is CPU time. Rows are stored in OUT/cache as they come, so a run
-that was stopped goes on where it was.
+``video`` (four frames), ``flops`` (counted for every method), ``ttft`` (our engine: encoder, selection and
+prefill, with and without pruning in turn) and ``served`` (a real vLLM and the proxy are started; pixels to
+vLLM against pixels to the proxy). The model is llava-mini; in ``served``, and on request in ``ttft``, one of
+SmolLM2's size behind a random tower. The scenes are of llava-mini's test split: no data folder is needed.
+With one thread the clock is CPU time. Rows are stored in OUT/cache as they come, so a run that was stopped
+goes on where it was.
 """
 
 from __future__ import annotations
@@ -26,8 +28,15 @@ from benchmarks.common import command  # noqa: E402
 from benchmarks.common.command import floats, words  # noqa: E402
 from benchmarks.vision.asking import METHODS  # noqa: E402
 
-SECTIONS = ("accuracy", "video", "flops", "ttft")
-QUICK = {"pictures": 4, "videos": 2, "examples": 1, "ttft_rounds": 1, "methods": ["uniform", "visionzip"]}
+SECTIONS = ("accuracy", "video", "flops", "ttft", "served")
+QUICK = {
+    "pictures": 4,
+    "videos": 2,
+    "examples": 1,
+    "ttft_rounds": 1,
+    "served_rounds": 1,
+    "methods": ["uniform", "visionzip"],
+}
 
 
 def parser() -> ArgumentParser:
@@ -44,6 +53,9 @@ def parser() -> ArgumentParser:
     made.add_argument("--ttft-keep", type=float, default=0.25, help="ttft: share kept")
     made.add_argument("--ttft-frames", type=int, default=8, help="ttft: of 196 tokens each")
     made.add_argument("--ttft-rounds", type=int, default=9, help="ttft: pairs")
+    made.add_argument("--ttft-model", choices=("llava-mini", "llava-smol"), default="llava-mini")
+    made.add_argument("--served-method", default="fopru", help="served: works before the language model")
+    made.add_argument("--served-rounds", type=int, default=7, help="served: videos")
     return made
 
 

@@ -1,6 +1,7 @@
-"""Train llava-mini on a CPU: first its vision tower, then projector and language model behind it.
+"""Train llava-mini on a CPU: its vision tower, the projector behind it, then projector and language model.
 
     python benchmarks/vision/train.py tower RUN --steps 1200
+    python benchmarks/vision/train.py align RUN --steps 400
     python benchmarks/vision/train.py reader RUN --steps 2000
     python benchmarks/vision/train.py pack RUN tokenprune/data/llava-mini
     python benchmarks/vision/train.py check RUN tokenprune/data/llava-mini
@@ -30,9 +31,12 @@ import torch  # noqa: E402
 from PIL import Image  # noqa: E402
 from transformers import LlavaForConditionalGeneration  # noqa: E402
 
+from benchmarks.vision import align as align_stage  # noqa: E402
 from benchmarks.vision import tower as tower_stage  # noqa: E402
+from benchmarks.vision.gaze import Gaze  # noqa: E402
 from benchmarks.vision.model import build, save  # noqa: E402
 from benchmarks.vision.optimizer import Both, warm_then_cosine  # noqa: E402
+from benchmarks.vision.packing import project  # noqa: E402
 from benchmarks.vision.prepared import FRAMES, MAKERS, prepared  # noqa: E402
 from benchmarks.vision.questions import sample  # noqa: E402
 from benchmarks.vision.reader import Batches  # noqa: E402
@@ -150,18 +154,61 @@ def train_tower(run: Run, options: argparse.Namespace) -> None:
     fit(run, "tower", options.steps, optimizer, {"tower": tower, "heads": heads}, step_loss, check)
 
 
-def train_reader(run: Run, options: argparse.Namespace) -> None:
-    """Pictures, and videos from the share of the steps on that is asked for: two frames first, then all."""
+def with_tower(run: Run) -> LlavaForConditionalGeneration:
+    """Return a fresh model with the trained tower."""
     trained = run.load("tower")
     if trained is None:
         raise SystemExit(f"{run.folder} holds no trained tower: run the stage 'tower' first")
     model = build()
     model.model.vision_tower.load_state_dict(trained["tower"])
+    align_stage.spread(model)
+    return model
+
+
+def train_align(run: Run, options: argparse.Namespace) -> None:
+    """Pictures only: a frame of a video looks the same."""
+    model = with_tower(run)
+    projector = model.model.multi_modal_projector
+    targets = align_stage.Targets(model)
+    pixels = prepared(options.pixels or run.folder, "picture", "train", options.pictures)
+    optimizer = Both([projector], options.rate)
+
+    def batch_loss(split: Any, drawn: Any, numbers: np.ndarray) -> tuple[torch.Tensor, dict[str, float]]:
+        scenes = [picture(split, int(number)) for number in numbers]
+        patches, _ = tower_stage.targets(scenes, np.zeros(len(scenes), dtype=int))
+        with torch.no_grad():
+            seen = model.model.vision_tower(tower_stage.normalized(drawn[numbers, 0])).last_hidden_state
+        return align_stage.loss(targets, project(model, seen), patches)
+
+    def step_loss(step: int, worker: int) -> tuple[torch.Tensor, dict[str, float]]:
+        rng = np.random.default_rng((4, step, worker))
+        numbers = np.sort(rng.choice(options.pictures, options.batch // WORKERS, replace=False))
+        return batch_loss("train", pixels, numbers)
+
+    def check() -> dict[str, float]:
+        drawn = prepared(options.pixels or run.folder, "picture", "validation", 500)
+        with torch.no_grad():
+            return batch_loss("validation", drawn, np.arange(100))[1]
+
+    fit(
+        run, "align", options.steps, optimizer, {"projector": projector, "targets": targets}, step_loss, check
+    )
+
+
+def train_reader(run: Run, options: argparse.Namespace) -> None:
+    """Pictures, and videos from the share of the steps on that is asked for: two frames first, then all."""
+    model = with_tower(run)
+    aligned = run.load("align")
+    if aligned is None:
+        raise SystemExit(f"{run.folder} holds no trained projector: run the stage 'align' first")
+    model.model.multi_modal_projector.load_state_dict(aligned["projector"])
     pixels = options.pixels or run.folder
     counts = {"picture": options.pictures, "video": options.videos}
     train = Batches(model, pixels, "train", counts)
     validation = Batches(model, pixels, "validation", {"picture": 500, "video": 200})
-    optimizer = Both([model.model.multi_modal_projector, model.model.language_model], options.rate)
+    gaze = Gaze(model)
+    trained = [model.model.multi_modal_projector, model.model.language_model]
+    optimizer = Both(trained, options.rate, options.lift)
 
     def step_loss(step: int, worker: int) -> tuple[torch.Tensor, dict[str, float]]:
         rng = np.random.default_rng((2, step, worker))
@@ -172,8 +219,9 @@ def train_reader(run: Run, options: argparse.Namespace) -> None:
             kind, frames = "video", (0, 1, 2, 3) if whole else (0, 3)
             size = max(1, size // len(frames) * 2)
         numbers = rng.choice(counts[kind], size, replace=False)
-        loss, right, _ = train.loss(kind, numbers, rng, frames)
-        return loss, {f"{kind} {len(frames)}": float(right.float().mean())}
+        loss, looking, right = train.taught(gaze, kind, numbers, rng, frames)
+        shares = {f"{kind} {len(frames)}": float(right.float().mean()), "looking": float(looking.detach())}
+        return loss + options.gaze * looking, shares
 
     def check() -> dict[str, float]:
         found = validation.accuracy("picture", 60)
@@ -229,7 +277,11 @@ def train_atp_module(run: Run, options: argparse.Namespace) -> None:
 def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     stages = made.add_subparsers(dest="stage", required=True)
-    for name, steps, batch, rate in (("tower", 1200, 16, 2e-3), ("reader", 2000, 8, 2e-3)):
+    for name, steps, batch, rate in (
+        ("tower", 1200, 16, 2e-3),
+        ("align", 400, 32, 3e-3),
+        ("reader", 2000, 8, 2e-3),
+    ):
         stage = stages.add_parser(name)
         stage.add_argument("run", type=Path)
         stage.add_argument("--steps", type=int, default=steps)
@@ -241,6 +293,12 @@ def parser() -> argparse.ArgumentParser:
     stages.choices["tower"].add_argument("--crowds", type=int, default=10_000, help="drawn in advance")
     stages.choices["reader"].add_argument(
         "--video-from", type=float, default=0.4, help="share of the steps after which videos begin"
+    )
+    stages.choices["reader"].add_argument(
+        "--lift", type=float, default=4.0, help="how many times as high Muon's rate is"
+    )
+    stages.choices["reader"].add_argument(
+        "--gaze", type=float, default=1.0, help="weight of the loss of where to look"
     )
     for name in ("pack", "check", "atp"):
         stage = stages.add_parser(name)
@@ -260,6 +318,7 @@ def main(argv: list[str] | None = None) -> None:
     torch.set_num_threads(WORKERS)
     stages = {
         "tower": train_tower,
+        "align": train_align,
         "reader": train_reader,
         "pack": pack_model,
         "check": check_model,

@@ -9,6 +9,7 @@ import numpy as np
 
 from benchmarks.common.context import Context
 from benchmarks.common.reading import clock
+from benchmarks.vision import timing_model
 from benchmarks.vision.asking import FULL, METHODS, Named, images, load, prompt_ids
 from benchmarks.vision.scenes import video
 from tokenprune.engine.sampling import SamplingParams
@@ -17,7 +18,8 @@ from tokenprune.vision.prompts import seeing
 
 def run(context: Context) -> dict[str, Any]:
     options = context.options
-    engine = load()
+    big = options.ttft_model == "llava-smol"
+    engine = load(str(timing_model.build(options.out / "served" / "llava-smol"))) if big else load()
     name, now = clock()
     frames = options.ttft_frames
     drawn = images(video("test", 0, frames))
@@ -65,4 +67,5 @@ def run(context: Context) -> dict[str, Any]:
             np.median([f["prefill"] / (p["select"] + p["prefill"]) for f, p in found])
         )
         rows.append(row)
-    return {"clock": name, "frames": frames, "keep": options.ttft_keep, "rows": rows}
+    found = {"clock": name, "model": options.ttft_model, "frames": frames, "keep": options.ttft_keep}
+    return found | {"rows": rows}

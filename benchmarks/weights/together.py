@@ -17,18 +17,16 @@ import asyncio
 import contextlib
 import json
 import os
-import socket
 import statistics
-import subprocess
 import sys
 import time
-import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from benchmarks.common import served
 from benchmarks.common.nll import messages
 from benchmarks.common.store import Store
 from tokenprune.bench.client import Server, measure, models_of, open_session
@@ -40,7 +38,6 @@ from tokenprune.errors import MeasureError
 CONTEXTS = ("full", "pruned")
 MODELS = ("dense", "pruned")
 Cases = Sequence[Mapping[str, Any]]
-_START_S = 300
 
 
 def cases(data: Path, sample: int, keep: int, seed: int) -> list[dict[str, Any]]:
@@ -170,38 +167,6 @@ def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     figure.savefig(path, dpi=150)
 
 
-@contextlib.contextmanager
-def served(folder: str, log: Path) -> Iterator[str]:
-    """Serve a model with vLLM until the block ends; yield its URL."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port = sock.getsockname()[1]
-    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", folder]
-    command += ["--served-model-name", "model", "--enforce-eager", "--dtype", "float32"]
-    command += ["--no-enable-prefix-caching", "--max-model-len", "4096"]
-    command += ["--host", "127.0.0.1", "--port", str(port)]
-    environment = os.environ | {"HF_HUB_OFFLINE": "1", "VLLM_CPU_KVCACHE_SPACE": "2"}
-    environment.pop("OMP_NUM_THREADS", None)
-    with log.open("wb") as file:
-        process = subprocess.Popen(command, stdout=file, stderr=file, env=environment)
-    try:
-        url, deadline = f"http://127.0.0.1:{port}", time.monotonic() + _START_S
-        while True:
-            with contextlib.suppress(OSError), urllib.request.urlopen(f"{url}/health", timeout=2):
-                break
-            if process.poll() is not None or time.monotonic() > deadline:
-                raise MeasureError(f"vLLM did not start with {folder}; see {log}")
-            time.sleep(0.5)
-        yield url
-    finally:
-        process.terminate()
-        try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait(10)
-
-
 def run(asked: Cases, names: Sequence[str], urls: Sequence[str], rounds: int, out: Path) -> str:
     """Measure what is missing, and write table, picture and JSON into ``out``; return the table."""
     from tokenprune.models.catalog import model_path
@@ -218,7 +183,7 @@ def run(asked: Cases, names: Sequence[str], urls: Sequence[str], rounds: int, ou
                 url = urls[index]
             else:
                 folder = name if Path(name).is_dir() else str(model_path(name))
-                url = stack.enter_context(served(folder, out / f"vllm-{model}.log"))
+                url = stack.enter_context(served.vllm(folder, out / f"vllm-{model}.log"))
             asyncio.run(times(url, asked, rounds, store, model))
     rows = summary(asked, store, rounds)
     store.close()

@@ -5,17 +5,18 @@ from collections import Counter, defaultdict
 import numpy as np
 import pytest
 import torch
-from transformers import LlavaConfig
+from transformers import LlavaConfig, LlavaForConditionalGeneration
 
-from benchmarks.vision import train
+from benchmarks.vision import align, gaze, train
 from benchmarks.vision.asking import content
 from benchmarks.vision.model import PATCHES, build, config, tokenizer
 from benchmarks.vision.optimizer import orthogonal
-from benchmarks.vision.packing import head_text, pack, states
+from benchmarks.vision.packing import answer_loss, head_text, pack, states
 from benchmarks.vision.questions import PICTURE_TYPES, VIDEO_TYPES, questions, sample
 from benchmarks.vision.scenes import _RGB, SIDE, corner, crowd, picture, place_of, video
 from benchmarks.vision.tower import labels
-from benchmarks.vision.words import COLOURS, KINDS, PLACES, VOCABULARY
+from benchmarks.vision.tower import targets as tower_targets
+from benchmarks.vision.words import COLOURS, COUNTS, KINDS, PLACES, VOCABULARY
 from tokenprune.models.catalog import resolve_model
 
 
@@ -142,7 +143,75 @@ def test_a_video_is_asked_about_frame_by_frame():
 
 def test_the_training_says_how_it_is_run():
     text = train.parser().format_help()
-    assert all(stage in text for stage in ("tower", "reader", "pack"))
+    assert all(stage in text for stage in ("tower", "align", "reader", "pack"))
+
+
+def test_a_question_says_what_it_is_about():
+    for number in range(40):
+        scene = picture("train", number)
+        for question in questions(scene):
+            things = [scene.things[index] for index in question.about]
+            if question.type == "count":
+                assert COUNTS[len(things)] == question.answer
+                continue
+            (thing,) = things
+            assert question.answer in (thing.colour, thing.kind, thing.place())
+        moving = video("train", number)
+        assert {question.about for question in questions(moving)} == {(moving.mover,)}
+
+
+def test_patches_are_aligned_with_the_words_that_are_true_of_them():
+    model = build()
+    align.spread(model)
+    targets = align.Targets(model)
+    basis = targets.directions @ targets.directions.T
+    torch.testing.assert_close(basis, torch.eye(len(basis)), atol=1e-5, rtol=0)
+    scene = picture("train", 2)
+    patches, _ = tower_targets([scene], np.zeros(1, dtype=int))
+    true = align.truths(patches)
+    loss, shares = align.loss(targets, true @ targets.directions, patches)
+    assert shares == {"words": 1, "background": 1, "grid": 1} and loss < 2
+    thing = scene.things[0]
+    x, y = thing.path[0]
+    row, column = y // 16, x // 16
+    said = true[0, row * 14 + column]
+    words = {align.WORDS[i] for i in torch.nonzero(said[: len(align.WORDS)])[:, 0]}
+    assert words == {
+        thing.colour,
+        thing.kind,
+        thing.place(),
+        "object",
+        "digit" if thing.is_digit else "shape",
+    }
+    assert said[len(align.WORDS) :].nonzero()[:, 0].tolist() == [row, 14 + column]
+
+
+def test_where_to_look_is_taught_on_the_attention_that_the_layer_computes():
+    made = config()
+    made._attn_implementation = "eager"
+    torch.manual_seed(1)
+    model = LlavaForConditionalGeneration(made)
+    scenes = [picture("train", number) for number in range(2)]
+    asked = [sample(scene, 5, np.random.default_rng(number)) for number, scene in enumerate(scenes)]
+    packed = pack(tokenizer(), asked, 1, 9)
+    watcher, attention = gaze.Gaze(model), []
+    layer = model.model.language_model.layers[gaze.LAYER].self_attn
+    hook = layer.register_forward_hook(lambda module, args, out: attention.append(out[1]))
+    with watcher.watching(), torch.no_grad():
+        answer_loss(model, packed, torch.randn(2, PATCHES, 192))
+        wanted = gaze.wanted(scenes, asked, packed, made.image_token_index)
+        loss = watcher.loss(packed, wanted)
+    hook.remove()
+    head, terms = len(packed.head), []
+    for b, questions_ in enumerate(asked):
+        for k, question in enumerate(questions_):
+            row = attention[0][b, :2, head + 9 * k + packed.ends[b, k], :head]
+            counts = 2 if question.type == "count" else 1
+            assert (wanted[b, k].sum(-1) > 0).sum() == counts
+            terms += [-(wanted[b, k, h] * row[h].log()).sum() for h in range(counts)]
+            if counts == 2:  # the first token counts twice, every thing once
+                assert wanted[b, k, 1, 0] == pytest.approx(2 / (2 + len(question.about)))
+    torch.testing.assert_close(loss, torch.stack(terms).mean(), atol=1e-4, rtol=1e-4)
 
 
 def test_questions_packed_together_are_read_as_if_alone():

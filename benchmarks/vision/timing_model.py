@@ -1,0 +1,76 @@
+"""A LLaVA that is right in size only: SmolLM2 behind a tower of random weights, to measure time with.
+
+The tower has a twentieth of the language model's parameters, as CLIP-L has beside the 7B of LLaVA 1.5; in
+llava-mini, which can see, a request costs little but HTTP. What it answers means nothing.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from transformers import (
+    AutoTokenizer,
+    CLIPVisionConfig,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    LlavaProcessor,
+)
+
+from benchmarks.vision.model import PATCH, PATCHES, SIDE, image_processor, store
+from tokenprune.models.causal_lm import fresh_causal_lm
+
+IMAGE = "<image>"
+TEMPLATE = (
+    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' }}"
+    "{% if message['content'] is string %}{{ message['content'] }}{% else %}"
+    "{% for part in message['content'] %}"
+    "{% if part['type'] == 'text' %}{{ part['text'] }}{% else %}{{ '<image>' }}{% endif %}"
+    "{% endfor %}{% endif %}{{ '<|im_end|>\\n' }}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
+)
+
+
+def build(folder: Path, language: str = "smollm2-135m") -> Path:
+    """Store the model, if it is not there yet; return its folder."""
+    if (folder / "config.json").exists():
+        return folder
+    lm = fresh_causal_lm(language)
+    tokenizer = AutoTokenizer.from_pretrained(lm.tokenizer.name_or_path)
+    tokenizer.add_special_tokens({"additional_special_tokens": [IMAGE]})
+    tokenizer.chat_template = TEMPLATE
+    lm.model.resize_token_embeddings(len(tokenizer), pad_to_multiple_of=64, mean_resizing=False)
+    text = lm.model.config
+    config = LlavaConfig(
+        vision_config=CLIPVisionConfig(
+            hidden_size=256,
+            intermediate_size=1024,
+            projection_dim=256,
+            num_hidden_layers=8,
+            num_attention_heads=8,
+            image_size=SIDE,
+            patch_size=PATCH,
+        ),
+        text_config=text,
+        image_token_index=tokenizer.convert_tokens_to_ids(IMAGE),
+        image_seq_length=PATCHES,
+        vision_feature_layer=-1,
+        vision_feature_select_strategy="default",
+        tie_word_embeddings=True,
+        bos_token_id=text.bos_token_id,
+        eos_token_id=text.eos_token_id,
+        pad_token_id=text.pad_token_id,
+    )
+    torch.manual_seed(0)
+    model = LlavaForConditionalGeneration(config)
+    model.model.language_model.load_state_dict(lm.model.model.state_dict())
+    processor = LlavaProcessor(
+        image_processor(),
+        tokenizer,
+        patch_size=PATCH,
+        vision_feature_select_strategy="default",
+        chat_template=TEMPLATE,
+        num_additional_image_tokens=1,
+    )
+    store(model, processor, folder)
+    return folder
