@@ -214,6 +214,18 @@ def test_where_to_look_is_taught_on_the_attention_that_the_layer_computes():
     torch.testing.assert_close(loss, torch.stack(terms).mean(), atol=1e-4, rtol=1e-4)
 
 
+def test_in_a_video_the_heads_are_taught_its_first_and_its_last_frame():
+    scene = video("train", 3)
+    packed = pack(tokenizer(), [questions(scene)], 4, 9)
+    image = config().image_token_index
+    wanted = gaze.wanted([scene], [questions(scene)], packed, image)[0]
+    frames = wanted[:, :, packed.head == image].view(-1, 2, 4, PATCHES)
+    torch.testing.assert_close(frames.sum(-1), torch.eye(4)[[0, 3]].expand(len(frames), 2, 4))
+    for head, frame in ((0, 0), (1, -1)):
+        x, y = scene.things[scene.mover].path[frame]
+        assert (frames[:, head, frame, y // 16 * 14 + x // 16] > 0).all()
+
+
 def test_questions_packed_together_are_read_as_if_alone():
     """The packed sequence against each question's own prompt, with weights that let attention matter."""
     model = build()
