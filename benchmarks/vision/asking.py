@@ -87,11 +87,11 @@ def load(model: str = MODEL) -> VisionEngine:
     return VisionEngine(model, device="cpu", dtype="float32")
 
 
-def weights_version() -> str:
-    """Hash of the model's weights: results belong to them."""
+def weights_version(*files: str) -> str:
+    """Hash of weights in the model's folder: results belong to them."""
     folder = Path(resolve_model(MODEL))
-    files = sorted(folder.glob("*.safetensors"))
-    return hashlib.sha1(b"".join(p.read_bytes() for p in files), usedforsecurity=False).hexdigest()[:10]
+    content = b"".join((folder / name).read_bytes() for name in files)
+    return hashlib.sha1(content, usedforsecurity=False).hexdigest()[:10]
 
 
 def content(question: str, frames: int = 1) -> list[dict[str, str]]:
@@ -177,7 +177,7 @@ def measure(
     """
     engine = load()
     store = context.store(section)
-    version = weights_version()
+    version = weights_version("model.safetensors")
     wanted = [(Named(FULL), 1.0)]
     for name in context.options.methods:
         if name == "atp-llava" and not (Path(resolve_model(MODEL)) / ATP).exists():
@@ -189,7 +189,8 @@ def measure(
     for scene, asked in context.track(cases, len(cases), section):
         tokens = None
         for method, keep in wanted:
-            key = f"{version}|{scene.split} {scene.number}|{len(asked)}|{method.name}|{keep}"
+            own = weights_version("model.safetensors", ATP) if "atp-llava" in method.inside else version
+            key = f"{own}|{scene.split} {scene.number}|{len(asked)}|{method.name}|{keep}"
             if key not in store:
                 tokens = encode(engine, scene) if tokens is None else tokens
                 left, inner = method.reduce(tokens, keep), method.reducers(keep)

@@ -66,7 +66,7 @@ class Gaze:
         rows = head + torch.arange(slots) * length + packed.ends  # [b, k]
         asking = q.gather(2, rows[:, None, :, None].expand(-1, 2, -1, width))
         logits = asking @ k.mT * self._attention.scaling  # [b, 2, k, s]
-        mask = mask_and_positions(head, slots, length)[0][0, 0]
+        mask = mask_and_positions(torch.ones(head), slots, length)[0][0, 0]
         logs = (logits + mask[rows][:, None]).log_softmax(-1)[..., :head].transpose(1, 2)
         taught = wanted.sum(-1) > 0
         each: Tensor = -(wanted * logs).sum(-1)[taught]

@@ -72,14 +72,22 @@ def pack(
     )
 
 
-def mask_and_positions(head: int, slots: int, length: int) -> tuple[Tensor, Tensor]:
-    """Return who may attend to whom [1, 1, s, s] (0 or the least float) and the positions [1, s]."""
+def mask_and_positions(steps: Tensor, slots: int, length: int) -> tuple[Tensor, Tensor]:
+    """Return who may attend to whom [1, 1, s, s] (0 or the least float) and the positions [1, s].
+
+    Args:
+        steps: from each token of the beginning to the position of the next, [h].
+        slots: number of questions.
+        length: of each.
+    """
+    head = len(steps)
     size = head + slots * length
     slot = torch.cat([torch.full((head,), -1), torch.arange(slots).repeat_interleave(length)])
     causal = torch.arange(size)[:, None] >= torch.arange(size)[None]
     seen = causal & ((slot[None] == -1) | (slot[:, None] == slot[None]))
     mask = torch.zeros(size, size).masked_fill(~seen, torch.finfo(torch.float32).min)
-    positions = torch.cat([torch.arange(head), head + torch.arange(length).repeat(slots)])
+    behind = steps.sum()
+    positions = torch.cat([steps.cumsum(0) - steps, behind + torch.arange(length).repeat(slots)])
     return mask[None, None], positions[None]
 
 
@@ -89,24 +97,35 @@ def project(model: LlavaForConditionalGeneration, features: Tensor) -> Tensor:
     return projected
 
 
-def states(model: LlavaForConditionalGeneration, packed: Pack, images: Tensor) -> Tensor:
-    """Return the last states of all slots [b, k, l, h]; images are projected, [b, frames * patches, h]."""
+def states(
+    model: LlavaForConditionalGeneration, packed: Pack, images: Tensor, patch_step: float = 1.0
+) -> Tensor:
+    """Return the last states of all slots [b, k, l, h]; images are projected, [b, frames * patches, h].
+
+    Args:
+        model: whose projector made the images.
+        packed: the questions.
+        images: what stands for the patches.
+        patch_step: from the position of a patch to that of the next, 1 in the model as it is used.
+    """
     batch, slots, length = packed.slots.shape
     embed = model.get_input_embeddings()
     head = embed(packed.head)[None].expand(batch, -1, -1)
-    where = (packed.head == model.config.image_token_index)[None, :, None].expand_as(head)
-    head = head.masked_scatter(where, images)
+    patches = packed.head == model.config.image_token_index
+    head = head.masked_scatter(patches[None, :, None].expand_as(head), images)
     inputs = torch.cat([head, embed(packed.slots.flatten(1))], dim=1)
-    mask, positions = mask_and_positions(len(packed.head), slots, length)
+    mask, positions = mask_and_positions(torch.where(patches, patch_step, 1.0), slots, length)
     found = model.model.language_model(
         inputs_embeds=inputs, attention_mask=mask, position_ids=positions, use_cache=False
     ).last_hidden_state
     return found[:, len(packed.head) :].view(batch, slots, length, -1)
 
 
-def answer_loss(model: LlavaForConditionalGeneration, packed: Pack, images: Tensor) -> tuple[Tensor, Tensor]:
+def answer_loss(
+    model: LlavaForConditionalGeneration, packed: Pack, images: Tensor, patch_step: float = 1.0
+) -> tuple[Tensor, Tensor]:
     """Return the loss of the answers and of the end behind them, and which answers are right [b, k]."""
-    found = states(model, packed, images)
+    found = states(model, packed, images, patch_step)
     index = packed.ends[..., None, None].expand(-1, -1, 1, found.shape[-1])
     logits = model.lm_head(found.gather(2, index)[:, :, 0])
     behind = model.lm_head(found.gather(2, index + 1)[:, :, 0])

@@ -21,7 +21,7 @@ from benchmarks.vision.tower import normalized
 
 LENGTH = 9  # of a question with its answer, tokens
 PICTURE_QUESTIONS = 16
-VIDEO_QUESTIONS = 5
+LEAST_STEP = 0.04  # from a patch to the next in the closest packing that is trained
 
 
 def clip(scene: Scene, frames: tuple[int, ...]) -> Scene:
@@ -55,8 +55,11 @@ class Batches:
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return the answers' loss, the loss of where to look, and which answers are right [b, k]."""
         scenes, asked, packed, images = self.batch(kind, numbers, rng, frames)
+        # A picture of which tokens are left out is a shorter one: the language model has to know such
+        # distances, as one does that has read texts of all lengths.
+        step = 1.0 if rng.random() < 0.3 else float(np.exp(rng.uniform(np.log(LEAST_STEP), 0)))
         with gaze.watching():
-            loss, right = answer_loss(self.model, packed, images)
+            loss, right = answer_loss(self.model, packed, images, step)
         targets = wanted(scenes, asked, packed, self.model.config.image_token_index)
         return loss, gaze.loss(packed, targets), right
 

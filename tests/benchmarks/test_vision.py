@@ -11,7 +11,7 @@ from benchmarks.vision import align, gaze, train
 from benchmarks.vision.asking import content
 from benchmarks.vision.model import PATCHES, build, config, tokenizer
 from benchmarks.vision.optimizer import orthogonal
-from benchmarks.vision.packing import answer_loss, head_text, pack, states
+from benchmarks.vision.packing import answer_loss, head_text, mask_and_positions, pack, states
 from benchmarks.vision.questions import PICTURE_TYPES, VIDEO_TYPES, questions, sample
 from benchmarks.vision.scenes import _RGB, SIDE, corner, crowd, picture, place_of, video
 from benchmarks.vision.tower import labels
@@ -184,6 +184,15 @@ def test_patches_are_aligned_with_the_words_that_are_true_of_them():
         "digit" if thing.is_digit else "shape",
     }
     assert said[len(align.WORDS) :].nonzero()[:, 0].tolist() == [row, 14 + column]
+
+
+def test_patches_can_be_packed_closer_and_the_question_follows_them():
+    steps = torch.tensor([1.0, 0.25, 0.25, 0.25, 0.25, 1.0])
+    mask, positions = mask_and_positions(steps, 2, 3)
+    assert positions[0].tolist() == [0, 1, 1.25, 1.5, 1.75, 2, 3, 4, 5, 3, 4, 5]
+    seen = mask[0, 0] == 0
+    assert seen[8].tolist() == [True] * 9 + [False] * 3  # the first question's last token
+    assert seen[9].tolist() == [True] * 6 + [False] * 3 + [True] + [False] * 2
 
 
 def test_where_to_look_is_taught_on_the_attention_that_the_layer_computes():
