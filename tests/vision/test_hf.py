@@ -17,6 +17,12 @@ from tiny_vlm import (  # noqa: E402
     tiny_llava,
     tiny_onevision,
 )
+from transformers import (  # noqa: E402
+    GenerationConfig,
+    LogitsProcessor,
+    LogitsProcessorList,
+    StoppingCriteria,
+)
 
 from tokenprune.errors import BudgetError, ConfigError, ModelError, UnknownNameError, VisionError  # noqa: E402
 from tokenprune.vision.hf import visual_pruning  # noqa: E402
@@ -117,10 +123,89 @@ def test_beams_and_dictionaries_are_transformers_own(model, batch):
         assert model.generate(**batch, **options).sequences.shape == expected.shape
 
 
-def test_lengths_count_the_prompt_as_it_was_given(model, batch):
+def test_lengths_count_the_prompt_as_it_was_given(model, batch, monkeypatch):
+    """Also where they stand in a config: that stays as it is; and behind end tokens, minima too."""
     whole = batch["input_ids"].shape[1]
-    with visual_pruning(model, "random", 2):
-        assert model.generate(**batch, max_length=whole + 3, do_sample=False).shape[1] == whole + 3
+    config = GenerationConfig(max_length=whole + 3)
+    least = GenerationConfig(max_length=whole + 9, min_length=whole + 7, pad_token_id=PAD)
+    for method, keep in (("random", 2), ("none", None)):
+        with visual_pruning(model, method, keep):
+            assert model.generate(**batch, max_length=whole + 3, do_sample=False).shape[1] == whole + 3
+            assert model.generate(**batch, generation_config=config).shape[1] == whole + 3
+            assert (
+                model.generate(**batch, generation_config=config, max_length=whole + 5).shape[1] == whole + 5
+            )
+            with pytest.warns(UserWarning, match="max_length"):
+                assert model.generate(**batch).shape[1] == whole + 20
+            with pytest.raises(ValueError, match="max_length"):
+                model.generate(**batch, max_length=whole)
+            monkeypatch.setattr(model.generation_config, "max_length", whole + 4)
+            assert model.generate(**batch, generation_config=GenerationConfig()).shape[1] == whole + 4
+            monkeypatch.undo()
+            free = model.generate(**batch, **plain(9))[:, whole:]
+            least.eos_token_id = sorted(set(free[:, :6].flatten().tolist()))
+            short = model.generate(**batch, generation_config=least, min_length=0)
+            ends = torch.isin(short[:, whole:], torch.tensor(least.eos_token_id))
+            assert bool(ends[:, :6].any(1).all())
+            longer = model.generate(**batch, generation_config=least)
+            assert not bool(torch.isin(longer[:, whole : whole + 7], torch.tensor(least.eos_token_id)).any())
+    assert (config.max_length, least.min_length) == (whole + 3, whole + 7)
+
+
+def test_processors_criteria_and_streamers_see_the_whole_prompt(model, batch):
+    """Nothing is dropped in one run and most in the other: what they see of the prompt is the same."""
+    whole, seen = batch["input_ids"].shape[1], []
+
+    class Stop(StoppingCriteria):
+        def __call__(self, ids, scores, **_):
+            seen.append(ids)
+            return torch.full((len(ids),), ids.shape[1] - whole >= 3)
+
+    class Only(LogitsProcessor):
+        def __call__(self, ids, scores):
+            seen.append(ids)
+            return torch.full_like(scores, -torch.inf).index_fill(
+                1, torch.tensor([7 + ids.shape[1] - whole]), 0
+            )
+
+    class Streamer:
+        def __init__(self):
+            self.got = []
+
+        def put(self, ids):
+            self.got.append(ids)
+
+        def end(self):
+            pass
+
+    for method, keep in (("none", None), ("random", 2)):
+        with visual_pruning(model, method, keep):
+            streamer = Streamer()
+            one = {"input_ids": batch["input_ids"][:1], "attention_mask": batch["attention_mask"][:1]}
+            one["pixel_values"] = batch["pixel_values"][:2]
+            model.generate(**one, **plain(2), streamer=streamer)
+            assert torch.equal(streamer.got[0], one["input_ids"])
+            seen.clear()
+            got = model.generate(
+                **batch,
+                **plain(9),
+                stopping_criteria=[Stop()],
+                logits_processor=LogitsProcessorList([Only()]),
+            )
+        assert torch.equal(got[:, :whole], batch["input_ids"])
+        assert got[:, whole:].tolist() == [[7, 8, 9]] * len(got)
+        assert len(seen) == 6
+        assert all(torch.equal(ids, got[:, : ids.shape[1]]) for ids in seen)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"prompt_lookup_num_tokens": 2}, {"prefill_chunk_size": 8}, {"position_ids": torch.zeros(1, 1)}],
+)
+def test_options_that_would_read_ids_without_their_pictures(model, batch, options):
+    (name,) = options
+    with visual_pruning(model, "random", 2), pytest.raises(ConfigError, match=f"does not take {name}"):
+        model.generate(**batch, **plain(2), **options)
 
 
 def test_forward_shrinks_labels_too(model, batch):
@@ -148,6 +233,68 @@ def test_text_alone_passes(model):
     with visual_pruning(model, "random", 3):
         assert torch.equal(model.generate(ids, **plain()), expected)
         assert torch.equal(model(ids).logits, model(input_ids=ids).logits)
+
+
+def test_what_was_done_is_that_of_the_last_call(model, batch):
+    ids = torch.tensor([ids_with(0)])
+    with visual_pruning(model, "random", 3) as pruning:
+        for text_only in (lambda: model.generate(ids, **plain(2)), lambda: model(ids)):
+            model.generate(**batch, **plain(2))
+            assert [len(one) for one in pruning.left] == [3] * 5
+            text_only()
+            assert not pruning.left and not pruning.seen
+        model(**batch)
+        assert len(pruning.left) == 5 and not pruning.layers
+    with visual_pruning(model, "random", 8, inner="fastv") as pruning:
+        model.generate(**batch, **plain(2))
+        assert [len(one) for one in pruning.left] == [8] * 5
+        sizes = [len(ids_with(images, words=words, seed=seed, each=8)) for images, words, seed in ROWS]
+        after = [size - 4 * images for size, (images, _, _) in zip(sizes, ROWS, strict=True)]
+        assert pruning.layers == [[a] * 2 + [b] * 3 for a, b in zip(sizes, after, strict=True)]
+        model.generate(ids, **plain(2))
+        assert not pruning.layers
+
+
+@pytest.mark.parametrize("method", ["fopru", "fastv", None])
+def test_pixels_that_are_no_numbers(model, batch, method):
+    broken = batch | {"pixel_values": batch["pixel_values"] * float("nan")}
+    with visual_pruning(model, method, 0.5), pytest.raises(VisionError, match="NaN or infinity"):
+        model.generate(**broken, **plain(2))
+
+
+@pytest.mark.parametrize("wrong", ["llava-mini", None, {}, 3])
+def test_names_are_no_models(wrong):
+    with pytest.raises(ModelError, match=r"no loaded model.*not its name"), visual_pruning(wrong, "none"):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"method": 3}, "method must be a name"),
+        ({"method": inner_method("fastv")}, "method must be a name"),
+        ({"method": None, "inner": 3}, "inner must name"),
+        ({"method": None, "inner": ["fastv", vision_method("fopru")]}, "inner must name"),
+        ({"method": "none", "frames": "a"}, "frames must be 1"),
+        ({"method": "none", "frames": True}, "frames must be 1"),
+    ],
+)
+def test_arguments_of_other_kinds(model, options, message):
+    with pytest.raises(ConfigError, match=message), visual_pruning(model, **options):
+        pass
+
+
+def test_budgets_may_be_texts(model, batch):
+    for method in ("random", "fastv"):
+        with visual_pruning(model, method, "25%") as texts:
+            model.generate(**batch, **plain(1))
+        with visual_pruning(model, method, 0.25) as numbers:
+            model.generate(**batch, **plain(1))
+        assert list(map(len, texts.left)) == list(map(len, numbers.left))
+        assert texts.layers == numbers.layers
+        for wrong in ("abc", "101%", 0, -3, True):
+            with pytest.raises(BudgetError, match="keep must leave"), visual_pruning(model, method, wrong):
+                pass
 
 
 def test_inside_the_language_model_the_engine_generates(model, batch):
@@ -181,6 +328,62 @@ def test_the_engine_ends_at_the_end_token_and_pads(model, batch):
             model.generate(**batch, repetition_penalty=1.2)
         with pytest.raises(ConfigError, match="in generate, not in forward"):
             model(**batch)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("repetition_penalty", 50.0),
+        ("no_repeat_ngram_size", 1),
+        ("num_return_sequences", 3),
+        ("return_dict_in_generate", True),
+        ("min_new_tokens", 6),
+        ("min_length", 90),
+        ("bad_words_ids", [[67]]),
+        ("num_beams", 2),
+        ("stop_strings", ["a"]),
+    ],
+)
+def test_the_engine_refuses_what_it_does_not_know_wherever_it_stands(model, batch, name, value, monkeypatch):
+    options = {"max_new_tokens": 6, "do_sample": name == "num_return_sequences", name: value}
+    with visual_pruning(model, "fastv", 0.5):
+        with pytest.raises(ConfigError, match=f"does not know {name};"):
+            model.generate(**batch, **options)
+        with pytest.raises(ConfigError, match=f"does not know {name};"):
+            model.generate(**batch, generation_config=GenerationConfig(**options))
+        monkeypatch.setattr(model.generation_config, name, value)
+        with pytest.raises(ConfigError, match=f"does not know {name};"):
+            model.generate(**batch, max_new_tokens=6, do_sample=options["do_sample"])
+
+
+def test_the_engine_goes_by_given_configs_and_the_models_own(model, batch, monkeypatch):
+    """Keywords win over the config that is given, and that over the model's."""
+    whole = batch["input_ids"].shape[1]
+    free = model.generate(**batch, **plain(8))[:, whole:]
+    end = int(free[0, 2])
+    config = GenerationConfig(max_new_tokens=8, eos_token_id=end, pad_token_id=PAD, use_cache=True)
+    as_it_was = config.to_dict()
+    expected = model.generate(**batch, generation_config=config)
+    with visual_pruning(model, "fastv", 1.0):
+        assert torch.equal(model.generate(**batch, generation_config=config), expected)
+        assert torch.equal(
+            model.generate(batch["input_ids"], config, **batch | {"input_ids": None}), expected
+        )
+        longer = GenerationConfig(max_length=whole + 3)
+        assert model.generate(**batch, generation_config=longer).shape[1] == whole + 3
+        assert model.generate(**batch, max_length=whole + 2).shape[1] == whole + 2
+        assert model.generate(**batch, generation_config=longer, max_new_tokens=1).shape[1] == whole + 1
+        for length in ({"max_length": whole}, {"max_new_tokens": 0}, {"max_new_tokens": -1}):
+            with pytest.raises(ConfigError, match=r"max_(length|new_tokens)"):
+                model.generate(**batch, **length)
+        for strange in ({}, {"max_new_tokens": 3}, 3):
+            with pytest.raises(ConfigError, match="must be a GenerationConfig"):
+                model.generate(**batch, generation_config=strange)
+        for name, value in as_it_was.items():
+            if name in ("eos_token_id", "pad_token_id", "max_new_tokens"):
+                monkeypatch.setattr(model.generation_config, name, value)
+        assert torch.equal(model.generate(**batch), expected)
+    assert config.to_dict() == as_it_was
 
 
 def test_the_model_is_as_before_also_after_errors(model, batch):

@@ -9,7 +9,7 @@ passes.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -113,10 +113,10 @@ class VisionEngine:
             VisionError: Pictures and placeholders do not fit, or a picture cannot be prepared.
             BudgetError: ``keep`` leaves nothing, or the method needs one.
         """
-        from tokenprune.vision.methods.base import everything
+        from tokenprune.vision.methods.base import reduce_by
 
         tokens = self.encoder.encode(images, videos) if images or videos else []
-        left = [everything(one) if method is None else method.reduce(one, keep) for one in tokens]
+        left = [reduce_by(method, one, keep) for one in tokens]
         return Seen(seeing(ids, self.image_token, tokens, left), tokens, left)
 
     def generate(
@@ -148,6 +148,7 @@ def continue_all(
     params: SamplingParams,
     ends: frozenset[int],
     inner: Sequence[Reducer] = (),
+    on_read: Callable[[Reading], None] | None = None,
 ) -> list[list[int]]:
     """Read prompts in one packed pass, then continue all of them step by step, each until it ends.
 
@@ -157,12 +158,16 @@ def continue_all(
         params: How to continue them; ``max_tokens`` must be given. ``stop`` strings are not looked at.
         ends: Tokens that end a sequence.
         inner: Methods inside the language model.
+        on_read: Is shown each prompt when all are read, before any is continued.
 
     Returns:
         The new tokens of each, the one that ended it included.
     """
     reducer = Inside(tuple(inner)) if inner else None
     readings = read_prompts(decoder, prompts, reducer=reducer)
+    if on_read is not None:
+        for reading in readings:
+            on_read(reading)
     samplers = [Sampler(params, decoder.device) for _ in prompts]
     ends = params.stop_token_ids if params.ignore_eos else params.stop_token_ids | ends
     out: list[list[int]] = [[] for _ in prompts]

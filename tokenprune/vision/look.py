@@ -7,7 +7,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 from tokenprune.errors import ConfigError
-from tokenprune.vision.methods.base import VisionMethod, inner_method, vision_method, vision_method_info
+from tokenprune.vision.methods.base import (
+    VisionMethod,
+    inner_method,
+    reduce_by,
+    vision_method,
+    vision_method_info,
+)
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -89,10 +95,7 @@ class Looking:
             ConfigError: a method inside the language model, and no question.
             BudgetError: as the method says.
         """
-        from tokenprune.vision.methods.base import everything
-
-        method = chosen.method
-        left = everything(self.tokens) if method is None else method.reduce(self.tokens, chosen.keep)
+        left = reduce_by(chosen.method, self.tokens, chosen.keep)
         if self.engine is None:
             if chosen.inner is not None:
                 raise ConfigError(f"{chosen.text!r} works inside the language model: give a question")

@@ -107,6 +107,18 @@ class VisionMethod:
         return reduced
 
 
+def reduce_by(method: VisionMethod | None, tokens: VisualTokens, keep: int | float | None) -> Reduced:
+    """Let a method leave fewer tokens, or, where it is None, leave all; raises what it raises.
+
+    Raises:
+        VisionError: with a method or without one, the tokens hold numbers that are not finite.
+    """
+    if method is not None:
+        return method.reduce(tokens, keep)
+    _check(tokens, (), "none")
+    return everything(tokens)
+
+
 def everything(tokens: VisualTokens) -> Reduced:
     """Leave all tokens as they are."""
     import torch
