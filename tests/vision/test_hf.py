@@ -351,9 +351,10 @@ def test_the_engine_refuses_what_it_does_not_know_wherever_it_stands(model, batc
             model.generate(**batch, **options)
         with pytest.raises(ConfigError, match=f"does not know {name};"):
             model.generate(**batch, generation_config=GenerationConfig(**options))
-        monkeypatch.setattr(model.generation_config, name, value)
+        for own in ("do_sample", name):
+            monkeypatch.setattr(model.generation_config, own, options[own])
         with pytest.raises(ConfigError, match=f"does not know {name};"):
-            model.generate(**batch, max_new_tokens=6, do_sample=options["do_sample"])
+            model.generate(**batch, max_new_tokens=6)
 
 
 def test_the_engine_goes_by_given_configs_and_the_models_own(model, batch, monkeypatch):

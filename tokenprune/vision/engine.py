@@ -18,8 +18,10 @@ from tokenprune.engine.prompt import Prompt
 from tokenprune.engine.reading import Reading, read_prompts, step_together
 from tokenprune.engine.sampling import Sampler, SamplingParams
 from tokenprune.engine.schedule import Marks, Reducer
-from tokenprune.errors import MissingExtraError, ModelError
+from tokenprune.errors import MissingExtraError, ModelError, VisionError
 from tokenprune.models.catalog import resolve_model
+from tokenprune.tokens import sanitize
+from tokenprune.vision.export import is_vision_part
 from tokenprune.vision.llm import Inside
 from tokenprune.vision.prompts import seeing
 
@@ -69,6 +71,11 @@ class VisionEngine:
             raise MissingExtraError("vision", "vision", error.name or "transformers") from error
         from tokenprune.vision.encoder import VisionEncoder
 
+        if is_vision_part(resolve_model(model)):
+            raise ModelError(
+                f"{model!r} is the vision part of a checkpoint, and a question needs all of it: give the "
+                "checkpoint, or what `tokenprune vision export --full` writes of it"
+            )
         self.engine = Engine(model, device=device, dtype=dtype, max_model_len=max_model_len)
         try:
             processor = AutoImageProcessor.from_pretrained(resolve_model(model))
@@ -81,13 +88,20 @@ class VisionEngine:
         """Return a user's turn in the model's chat template: so many pictures, then the question.
 
         Each picture is one placeholder.
+
+        Raises:
+            VisionError: The question holds what stands for a picture.
         """
+        question = sanitize(question)
         content = [{"type": "image"}] * pictures + [{"type": "text", "text": question}]
         tokenizer = self.engine.lm.tokenizer
         text = tokenizer.apply_chat_template(
             [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
         )
         ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
+        holder = tokenizer.convert_ids_to_tokens(self.image_token)
+        if holder in question and ids.count(self.image_token) > pictures:
+            raise VisionError(f"the question holds {holder!r}, which stands for a picture here: leave it out")
         return ids
 
     def see(
