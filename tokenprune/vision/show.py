@@ -33,6 +33,7 @@ _DPI = 150
 _COLUMN, _GAP = 3.2, 0.12  # inches: a column with the gap between pictures; and that gap
 _TEXT, _TITLE = 9, 10  # points of letters
 _LEADING = 1.35 / 72  # inches of a line, for each point of its letters
+_PAD = 3.5  # points between a picture and its letters
 _LINES = 3  # of a title, or of one line below a picture
 
 
@@ -181,9 +182,9 @@ def draw(pictures: Pixels, panels: Sequence[Panel], path: str | Path, title: str
             axes.imshow(picture, interpolation="nearest", aspect="auto")
             if frame == 0:
                 head = heads[number - 1] if number else ["as the encoder sees it"]
-                axes.set_title("\n".join(head), pad=_GAP / 2 * 72 / 2, **text)
+                axes.set_title("\n".join(head), pad=_PAD, **text)
             if frame == frames - 1 and number:
-                axes.set_xlabel("\n".join(feet[number - 1]), labelpad=_GAP / 2 * 72 / 2, **text)
+                axes.set_xlabel("\n".join(feet[number - 1]), labelpad=_PAD, **text)
     handles = _legend(panels)
     figure.legend(handles=handles, loc="lower center", ncols=len(handles), frameon=False, fontsize=_TEXT)
     try:

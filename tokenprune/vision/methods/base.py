@@ -85,18 +85,19 @@ class VisionMethod:
     between_frames: bool = False
     name: str = "custom"
 
-    def reduce(self, tokens: VisualTokens, keep: int | float | None = None) -> Reduced:
+    def reduce(self, tokens: VisualTokens, keep: int | float | str | None = None) -> Reduced:
         """Leave fewer tokens of one image or video; the same input gives the same output.
 
         Args:
             tokens: as the encoder gives them.
-            keep: rows (an int), or a share of the tokens (a float). All of them leaves everything as it is.
-                None: as many as the method finds right, for those that can tell.
+            keep: rows (an int), or a share of the tokens (a float), or either as `parse_keep` reads it. All of
+                them leaves everything as it is. None: as many as the method finds right, for those that can tell.
 
         Raises:
             BudgetError: no row would be left, or a budget is needed and none was given.
             VisionError: the tokens lack what the method needs, or hold numbers that are not finite.
         """
+        keep = parse_keep(keep)
         if keep is None and not self.own_count:
             raise BudgetError(f"vision method {self.name!r} needs a budget: give keep, rows or a share")
         rows = None if keep is None else rows_of(keep, len(tokens))
