@@ -90,8 +90,9 @@ class VisionMethod:
 
         Args:
             tokens: as the encoder gives them.
-            keep: rows (an int), or a share of the tokens (a float), or either as `parse_keep` reads it. All of
-                them leaves everything as it is. None: as many as the method finds right, for those that can tell.
+            keep: rows (an int), or a share of the tokens (a float), or either as text, see `parse_keep`. All
+                of them leaves everything as it is. None: as many as the method finds right, for those that
+                can tell.
 
         Raises:
             BudgetError: no row would be left, or a budget is needed and none was given.
