@@ -87,16 +87,16 @@ def test_a_title_of_any_length_stands_above_pictures_of_the_same_size(tmp_path, 
     picture[..., 1] = 255
     panels = [Panel("some", np.full((1, 3, 3), KEPT, dtype=np.int8), "yes")] * columns
     found = {}
-    for lines, title in enumerate(("", "why ?", "what colour is it ? " * 7 * columns, "what is it ? " * 900)):
+    for lines, title in enumerate(("", "why ?", "what colour is it ? " * 6 * columns, "what is it ? " * 900)):
         draw(picture, panels, tmp_path / "a.png", title)
         found[lines] = green_box(tmp_path / "a.png")
     (first, _), _, _, _ = found[0]
     for lines, ((top, bottom), (left, right), above, width) in found.items():
         assert bottom - top == pytest.approx(3.08 * 150, abs=3)
         assert 0 < left < 15 and width - 20 < right < width
-        assert (top - first) / 150 == pytest.approx(lines and 0.12 + lines * 10 * 1.35 / 72, abs=0.03)
+        assert (top - first) / 150 == pytest.approx(lines and 0.12 + lines * 10 * 1.2 / 72, abs=0.03)
         gaps = np.diff([0, *above.tolist(), top])
-        assert gaps.max() < 0.2 * 150  # no large blank
+        assert gaps.max() < 0.3 * 150  # no large blank
 
 
 @pytest.mark.parametrize("text", ["it costs $5 or $6", "$\\frac{$", "a_b^c $x$ \\$", "$\\nothing$"])

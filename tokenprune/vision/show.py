@@ -32,7 +32,7 @@ _PATCH = 24  # pixels of a patch in the picture, at least
 _DPI = 150
 _COLUMN, _GAP = 3.2, 0.12  # inches: a column with the gap between pictures; and that gap
 _TEXT, _TITLE = 9, 10  # points of letters
-_LEADING = 1.35 / 72  # inches of a line, for each point of its letters
+_LEADING = 1.2 / 72  # inches of a line, for each point of its letters
 _PAD = 3.5  # points between a picture and its letters
 _LINES = 3  # of a title, or of one line below a picture
 
