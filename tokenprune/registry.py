@@ -17,7 +17,7 @@ from pydantic import ValidationError, validate_call
 
 from tokenprune.errors import ConfigError, UnknownNameError
 from tokenprune.pruners.base import Pruner
-from tokenprune.validation import faults
+from tokenprune.validation import faults, options_of
 
 GROUP = "tokenprune.pruners"
 # Modules of the methods that ship; each registers what it defines when it is imported.
@@ -49,7 +49,7 @@ class PrunerInfo:
         models: named models it needs ("" none).
         paper: where it comes from.
         summary: one line.
-        options: keyword arguments of the method, as ``name=default``.
+        options: keyword arguments of the method, as ``name=default`` or ``name (required)``.
     """
 
     name: str
@@ -77,9 +77,8 @@ def named(
     """
 
     def register(factory: F) -> F:
-        parameters = inspect.signature(factory).parameters.values()
-        options = tuple(f"{p.name}={p.default!r}" for p in parameters if p.default is not p.empty)
-        _factories[name] = (PrunerInfo(name, kinds, models, paper, summary, options), factory)
+        info = PrunerInfo(name, kinds, models, paper, summary, options_of(factory))
+        _factories[name] = (info, factory)
         return factory
 
     return register

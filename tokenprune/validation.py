@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from pydantic import BeforeValidator, ValidationError
@@ -34,6 +35,14 @@ def first_fault(error: ValidationError) -> tuple[str, str]:
 def faults(error: ValidationError, *before: str) -> str:
     """Return all faults in one line; ``before`` are steps that lead to the input."""
     return "; ".join(line(place([*before, *e["loc"]]), fault(e)[1]) for e in error.errors())
+
+
+def options_of(factory: Callable[..., Any]) -> tuple[str, ...]:
+    """Return what a function takes, as people read it: ``name=default`` or ``name (required)``."""
+    parameters = inspect.signature(factory).parameters.values()
+    return tuple(
+        f"{p.name} (required)" if p.default is p.empty else f"{p.name}={p.default!r}" for p in parameters
+    )
 
 
 def line(where: str, message: str) -> str:

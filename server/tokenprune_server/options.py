@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     StrictBool,
@@ -16,7 +17,9 @@ from pydantic import (
 )
 
 from tokenprune.budget import Budget
+from tokenprune.errors import BudgetError
 from tokenprune.validation import STRINGS_ARE_TEXTS, first_fault
+from tokenprune.vision.tokens import parse_keep
 from tokenprune_server.errors import RequestError
 from tokenprune_server.protocols.base import Context
 from tokenprune_server.types import Headers
@@ -39,7 +42,6 @@ _WANTED = {
     "max_tokens": "an integer",
     "keep_ratio": "a number",
     "vision.enabled": "true or false",
-    "vision.keep": "a number",
 }
 _INTEGER = re.compile(r"[+-]?[0-9]{1,18}")
 _NUMBER = re.compile(r"[+-]?(?:[0-9]{1,18}(?:\.[0-9]{0,30})?|\.[0-9]{1,30})(?:[eE][+-]?[0-9]{1,3})?")
@@ -48,14 +50,24 @@ _BOOLEANS = {"true": True, "1": True, "on": True, "false": False, "0": False, "o
 MethodOptions = dict[str, StrictBool | StrictInt | StrictFloat | StrictStr | None]
 
 
-def check_keep(keep: int | float | None) -> None:
-    """Raise ValueError unless tokens may be kept so: a whole number from 1, a share above 0 and up to 1."""
-    if keep is None:
-        return
-    if (isinstance(keep, int) and keep < 1) or (isinstance(keep, float) and not 0 < keep <= 1):
-        raise ValueError(
-            "keep must leave something: a whole number of tokens from 1, or a share above 0 and up to 1.0"
-        )
+AUTO = "auto"
+
+
+def _keep(keep: Any) -> int | float | None:
+    try:
+        return parse_keep(keep)
+    except BudgetError as error:
+        raise ValueError(str(error)) from None
+
+
+def _asked_keep(keep: Any) -> int | float | str | None:
+    return keep if keep == AUTO else _keep(keep)
+
+
+# Rows, a share, or None for the method's own, from all that `parse_keep` reads.
+Keep = Annotated[StrictInt | StrictFloat | None, BeforeValidator(_keep)]
+# None is what nobody asked for; the method's own is asked for by its name.
+AskedKeep = Annotated[StrictInt | StrictFloat | Literal["auto"] | None, BeforeValidator(_asked_keep)]
 
 
 class VisionOptions(BaseModel):
@@ -65,7 +77,7 @@ class VisionOptions(BaseModel):
         enabled: prune the pictures or not.
         method: a vision method.
         options: options of the method; those of the settings hold only for their own method.
-        keep: tokens that stay of each picture: a whole number, or a share.
+        keep: tokens that stay of each picture, as `parse_keep` reads them: a whole number, a share, "auto".
         video: pictures that follow each other in a message are the frames of one video.
     """
 
@@ -74,13 +86,8 @@ class VisionOptions(BaseModel):
     enabled: bool | None = None
     method: str | None = None
     options: MethodOptions | None = None
-    keep: StrictInt | StrictFloat | None = None
+    keep: AskedKeep = None
     video: bool | None = None
-
-    @model_validator(mode="after")
-    def _possible(self) -> "VisionOptions":
-        check_keep(self.keep)
-        return self
 
 
 class ContextItem(BaseModel):
@@ -220,13 +227,12 @@ def _parse(field: str, value: str, header: str) -> Any:
         if field in ("enabled", "vision.enabled"):
             return _BOOLEANS[value.lower()]
         if field == "vision.keep":
-            whole = _INTEGER.fullmatch(value) is not None
-            return int(value) if whole else float(_plain(_NUMBER, value))
+            return _asked_keep(value)
         if field == "max_tokens":
             return int(_plain(_INTEGER, value))
         if field == "keep_ratio":
             return float(_plain(_NUMBER, value))
     except (KeyError, ValueError) as error:
-        wanted = _WANTED[field]
-        raise RequestError(f"header {header}: {value!r} is not {wanted}", param=header) from error
+        what = f"{value!r} is not {_WANTED[field]}" if field in _WANTED else str(error)
+        raise RequestError(f"header {header}: {what}", param=header) from error
     return value

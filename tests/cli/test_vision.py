@@ -6,7 +6,14 @@ from typer.testing import CliRunner
 from vision_checkpoints import image_processor, pictures, save, tiny_llava
 
 from tokenprune.cli.main import app
-from tokenprune.errors import BudgetError, ConfigError, ImageError, UnknownNameError, VisionError
+from tokenprune.errors import (
+    BudgetError,
+    ConfigError,
+    ImageError,
+    ModelError,
+    UnknownNameError,
+    VisionError,
+)
 from tokenprune.vision import list_vision_methods
 
 
@@ -102,6 +109,10 @@ def test_frames_and_animations_are_videos(here, folder):
         (("0.png", "--method", "fopru:row"), ConfigError),
         (("0.png", "--method", "fastv"), ConfigError),
         (("0.png", "--method", "fopru", "--keep", "0"), BudgetError),
+        (("0.png", "--method", "fopru", "--keep", "much"), BudgetError),
+        (("0.png", "--method", "fastv:keep=much"), BudgetError),
+        (("0.png", "--method", "atp_llava"), ConfigError),
+        (("0.png", "--method", "fopru", "--out", "."), VisionError),
         (("0.png", "--method", "fopru", "--out", "no/such/folder/a.png"), VisionError),
     ],
 )
@@ -112,10 +123,41 @@ def test_what_is_wrong_is_said(here, folder, args, error):
 
 @pytest.mark.parametrize(
     "args",
-    [("0.png",), ("0.png", "1.png", "--method", "fopru"), ("0.png", "--method", "fopru", "--keep", "much")],
+    [("0.png",), ("0.png", "1.png", "--method", "fopru")],
 )  # fmt: skip
 def test_usage_errors(here, folder, args):
     assert run("show", *args, "--model", folder).exit_code == 2
+
+
+def test_the_file_that_is_written_is_told(here, folder):
+    done = run("show", "0.png", "--method", "fopru", "--model", folder, "--out", "noext")
+    assert "written: noext.png" in done.stdout
+    assert (here / "noext.png").is_file() and not (here / "noext").exists()
+
+
+def test_a_method_for_videos_that_keeps_all_of_a_picture_is_noted(here, folder):
+    done = run("show", "0.png", "--method", "evs", "--method", "fopru", "--model", folder)
+    assert "evs: 16 of 16 rows" in done.stdout
+    assert done.stderr.count("note:") == 1 and "evs compares the frames of a video" in done.stderr
+    moving = run("show", "moving.gif", "--video", "--method", "evs", "--model", folder)
+    assert "note:" not in moving.stderr
+
+
+def test_questions_of_any_characters(here):
+    """Bytes that are no text, LaTeX, characters of no font; what stands for a picture is refused."""
+    asked = ("show", "0.png", "--method", "uniform", "--model", "llava-mini", "-q")
+    done = run(*asked, "bad \udcff\udcfe $\\frac{$ \ue123 ?")
+    assert done.exit_code == 0, (done.output, done.exception)
+    assert "U+E123" in done.stderr and (here / "0.kept.png").is_file()
+    refused = run(*asked, "what is in <image> ?")
+    assert isinstance(refused.exception, VisionError) and "question holds '<image>'" in str(refused.exception)
+
+
+def test_a_question_needs_more_than_the_vision_part(here):
+    assert run("export", "llava-mini", "part").exit_code == 0
+    assert run("show", "0.png", "--method", "uniform", "--model", "part").exit_code == 0
+    done = run("show", "0.png", "--method", "uniform", "--model", "part", "-q", "what is it ?")
+    assert isinstance(done.exception, ModelError) and "export --full" in str(done.exception)
 
 
 def test_help_has_examples():

@@ -15,6 +15,7 @@ from transformers import (
 
 IMAGE, PAD, GRID = 5, 0, 4
 PATCHES = GRID * GRID
+ROWS = ((2, 9, 1), (1, 4, 2), (0, 9, 3), (2, 2, 4))  # prompts of a batch: images, words, seed
 TEXT = {
     "vocab_size": 97, "hidden_size": 48, "intermediate_size": 80, "num_hidden_layers": 5,
     "num_attention_heads": 6, "num_key_value_heads": 2, "max_position_embeddings": 256,
@@ -96,6 +97,13 @@ def left_padded(rows):
     ids = torch.tensor([[PAD] * (size - len(row)) + list(row) for row in rows])
     mask = torch.tensor([[0] * (size - len(row)) + [1] * len(row) for row in rows])
     return ids, mask
+
+
+def batch_of(rows):
+    """What a processor makes of some of `ROWS`: left-padded ids, their mask, and the pixels of all pictures."""
+    ids, mask = left_padded([ids_with(images, words=words, seed=seed) for images, words, seed in rows])
+    count = sum(images for images, _, _ in rows)
+    return {"input_ids": ids, "attention_mask": mask, "pixel_values": pictures(count)}
 
 
 @torch.no_grad()

@@ -9,6 +9,8 @@ from tiny_vlm import (  # noqa: E402
     IMAGE,
     PAD,
     PATCHES,
+    ROWS,
+    batch_of,
     greedy,
     ids_with,
     left_padded,
@@ -23,8 +25,6 @@ from tokenprune.vision.hf import visual_pruning  # noqa: E402
 from tokenprune.vision.methods import vision_method  # noqa: E402
 from tokenprune.vision.methods.base import inner_method  # noqa: E402
 
-ROWS = ((2, 9, 1), (1, 4, 2), (0, 9, 3), (2, 2, 4))  # images, words, seed
-
 
 @pytest.fixture(scope="module")
 def model():
@@ -33,9 +33,7 @@ def model():
 
 @pytest.fixture(scope="module")
 def batch():
-    rows = [ids_with(images, words=words, seed=seed) for images, words, seed in ROWS]
-    ids, mask = left_padded(rows)
-    return {"input_ids": ids, "attention_mask": mask, "pixel_values": pictures(5)}
+    return batch_of(ROWS)
 
 
 def plain(count=12):
@@ -117,12 +115,6 @@ def test_beams_and_dictionaries_are_transformers_own(model, batch):
         assert model.generate(**batch, **options).sequences.shape == expected.shape
 
 
-def test_lengths_count_the_prompt_as_it_was_given(model, batch):
-    whole = batch["input_ids"].shape[1]
-    with visual_pruning(model, "random", 2):
-        assert model.generate(**batch, max_length=whole + 3, do_sample=False).shape[1] == whole + 3
-
-
 def test_forward_shrinks_labels_too(model, batch):
     labels = batch["input_ids"].masked_fill(batch["attention_mask"] == 0, -100)
     with torch.no_grad():
@@ -148,6 +140,68 @@ def test_text_alone_passes(model):
     with visual_pruning(model, "random", 3):
         assert torch.equal(model.generate(ids, **plain()), expected)
         assert torch.equal(model(ids).logits, model(input_ids=ids).logits)
+
+
+def test_what_was_done_is_that_of_the_last_call(model, batch):
+    ids = torch.tensor([ids_with(0)])
+    with visual_pruning(model, "random", 3) as pruning:
+        for text_only in (lambda: model.generate(ids, **plain(2)), lambda: model(ids)):
+            model.generate(**batch, **plain(2))
+            assert [len(one) for one in pruning.left] == [3] * 5
+            text_only()
+            assert not pruning.left and not pruning.seen
+        model(**batch)
+        assert len(pruning.left) == 5 and not pruning.layers
+    with visual_pruning(model, "random", 8, inner="fastv") as pruning:
+        model.generate(**batch, **plain(2))
+        assert [len(one) for one in pruning.left] == [8] * 5
+        sizes = [len(ids_with(images, words=words, seed=seed, each=8)) for images, words, seed in ROWS]
+        after = [size - 4 * images for size, (images, _, _) in zip(sizes, ROWS, strict=True)]
+        assert pruning.layers == [[a] * 2 + [b] * 3 for a, b in zip(sizes, after, strict=True)]
+        model.generate(ids, **plain(2))
+        assert not pruning.layers
+
+
+@pytest.mark.parametrize("method", ["fopru", "fastv", None])
+def test_pixels_that_are_no_numbers(model, batch, method):
+    broken = batch | {"pixel_values": batch["pixel_values"] * float("nan")}
+    with visual_pruning(model, method, 0.5), pytest.raises(VisionError, match="NaN or infinity"):
+        model.generate(**broken, **plain(2))
+
+
+@pytest.mark.parametrize("wrong", ["llava-mini", None, {}, 3])
+def test_names_are_no_models(wrong):
+    with pytest.raises(ModelError, match=r"no loaded model.*not its name"), visual_pruning(wrong, "none"):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"method": 3}, "method must be a name"),
+        ({"method": inner_method("fastv")}, "method must be a name"),
+        ({"method": None, "inner": 3}, "inner must name"),
+        ({"method": None, "inner": ["fastv", vision_method("fopru")]}, "inner must name"),
+        ({"method": "none", "frames": "a"}, "frames must be 1"),
+        ({"method": "none", "frames": True}, "frames must be 1"),
+    ],
+)
+def test_arguments_of_other_kinds(model, options, message):
+    with pytest.raises(ConfigError, match=message), visual_pruning(model, **options):
+        pass
+
+
+def test_budgets_may_be_texts(model, batch):
+    for method in ("random", "fastv"):
+        with visual_pruning(model, method, "25%") as texts:
+            model.generate(**batch, **plain(1))
+        with visual_pruning(model, method, 0.25) as numbers:
+            model.generate(**batch, **plain(1))
+        assert list(map(len, texts.left)) == list(map(len, numbers.left))
+        assert texts.layers == numbers.layers
+        for wrong in ("abc", "101%", 0, -3, True):
+            with pytest.raises(BudgetError, match="keep must leave"), visual_pruning(model, method, wrong):
+                pass
 
 
 def test_inside_the_language_model_the_engine_generates(model, batch):

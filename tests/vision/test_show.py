@@ -9,6 +9,7 @@ from vision_checkpoints import image_processor, pictures, tiny_llava
 from tokenprune.errors import VisionError
 from tokenprune.vision import Reduced, VisualTokens
 from tokenprune.vision.encoder import VisionEncoder
+from tokenprune.vision.lettering import Letters
 from tokenprune.vision.show import (
     AWAY,
     CENTRE,
@@ -63,9 +64,66 @@ def test_the_picture_is_the_one_the_encoder_sees():
 
 
 def test_long_answers_are_broken_and_cut():
-    assert wrapped("49 of 196 rows (25%)\nanswer: two") == "49 of 196 rows (25%)\nanswer: two"
-    lines = wrapped("short\n" + "word " * 200).splitlines()
-    assert len(lines) == 4 and max(map(len, lines)) <= 46 and lines[-1].endswith(" ...")
+    text = "49 of 196 rows (25%)\nanswer: two"
+    assert wrapped(text, Letters.of([text])) == text.splitlines()
+    lines = wrapped("short\n" + "word " * 200, Letters.of(["short word"]))
+    assert len(lines) == 4 and lines[-1].endswith("word…")
+
+
+def green_box(path):
+    """Rows and columns of the pictures, and how many rows are blank above them and below the title."""
+    with Image.open(path) as image:
+        pixels = np.asarray(image.convert("RGB")).astype(int)
+    green = (pixels[..., 1] > 200) & (pixels[..., 0] < 60) & (pixels[..., 2] < 60)
+    rows, cols = np.flatnonzero(green.any(1)), np.flatnonzero(green.any(0))
+    written = np.flatnonzero((pixels < 128).all(2).any(1))
+    above = written[written < rows[0] - 3]
+    return (rows[0], rows[-1]), (cols[0], cols[-1]), above, pixels.shape[1]
+
+
+@pytest.mark.parametrize("columns", [1, 3])
+def test_a_title_of_any_length_stands_above_pictures_of_the_same_size(tmp_path, columns):
+    picture = np.zeros((1, 24, 24, 3), dtype=np.uint8)
+    picture[..., 1] = 255
+    panels = [Panel("some", np.full((1, 3, 3), KEPT, dtype=np.int8), "yes")] * columns
+    found = {}
+    for lines, title in enumerate(("", "why ?", "what colour is it ? " * 6 * columns, "what is it ? " * 900)):
+        draw(picture, panels, tmp_path / "a.png", title)
+        found[lines] = green_box(tmp_path / "a.png")
+    (first, _), _, _, _ = found[0]
+    for lines, ((top, bottom), (left, right), above, width) in found.items():
+        assert bottom - top == pytest.approx(3.08 * 150, abs=3)
+        assert 0 < left < 15 and width - 20 < right < width
+        assert (top - first) / 150 == pytest.approx(lines and 0.12 + lines * 10 * 1.2 / 72, abs=0.03)
+        gaps = np.diff([0, *above.tolist(), top])
+        assert gaps.max() < 0.3 * 150  # no large blank
+
+
+@pytest.mark.parametrize("text", ["it costs $5 or $6", "$\\frac{$", "a_b^c $x$ \\$", "$\\nothing$"])
+def test_dollars_are_dollars(tmp_path, text):
+    tokens, left = reduced()
+    panel = Panel(f"some:{text}", states(tokens, left), f"answer: {text}")
+    frames = np.zeros((2, 8, 24, 3), dtype=np.uint8)
+    draw(frames, [panel], tmp_path / "a.png", text)
+    assert (tmp_path / "a.png").stat().st_size
+
+
+def test_characters_without_a_font_are_one_note(tmp_path):
+    tokens, left = reduced()
+    frames = np.zeros((2, 8, 24, 3), dtype=np.uint8)
+    panel = Panel("some", states(tokens, left), "answer: \udcff")
+    drawn = draw(frames, [panel], tmp_path / "a.png", "\ue123 \ue124?")
+    assert "has 2 of the characters" in drawn.note and "U+E123" in drawn.note
+    assert not draw(frames, [panel], tmp_path / "a.png", "café, Ω ?").note.count("U+00E9")
+
+
+def test_the_file_that_is_written_is_told(tmp_path):
+    tokens, left = reduced()
+    frames = np.zeros((2, 8, 24, 3), dtype=np.uint8)
+    drawn = draw(frames, [Panel("some", states(tokens, left))], tmp_path / "noext")
+    assert drawn.path == tmp_path / "noext.png" and drawn.path.is_file() and not drawn.note
+    with pytest.raises(VisionError, match="is a folder"):
+        draw(frames, [Panel("some", states(tokens, left))], tmp_path)
 
 
 def test_a_picture_is_written_with_a_row_per_frame_and_a_column_per_method(tmp_path):

@@ -84,9 +84,11 @@ def show(
     """
     from tokenprune.vision import show as shown
     from tokenprune.vision.look import Chosen, Looking
+    from tokenprune.vision.tokens import parse_keep
 
-    budget = _budget(keep)
+    budget = parse_keep(keep)
     chosen = [Chosen.of(text, budget) for text in method]
+    target = shown.target(out or Path(f"{images[0].stem}.kept.png"))
     pictures = _pictures(images, video=video)
     looking = Looking(model, pictures, video=video, question=question)
     panels = []
@@ -99,10 +101,16 @@ def show(
         typer.echo(f"{one.text}: {summary}" + (f"; answer: {answer}" if answer else ""))
         if states.shape[0] * (states.shape[2] + 3) <= _WIDEST_MAP:
             typer.echo(shown.text_map(states))
-    target = out or Path(f"{images[0].stem}.kept.png")
-    shown.draw(shown.as_seen(looking.encoder, pictures), panels, target, question)
+        _note(looking.note(one))
+    drawn = shown.draw(shown.as_seen(looking.encoder, pictures), panels, target, question)
+    _note(drawn.note)
     marks = ", ".join(f"{mark} {label}" for mark, label in zip(shown.MARKS, shown.LABELS, strict=True))
-    typer.echo(f"{marks}\nwritten: {target}")
+    typer.echo(f"{marks}\nwritten: {drawn.path}")
+
+
+def _note(text: str) -> None:
+    if text:
+        typer.echo(f"note: {text}", err=True)
 
 
 @app.command("export")
@@ -140,16 +148,3 @@ def _pictures(paths: list[Path], *, video: bool) -> list[Image]:
     for note in read.notes:
         typer.echo(f"{paths[0]}: {note}", err=True)
     return [read.image]
-
-
-def _budget(text: str) -> int | float | None:
-    if text == "auto":
-        return None
-    try:
-        if text.endswith("%"):
-            return float(text[:-1]) / 100
-        return float(text) if any(c in text for c in ".e") else int(text)
-    except ValueError:
-        raise typer.BadParameter(
-            f"--keep {text!r} is neither rows, as 49, nor a share, as 0.25 or 25%"
-        ) from None

@@ -9,7 +9,7 @@ passes.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -18,8 +18,10 @@ from tokenprune.engine.prompt import Prompt
 from tokenprune.engine.reading import Reading, read_prompts, step_together
 from tokenprune.engine.sampling import Sampler, SamplingParams
 from tokenprune.engine.schedule import Marks, Reducer
-from tokenprune.errors import MissingExtraError, ModelError
+from tokenprune.errors import MissingExtraError, ModelError, VisionError
 from tokenprune.models.catalog import resolve_model
+from tokenprune.tokens import sanitize
+from tokenprune.vision.export import is_vision_part
 from tokenprune.vision.llm import Inside
 from tokenprune.vision.prompts import seeing
 
@@ -69,6 +71,11 @@ class VisionEngine:
             raise MissingExtraError("vision", "vision", error.name or "transformers") from error
         from tokenprune.vision.encoder import VisionEncoder
 
+        if is_vision_part(resolve_model(model)):
+            raise ModelError(
+                f"{model!r} is the vision part of a checkpoint, and a question needs all of it: give the "
+                "checkpoint, or what `tokenprune vision export --full` writes of it"
+            )
         self.engine = Engine(model, device=device, dtype=dtype, max_model_len=max_model_len)
         try:
             processor = AutoImageProcessor.from_pretrained(resolve_model(model))
@@ -81,13 +88,20 @@ class VisionEngine:
         """Return a user's turn in the model's chat template: so many pictures, then the question.
 
         Each picture is one placeholder.
+
+        Raises:
+            VisionError: The question holds what stands for a picture.
         """
+        question = sanitize(question)
         content = [{"type": "image"}] * pictures + [{"type": "text", "text": question}]
         tokenizer = self.engine.lm.tokenizer
         text = tokenizer.apply_chat_template(
             [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
         )
         ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
+        holder = tokenizer.convert_ids_to_tokens(self.image_token)
+        if holder in question and ids.count(self.image_token) > pictures:
+            raise VisionError(f"the question holds {holder!r}, which stands for a picture here: leave it out")
         return ids
 
     def see(
@@ -113,10 +127,10 @@ class VisionEngine:
             VisionError: Pictures and placeholders do not fit, or a picture cannot be prepared.
             BudgetError: ``keep`` leaves nothing, or the method needs one.
         """
-        from tokenprune.vision.methods.base import everything
+        from tokenprune.vision.methods.base import reduce_by
 
         tokens = self.encoder.encode(images, videos) if images or videos else []
-        left = [everything(one) if method is None else method.reduce(one, keep) for one in tokens]
+        left = [reduce_by(method, one, keep) for one in tokens]
         return Seen(seeing(ids, self.image_token, tokens, left), tokens, left)
 
     def generate(
@@ -148,6 +162,7 @@ def continue_all(
     params: SamplingParams,
     ends: frozenset[int],
     inner: Sequence[Reducer] = (),
+    on_read: Callable[[Reading], None] | None = None,
 ) -> list[list[int]]:
     """Read prompts in one packed pass, then continue all of them step by step, each until it ends.
 
@@ -157,12 +172,16 @@ def continue_all(
         params: How to continue them; ``max_tokens`` must be given. ``stop`` strings are not looked at.
         ends: Tokens that end a sequence.
         inner: Methods inside the language model.
+        on_read: Is shown each prompt when all are read, before any is continued.
 
     Returns:
         The new tokens of each, the one that ended it included.
     """
     reducer = Inside(tuple(inner)) if inner else None
     readings = read_prompts(decoder, prompts, reducer=reducer)
+    if on_read is not None:
+        for reading in readings:
+            on_read(reading)
     samplers = [Sampler(params, decoder.device) for _ in prompts]
     ends = params.stop_token_ids if params.ignore_eos else params.stop_token_ids | ends
     out: list[list[int]] = [[] for _ in prompts]

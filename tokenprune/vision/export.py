@@ -53,6 +53,15 @@ def export_full(name_or_path: str, folder: str | Path, *, overwrite: bool = Fals
     return _export(name_or_path, folder, overwrite, _write_full)
 
 
+def is_vision_part(folder: str | Path) -> bool:
+    """Tell whether `export_vision` wrote a folder, so that it holds no language model."""
+    try:
+        card = json.loads((Path(folder) / CARD).read_text("utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(card, dict) and card.get("part") == "vision"
+
+
 def _export(
     name_or_path: str, folder: str | Path, overwrite: bool, write: Callable[[Path, Path, str], None]
 ) -> Path:

@@ -5,9 +5,11 @@ first encode the pictures, let the method reduce them, take the placeholders of 
 prompt, and then run as ever, with embeddings in place of pixel values. Positions close up, padding is made
 anew, on the left. On exit, by whatever way, the object is as before.
 
+Lengths, logits processors, stopping criteria and streamers count and see the whole prompt.
+
 Methods inside the language model need its layers to hold different tokens, which transformers' caches and
 masks do not foresee: for these ``generate`` hands over to :mod:`tokenprune.engine`, which reads the same
-weights. It is greedy or samples; beams and logits processors are refused.
+weights. It is greedy or samples; whatever else is asked for is refused (:mod:`tokenprune.vision.generation`).
 """
 
 from __future__ import annotations
@@ -20,34 +22,25 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from tokenprune.engine.prompt import Prompt
-from tokenprune.engine.sampling import SamplingParams
 from tokenprune.engine.weights import SEEING_FAMILIES
 from tokenprune.errors import ConfigError, ModelError, VisionError
+from tokenprune.vision.generation import for_embeddings, for_engine
 from tokenprune.vision.methods.base import (
     VisionMethod,
-    everything,
     inner_method,
+    reduce_by,
     vision_method,
     vision_method_info,
 )
 from tokenprune.vision.prompts import seeing, staying
-from tokenprune.vision.tokens import Reduced, VisualTokens
+from tokenprune.vision.tokens import Reduced, VisualTokens, parse_keep
 
 if TYPE_CHECKING:
     import torch
+    from transformers import GenerationConfig
 
     from tokenprune.engine.schedule import Reducer
 
-# What the engine understands of generate's options; anything else would be ignored, and is refused.
-_ENGINE_OPTIONS = (
-    "do_sample",
-    "max_new_tokens",
-    "temperature",
-    "top_k",
-    "top_p",
-    "eos_token_id",
-    "pad_token_id",
-)
 _NO_LABEL = -100
 
 
@@ -60,8 +53,11 @@ class Pruning:
         keep: For the method, of each image: rows or a share.
         inner: Methods inside the language model.
         frames: Consecutive pictures that are a video together; 1: each is an image.
-        seen: Of the last call: all visual tokens of each image (or video).
-        left: Of the last call: what the method left of them.
+        seen: Of the last call: all visual tokens of each image (or video); empty when it had none.
+        left: Of the last call: what the method left of them, before the language model; without one that is
+            everything, whatever methods inside leave later.
+        layers: Of the last call, with methods inside: for each prompt of the batch the tokens that each layer
+            read, text included. Their differences are what left inside.
     """
 
     method: VisionMethod | None
@@ -70,13 +66,18 @@ class Pruning:
     frames: int = 1
     seen: list[VisualTokens] = field(default_factory=list)
     left: list[Reduced] = field(default_factory=list)
+    layers: list[list[int]] = field(default_factory=list)
+
+    def forget(self) -> None:
+        """Begin a call: nothing is known of it."""
+        self.seen, self.left, self.layers = [], [], []
 
 
 @contextmanager
 def visual_pruning(
     model: Any,
     method: str | VisionMethod | None,
-    keep: int | float | None = None,
+    keep: int | float | str | None = None,
     *,
     inner: str | Reducer | Sequence[str | Reducer] = (),
     frames: int = 1,
@@ -91,7 +92,8 @@ def visual_pruning(
         model: A loaded LlavaForConditionalGeneration or LlavaOnevisionForConditionalGeneration. Pictures of
             the latter are lines of tokens without grid and attention here, so methods that need these refuse.
         method: A method or its name; one inside the language model may be named here too, with ``keep``.
-        keep: Rows of each image, or a share; None for methods that tell themselves.
+        keep: Rows of each image, or a share, see :func:`tokenprune.vision.tokens.parse_keep`; None for
+            methods that tell themselves, and those inside that have a share of their own.
         inner: Methods inside the language model, or their names.
         frames: Consecutive pictures that are a video together.
 
@@ -99,19 +101,23 @@ def visual_pruning(
         What is done, and what was done last.
 
     Raises:
-        ModelError: A model whose prompts cannot shrink.
-        ConfigError: The model is in such a context already, or ``frames`` is below 1.
+        ModelError: A model whose prompts cannot shrink, or none that is loaded.
+        ConfigError: The model is in such a context already, ``frames`` is below 1, or a method is none.
+        BudgetError: ``keep`` means nothing.
         UnknownNameError: No such method.
     """
     _check_model(model)
-    if frames < 1:
-        raise ConfigError(f"frames must be 1 or more, not {frames}")
-    names = (inner,) if isinstance(inner, str) or not isinstance(inner, Sequence) else tuple(inner)
-    reducers = tuple(inner_method(name) if isinstance(name, str) else name for name in names)
+    if isinstance(frames, bool) or not isinstance(frames, int) or frames < 1:
+        raise ConfigError(f"frames must be 1 or more, not {frames!r}")
+    keep = parse_keep(keep)
+    named = (inner,) if isinstance(inner, str) or not isinstance(inner, Sequence) else tuple(inner)
+    reducers = tuple(_reducer(one) for one in named)
     if isinstance(method, str) and vision_method_info(method).where == "inside":
         options = {} if keep is None else {"keep": keep}
         reducers, method, keep = (inner_method(method, **options), *reducers), None, None
     chosen = vision_method(method) if isinstance(method, str) else method
+    if not (chosen is None or isinstance(chosen, VisionMethod)):
+        raise ConfigError(f"method must be a name, a VisionMethod or None, not {method!r}")
     pruning = Pruning(chosen, keep, reducers, frames)
     own = vars(model)
     if isinstance(getattr(own.get("generate"), "pruning", None), Pruning):
@@ -127,11 +133,23 @@ def visual_pruning(
         own.update(before)
 
 
+def _reducer(inner: Any) -> Any:
+    built = inner_method(inner) if isinstance(inner, str) else inner
+    if not callable(getattr(built, "acts_after", None)):
+        raise ConfigError(f"inner must name methods inside the language model, or be such, not {inner!r}")
+    return built
+
+
 def _check_model(model: Any) -> None:
     kind = type(model).__name__
     if kind in SEEING_FAMILIES:
         return
     known = " and ".join(SEEING_FAMILIES)
+    if not callable(getattr(model, "forward", None)):
+        raise ModelError(
+            f"{model if isinstance(model, str) else kind!r} is no loaded model: give one, as "
+            f"{SEEING_FAMILIES[0]}.from_pretrained returns it, not its name"
+        )
     if "image_grid_thw" in inspect.signature(model.forward).parameters:
         raise ModelError(
             f"a {kind} is not supported: from the picture's size (image_grid_thw) it computes how many "
@@ -146,7 +164,7 @@ class _Calls:
 
     def __init__(self, model: Any, pruning: Pruning) -> None:
         self.model, self.pruning = model, pruning
-        self._generate, self._forward = model.generate, model.forward
+        self._generate, self._forward, self._generating = model.generate, model.forward, False
         self._pad = int(
             _first(model.generation_config.pad_token_id, model.config.get_text_config().pad_token_id, 0)
         )
@@ -161,31 +179,47 @@ class _Calls:
         run.pruning = self.pruning  # type: ignore[attr-defined]  # marks it as ours
         return run
 
-    def generate(self, inputs: torch.Tensor | None = None, **options: Any) -> Any:
+    def generate(
+        self,
+        inputs: torch.Tensor | None = None,
+        generation_config: GenerationConfig | None = None,
+        **options: Any,
+    ) -> Any:
         import torch
 
+        self.pruning.forget()
         if options.get("pixel_values") is None:
             _no_videos(options)
-            return self._generate(inputs, **options)
+            return self._running(inputs, generation_config, **options)
         with torch.no_grad():
             ids, _, prompts = self._prompts(inputs, options)
         if self.pruning.inner:
-            return self._by_engine(ids, prompts, options)
+            return self._by_engine(ids, prompts, generation_config, options)
         new = _Padded(self.model, prompts, self._pad)
-        for name in ("max_length", "min_length"):
-            if options.get(name) is not None:
-                options[name] -= ids.shape[1] - new.ids.shape[1]
-        out = self._generate(
-            input_ids=new.ids, attention_mask=new.mask, inputs_embeds=new.embeddings, **options
+        read = new.embeddings.shape[1]
+        config, options = for_embeddings(self.model, generation_config, options, ids.shape[1], read)
+        return self._running(
+            ids.to(new.embeddings.device),
+            config,
+            attention_mask=new.mask,
+            inputs_embeds=new.embeddings,
+            **options,
         )
-        if isinstance(out, torch.Tensor):
-            return _behind(ids, out[:, new.ids.shape[1] :])
-        out.sequences = _behind(ids, out.sequences[:, new.ids.shape[1] :])
-        return out
+
+    def _running(self, *args: Any, **options: Any) -> Any:
+        """Let transformers generate; the steps it makes are none of the caller's."""
+        self._generating = True
+        try:
+            return self._generate(*args, **options)
+        finally:
+            self._generating = False
 
     def forward(self, input_ids: torch.Tensor | None = None, *args: Any, **options: Any) -> Any:
         import torch
 
+        if self._generating:
+            return self._forward(input_ids, *args, **options)
+        self.pruning.forget()
         if args and args[0] is not None:
             options["pixel_values"], args = args[0], args[1:]
         if options.get("pixel_values") is None:
@@ -222,7 +256,7 @@ class _Calls:
             raise ConfigError(f"attention_mask must have the shape of input_ids, {list(ids.shape)}")
         seen = _seen(self.model, options, self.pruning.frames)
         how, keep = self.pruning.method, self.pruning.keep
-        left = [everything(one) if how is None else how.reduce(one, keep) for one in seen]
+        left = [reduce_by(how, one, keep) for one in seen]
         self.pruning.seen, self.pruning.left = seen, left
         image_token, rows, first = int(self.model.config.image_token_id), [], 0
         for row, own in zip(ids, mask, strict=True):
@@ -241,41 +275,31 @@ class _Calls:
             raise VisionError(f"the batch has placeholders for {first} of {len(seen)} images")
         return ids, mask, rows
 
-    def _by_engine(self, ids: torch.Tensor, rows: list[_Row], options: dict[str, Any]) -> torch.Tensor:
+    def _by_engine(
+        self,
+        ids: torch.Tensor,
+        rows: list[_Row],
+        config: GenerationConfig | None,
+        options: dict[str, Any],
+    ) -> torch.Tensor:
         import torch
 
         from tokenprune.engine.decoder import Decoder
-        from tokenprune.vision.engine import continue_all
+        from tokenprune.vision.engine import continue_all, rows_per_layer
 
-        config = options.pop("generation_config", None) or self.model.generation_config
-        strange = [name for name in options if name not in _ENGINE_OPTIONS and options[name] is not None]
-        if strange or (_first(options.get("num_beams"), config.num_beams, 1)) != 1:
-            raise ConfigError(
-                f"with methods inside the language model, generate runs in the built-in engine, which "
-                f"does not know {', '.join(strange) or 'beams'}; it takes {', '.join(_ENGINE_OPTIONS)}"
-            )
-
-        def option(name: str, default: Any) -> Any:
-            return options[name] if name in options else _first(getattr(config, name, None), default)
-
-        ends = option("eos_token_id", ())
-        params = SamplingParams(
-            max_tokens=int(option("max_new_tokens", 20)),
-            temperature=float(option("temperature", 1.0)) if option("do_sample", False) else 0.0,
-            top_p=float(option("top_p", 1.0)),
-            top_k=int(option("top_k", 50)),
-        )
+        params, ends, pad = for_engine(self.model, config, options, ids.shape[1])
         new = continue_all(
             Decoder(self.model),
             [row.prompt for row in rows],
             params,
-            frozenset([ends] if isinstance(ends, int) else ends or ()),
+            ends,
             self.pruning.inner,
+            on_read=lambda reading: self.pruning.layers.append(rows_per_layer(reading)),
         )
-        pad = int(_first(option("pad_token_id", None), self._pad))
+        fill = self._pad if pad is None else int(pad)
         size = max(map(len, new))
-        padded = [tokens + [pad] * (size - len(tokens)) for tokens in new]
-        return _behind(ids, torch.tensor(padded, device=ids.device))
+        padded = [tokens + [fill] * (size - len(tokens)) for tokens in new]
+        return torch.cat([ids, torch.tensor(padded, device=ids.device)], 1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -352,13 +376,6 @@ def _videos(pictures: int, frames: int) -> list[int]:
 def _no_videos(options: dict[str, Any]) -> None:
     if options.get("pixel_values_videos") is not None:
         raise ConfigError("pixel_values_videos is not pruned: give the frames of a video as pictures")
-
-
-def _behind(ids: torch.Tensor, new: torch.Tensor) -> torch.Tensor:
-    """Return the prompts as they were given, each as often as it was continued, and what came behind them."""
-    import torch
-
-    return torch.cat([ids.repeat_interleave(len(new) // len(ids), 0), new.to(ids.device)], 1)
 
 
 def _first(*values: Any) -> Any:

@@ -10,6 +10,8 @@ import base64
 import binascii
 import io
 import struct
+import threading
+import warnings
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +34,7 @@ FORMATS = {
 _ALIASES = {"image/jpg": "image/jpeg", "image/x-png": "image/png", "image/x-ms-bmp": "image/bmp"}
 # what Pillow raises for damaged files of these formats
 _DAMAGED = (OSError, SyntaxError, ValueError, TypeError, IndexError, KeyError, struct.error, zlib.error)
+_OPENING = threading.Lock()  # what warnings are shown is a matter of the whole process
 _BACKGROUND = (255, 255, 255)  # behind transparent pixels, as vLLM has it
 
 
@@ -180,8 +183,11 @@ def _opened(data: bytes, declared: str, limits: ImageLimits) -> tuple[Image, str
     if len(data) > limits.max_bytes:
         raise _too_large(len(data), limits)
     try:
-        image = pil.open(io.BytesIO(data), formats=tuple(FORMATS))
-    except (pil.DecompressionBombError, pil.DecompressionBombWarning):
+        # Pillow warns of many pixels, by a limit of its own, before ours is looked at.
+        with _OPENING, warnings.catch_warnings():
+            warnings.simplefilter("ignore", pil.DecompressionBombWarning)
+            image = pil.open(io.BytesIO(data), formats=tuple(FORMATS))
+    except pil.DecompressionBombError:
         raise ImageError(
             f"the image has far more than {limits.max_pixels:,} pixels: make it smaller"
         ) from None

@@ -7,7 +7,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 from tokenprune.errors import ConfigError
-from tokenprune.vision.methods.base import VisionMethod, inner_method, vision_method, vision_method_info
+from tokenprune.vision.methods.base import (
+    VisionMethod,
+    inner_method,
+    reduce_by,
+    vision_method,
+    vision_method_info,
+)
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -41,6 +47,7 @@ class Chosen:
 
         Raises:
             UnknownNameError: no such method.
+            BudgetError: a budget that means nothing.
             ConfigError: options it does not have, or not written as above.
         """
         name, _, rest = text.partition(":")
@@ -51,7 +58,7 @@ class Chosen:
         info = vision_method_info(name)
         if info.where == "before":
             return cls(text, vision_method(name, **options), None, keep)
-        if keep is not None and any(option.startswith("keep=") for option in info.options):
+        if any(option.startswith("keep=") for option in info.options):
             options.setdefault("keep", keep)
         return cls(text, None, inner_method(name, **options), None)
 
@@ -89,15 +96,18 @@ class Looking:
             ConfigError: a method inside the language model, and no question.
             BudgetError: as the method says.
         """
-        from tokenprune.vision.methods.base import everything
-
-        method = chosen.method
-        left = everything(self.tokens) if method is None else method.reduce(self.tokens, chosen.keep)
+        left = reduce_by(chosen.method, self.tokens, chosen.keep)
         if self.engine is None:
             if chosen.inner is not None:
                 raise ConfigError(f"{chosen.text!r} works inside the language model: give a question")
             return left, ""
         return self._ask(self.engine, chosen, left)
+
+    def note(self, chosen: Chosen) -> str:
+        """Say why a method has nothing to do here; "" where it has."""
+        if chosen.method is None or not chosen.method.between_frames or self.tokens.grid[0] > 1:
+            return ""
+        return f"{chosen.text} compares the frames of a video, and keeps all of a single picture: see --video"
 
     def _ask(self, engine: VisionEngine, chosen: Chosen, left: Reduced) -> tuple[Reduced, str]:
         import torch

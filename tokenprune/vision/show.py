@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tokenprune.errors import MissingExtraError, VisionError
+from tokenprune.vision.lettering import Letters
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -29,9 +29,12 @@ LABELS = ("dropped", "merged into another", "kept", "kept, with others merged in
 _FRAMES = {KEPT: (237, 174, 73), CENTRE: (64, 156, 255)}  # colours of the frames of kept patches
 _DIM = {DROPPED: 0.22, AWAY: 0.45}
 _PATCH = 24  # pixels of a patch in the picture, at least
-_INCHES, _DPI = 3.2, 150
-_TEXT = 0.17  # inches of a line of text
-_LINE, _LINES = 46, 3  # characters of a line below a picture; lines of one answer
+_DPI = 150
+_COLUMN, _GAP = 3.2, 0.12  # inches: a column with the gap between pictures; and that gap
+_TEXT, _TITLE = 9, 10  # points of letters
+_LEADING = 1.2 / 72  # inches of a line, for each point of its letters
+_PAD = 3.5  # points between a picture and its letters
+_LINES = 3  # of a title, or of one line below a picture
 
 
 @dataclass(frozen=True)
@@ -111,14 +114,34 @@ def marked(picture: Pixels, found: States) -> Pixels:
     return np.asarray(out.round(), dtype=np.uint8)
 
 
-def draw(pictures: Pixels, panels: Sequence[Panel], path: str | Path, title: str = "") -> None:
+@dataclass(frozen=True)
+class Drawn:
+    """A picture that was written: where, and what is to be said of it ("" for nothing)."""
+
+    path: Path
+    note: str = ""
+
+
+def target(path: str | Path) -> Path:
+    """Return the file that `draw` writes for ``path``: PNG where no suffix says otherwise.
+
+    Raises:
+        VisionError: it is a folder.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise VisionError(f"cannot write {str(path)!r}: it is a folder; name a file in it")
+    return path if path.suffix else path.with_name(f"{path.name}.png")
+
+
+def draw(pictures: Pixels, panels: Sequence[Panel], path: str | Path, title: str = "") -> Drawn:
     """Write a picture: the original, then one column per method; a video has one row per frame.
 
     Args:
         pictures: uint8 [frames, height, width, 3], see `as_seen`.
         panels: what methods did.
-        path: where to; the suffix says the format (.png, .svg, .pdf ...).
-        title: above everything.
+        path: where to, see `target`; the suffix says the format (.png, .svg, .pdf ...).
+        title: above everything, on three lines at most.
 
     Raises:
         VisionError: the file cannot be written, or has a suffix that matplotlib does not know.
@@ -127,29 +150,57 @@ def draw(pictures: Pixels, panels: Sequence[Panel], path: str | Path, title: str
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
-        from matplotlib.patches import Patch
     except ImportError as error:
         raise MissingExtraError("pictures of visual tokens", "vision", error.name or "matplotlib") from error
 
-    frames, across = len(pictures), len(panels) + 1
-    below = max((wrapped(panel.below).count("\n") + 1 for panel in panels), default=0)
-    height = _INCHES * frames + 0.9 + _TEXT * (below + 2 * bool(title))
-    figure = Figure(figsize=(_INCHES * across, height), dpi=_DPI, layout="constrained")
+    path = target(path)
+    letters = Letters.of([title, *(text for panel in panels for text in (panel.title, panel.below))])
+    text: dict[str, Any] = {"family": list(letters.families), "parse_math": False, "fontsize": _TEXT}
+    frames, across, size = len(pictures), len(panels) + 1, _COLUMN - _GAP
+    high = size * pictures.shape[1] / pictures.shape[2]
+    top = letters.lines(title, _COLUMN * across - 2 * _GAP, _TITLE, _LINES)
+    heads = [letters.lines(panel.title, size, _TEXT, 2) for panel in panels]
+    feet = [wrapped(panel.below, letters) for panel in panels]
+
+    # Inches from the top: the title, the heads of columns, pictures, what stands below them, the legend.
+    above = _GAP + len(top) * _TITLE * _LEADING + _GAP * bool(top)
+    above += max([1, *map(len, heads)]) * _TEXT * _LEADING + _GAP / 2
+    below = max([0, *map(len, feet)]) * _TEXT * _LEADING + _GAP
+    height = above + frames * (high + _GAP) + below + 2 * _TEXT * _LEADING
+    width = _COLUMN * across
+    figure = Figure(figsize=(width, height), dpi=_DPI)
     FigureCanvasAgg(figure)
-    axes = figure.subplots(frames, across, squeeze=False)
+    if top:
+        at = 1 - _GAP / height
+        figure.text(0.5, at, "\n".join(top), ha="center", va="top", **text | {"fontsize": _TITLE})
     for frame in range(frames):
         columns = [pictures[frame], *(marked(pictures[frame], panel.states[frame]) for panel in panels)]
-        for column, picture in zip(axes[frame], columns, strict=True):
-            column.imshow(picture, interpolation="nearest")
-            column.set(xticks=[], yticks=[])
-    axes[0][0].set_title("as the encoder sees it", fontsize=9)
-    for column, panel in enumerate(panels, start=1):
-        axes[0][column].set_title(panel.title, fontsize=9)
-        axes[-1][column].set_xlabel(wrapped(panel.below), fontsize=9)
+        bottom = (height - above - high - frame * (high + _GAP)) / height
+        for number, picture in enumerate(columns):
+            left = (_GAP / 2 + number * _COLUMN) / width
+            axes = figure.add_axes((left, bottom, size / width, high / height), xticks=[], yticks=[])
+            axes.imshow(picture, interpolation="nearest", aspect="auto")
+            if frame == 0:
+                head = heads[number - 1] if number else ["as the encoder sees it"]
+                axes.set_title("\n".join(head), pad=_PAD, **text)
+            if frame == frames - 1 and number:
+                axes.set_xlabel("\n".join(feet[number - 1]), labelpad=_PAD, **text)
+    handles = _legend(panels)
+    figure.legend(handles=handles, loc="lower center", ncols=len(handles), frameon=False, fontsize=_TEXT)
+    try:
+        figure.savefig(path)
+    except (OSError, ValueError) as error:
+        raise VisionError(f"cannot write {str(path)!r}: {error}") from error
+    return Drawn(path, letters.note)
+
+
+def _legend(panels: Sequence[Panel]) -> list[Any]:
+    from matplotlib.patches import Patch
+
     shown = [
         state for state in (KEPT, CENTRE, AWAY, DROPPED) if any((p.states == state).any() for p in panels)
     ]
-    handles = [
+    return [
         Patch(
             facecolor=str(_DIM.get(s, 1.0) * 0.85),
             edgecolor="#{:02x}{:02x}{:02x}".format(*_FRAMES.get(s, (90, 90, 90))),
@@ -158,19 +209,12 @@ def draw(pictures: Pixels, panels: Sequence[Panel], path: str | Path, title: str
         )
         for s in shown
     ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False, fontsize=9)
-    if title:
-        figure.suptitle(title, fontsize=10)
-    try:
-        figure.savefig(path)
-    except (OSError, ValueError) as error:
-        raise VisionError(f"cannot write {str(path)!r}: {error}") from error
 
 
-def wrapped(text: str) -> str:
+def wrapped(text: str, letters: Letters) -> list[str]:
     """Break each line of a text to the width of a picture; long ones end in an ellipsis."""
-    lines = (textwrap.wrap(line, _LINE, max_lines=_LINES, placeholder=" ...") for line in text.splitlines())
-    return "\n".join(part for line in lines for part in line)
+    broken = (letters.lines(line, _COLUMN - _GAP, _TEXT, _LINES) for line in text.splitlines())
+    return [part for lines in broken for part in lines]
 
 
 def _numpy(tensor: Any) -> npt.NDArray[Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import TYPE_CHECKING
@@ -13,6 +14,9 @@ if TYPE_CHECKING:
     import torch
 
 _EPSILON = 1e-9  # 0.29 * 100 is 28.999...
+# Python reads more than people mean: "1_0", "nan", digits of other scripts.
+_ROWS = re.compile(r"[0-9]{1,18}")
+_SHARE = re.compile(r"((?:[0-9]{1,18}(?:\.[0-9]{0,30})?|\.[0-9]{1,30})(?:[eE][+-]?[0-9]{1,3})?)(%?)")
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,6 +132,41 @@ class Reduced:
         return torch.bincount(self.into[self.into >= 0], minlength=len(self)) > 1
 
 
+def parse_keep(keep: object) -> int | float | None:
+    """Read a budget as people give it: the one place for options, settings, headers and arguments.
+
+    Args:
+        keep: rows (49), a share (0.25, 1.0), either as text, a share in percent as text ("25%"), or None or
+            "auto" for the method's own. 1 is one row, 1.0 and "100%" are all of them.
+
+    Returns:
+        Rows as an int from 1, a share as a float above 0 and up to 1, or None.
+
+    Raises:
+        BudgetError: none of these.
+    """
+    value = keep
+    if isinstance(keep, str):
+        text = keep.strip()
+        found = _SHARE.fullmatch(text)
+        if text == "auto":
+            value = None
+        elif _ROWS.fullmatch(text):
+            value = int(text)
+        elif found:
+            value = float(found[1]) / (100 if found[2] else 1)
+    if value is None:
+        return None
+    if isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= 1:
+        return int(value)
+    if isinstance(value, Real) and not isinstance(value, Integral) and 0 < float(value) <= 1:
+        return float(value)
+    raise BudgetError(
+        "keep must leave something: a number of rows from 1, a share above 0 and up to 1 (0.25, 25%), or "
+        f"auto where the method has its own number; not {keep!r}"
+    )
+
+
 def rows_of(keep: int | float, n: int) -> int:
     """Return how many of ``n`` tokens a budget means: at least 1, at most ``n``.
 
@@ -138,13 +177,10 @@ def rows_of(keep: int | float, n: int) -> int:
     Raises:
         BudgetError: neither of the two.
     """
-    if isinstance(keep, Integral) and not isinstance(keep, bool):
-        if keep < 1:
-            raise BudgetError(f"keep must leave at least 1 visual token, not {keep}")
-        return min(int(keep), n)
-    if isinstance(keep, bool) or not isinstance(keep, Real) or not 0 < float(keep) <= 1:
-        raise BudgetError(f"keep must be a number of rows, or a share above 0 and up to 1, not {keep!r}")
-    return max(1, int(float(keep) * n + _EPSILON))
+    budget = parse_keep(keep)
+    if budget is None:
+        raise BudgetError("a budget is needed here: give keep, rows or a share")
+    return min(budget, n) if isinstance(budget, int) else max(1, int(budget * n + _EPSILON))
 
 
 def _shape(value: torch.Tensor) -> str:

@@ -3,6 +3,7 @@
 import json
 
 from tokenprune.errors import ConfigError, MissingExtraError, TokenPruneError
+from tokenprune.vision.tokens import parse_keep
 from tokenprune_server.errors import RequestError
 from tokenprune_server.options import MethodOptions, VisionOptions
 from tokenprune_server.vision.reduce import Plan
@@ -23,7 +24,7 @@ def plan(settings: VisionSettings, options: VisionOptions | None) -> Plan:
     chosen = settings.options if own else {}
     if asked.options is not None:
         chosen = asked.options
-    keep = settings.keep if asked.keep is None else asked.keep
+    keep = settings.keep if asked.keep is None else parse_keep(asked.keep)
     try:
         return _plan(method, chosen, keep, settings.video if asked.video is None else asked.video)
     except MissingExtraError:

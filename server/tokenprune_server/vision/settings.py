@@ -1,8 +1,8 @@
 """Settings of visual token pruning: the mapping ``server.vision`` of the configuration file."""
 
-from pydantic import BaseModel, ConfigDict, Field, StrictFloat, StrictInt
+from pydantic import BaseModel, ConfigDict, Field
 
-from tokenprune_server.options import MethodOptions, check_keep
+from tokenprune_server.options import Keep, MethodOptions
 
 
 class VisionSettings(BaseModel):
@@ -17,10 +17,10 @@ class VisionSettings(BaseModel):
     enabled: bool = Field(True, description="Prune the pictures of requests that do not say otherwise.")
     method: str = Field("fopru", description="How tokens are chosen, see `tokenprune vision methods`.")
     options: MethodOptions = Field(default_factory=dict, description="The method's own options.")
-    keep: StrictInt | StrictFloat | None = Field(
+    keep: Keep = Field(
         0.25,
-        description="Tokens that stay of each picture: a whole number, or a share up to 1.0; null: as many "
-        "as the method finds right, for methods that can tell.",
+        description="Tokens that stay of each picture: a whole number, or a share (0.25, 25%); null or auto: "
+        "as many as the method finds right, for methods that can tell.",
     )
     video: bool = Field(
         False,
@@ -57,7 +57,3 @@ class VisionSettings(BaseModel):
     timeout_s: float = Field(
         30.0, gt=0, description="Deadline for all work on a request's pictures, seconds."
     )
-
-    def model_post_init(self, context: object) -> None:
-        """Refuse a budget that nothing can meet."""
-        check_keep(self.keep)

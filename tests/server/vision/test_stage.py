@@ -116,6 +116,16 @@ def test_options_of_the_request_win(door, tokens_of):
     assert torch.equal(
         rows_in(door.chats[-1].body)[0], vision_method("divprune").reduce(tokens_of(data), 10).features
     )
+    for keep in ("50%", "98", 0.5):
+        answer = door.post({**body, "tokenprune": {"vision": {"keep": keep}}})
+        assert answer.headers["x-tokenprune-image-tokens-after"] == "98"
+    answer = door.post(body, {"x-tokenprune-vision-keep": "25%"})
+    assert answer.headers["x-tokenprune-image-tokens-after"] == "49"
+    auto = {"method": "prumerge", "keep": "auto"}
+    own = door.post({**body, "tokenprune": {"vision": auto}}).headers["x-tokenprune-image-tokens-after"]
+    assert int(own) == len(vision_method("prumerge").reduce(tokens_of(data)))
+    answer = door.post(body, {"x-tokenprune-vision-keep": "much"})
+    assert answer.status_code == 400 and "vision-keep: keep must leave something" in answer.text
     for off in ({"vision": {"enabled": False}}, {"enabled": False}):
         answer = door.post({**body, "tokenprune": off})
         assert json.loads(door.chats[-1].body) == body
@@ -132,8 +142,10 @@ def test_options_of_the_request_win(door, tokens_of):
         ({"keep": 0.0}, "keep must leave something"),
         ({"keep": -3}, "keep must leave something"),
         ({"keep": 1.5}, "keep must leave something"),
-        ({"keep": "9"}, "keep"),
-        ({"keep": True}, "keep"),
+        ({"keep": "nine"}, "keep must leave something"),
+        ({"keep": "101%"}, "keep must leave something"),
+        ({"keep": True}, "keep must leave something"),
+        ({"keep": "auto"}, "needs a budget"),
         ({"method": "nobody"}, "unknown vision method"),
         ({"method": "fastv"}, "inside the language model"),
         ({"options": {"strategy": "column"}}, "strategy"),

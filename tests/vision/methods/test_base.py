@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from tokenprune.errors import BudgetError, ConfigError, TokenPruneError, UnknownNameError, VisionError
 from tokenprune.vision import VisualTokens, list_vision_methods, vision_method
-from tokenprune.vision.methods.base import VisionMethod, everything, inner_method
-from tokenprune.vision.tokens import rows_of
+from tokenprune.vision.methods.base import VisionMethod, everything, inner_method, vision_method_info
+from tokenprune.vision.tokens import parse_keep, rows_of
 
 BEFORE = [info.name for info in list_vision_methods() if info.where == "before"]
 VARIANTS = [
@@ -114,7 +114,7 @@ def test_attention_and_keys_are_checked_too(name, field):
         vision_method(name).reduce(bare, 5)
 
 
-@pytest.mark.parametrize("keep", [0, -3, 0.0, -0.1, 1.0001, math.nan, math.inf, True, "5"])
+@pytest.mark.parametrize("keep", [0, -3, 0.0, -0.1, 1.0001, math.nan, math.inf, True, "five"])
 @pytest.mark.parametrize("name", BEFORE)
 def test_budgets_that_cannot_be_meant(name, keep):
     with pytest.raises(BudgetError):
@@ -197,6 +197,45 @@ def test_names_and_options():
     assert all(info.summary and info.paper for info in infos)
     assert next(i for i in infos if i.name == "fopru").options == ("strategy='rank'",)
     assert issubclass(VisionError, TokenPruneError)
+
+
+def test_names_as_python_has_them_and_options_without_default():
+    for name in ("atp_llava", "holitom_merge"):
+        assert vision_method_info(name) is vision_method_info(name.replace("_", "-"))
+    assert inner_method("holitom_merge", keep="25%") == inner_method("holitom-merge", keep=0.25)
+    assert inner_method("fastv", keep="auto") == inner_method("fastv")
+    assert "weights (required)" in vision_method_info("atp-llava").described
+    with pytest.raises(ConfigError, match=r"weights: .*; its options: weights \(required\)$"):
+        inner_method("atp_llava")
+    for wrong in ("abc", 0, True, "101%"):
+        with pytest.raises(BudgetError, match="keep must leave something"):
+            inner_method("fastv", keep=wrong)
+
+
+@pytest.mark.parametrize(
+    ("given", "keep"),
+    [
+        (49, 49), ("49", 49), (" 49 ", 49), (1, 1), ("1", 1), (1.0, 1.0), ("1.0", 1.0), ("100%", 1.0),
+        (0.25, 0.25), ("0.25", 0.25), (".25", 0.25), ("25%", 0.25), ("2.5e-1", 0.25), ("0.5%", 0.005),
+        (None, None), ("auto", None), (torch.tensor(3).numpy()[()], 3), (torch.tensor(0.5).numpy()[()], 0.5),
+    ],
+)  # fmt: skip
+def test_budgets_as_people_write_them(given, keep):
+    found = parse_keep(given)
+    assert (found, type(found)) == (keep, type(keep))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    ["abc", "", "101%", "1.5", "0", "-3", "+3", "nan", "inf", "1_0", "\u0664\u0669", "%", "25 %%", 0, -3, 0.0, 1.01,
+     True, False, float("nan"), [49], b"49", 10**9 * 1.0],
+)  # fmt: skip
+def test_what_no_budget_is_has_one_error(wrong):
+    with pytest.raises(BudgetError, match=r"^keep must leave something: .* not "):
+        parse_keep(wrong)
+    if not isinstance(wrong, str):
+        with pytest.raises(BudgetError, match=r"^keep must leave something: "):
+            rows_of(wrong, 10)
 
 
 def test_listing_methods_loads_no_torch():

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from pydantic import ValidationError, validate_call
 
 from tokenprune.errors import BudgetError, ConfigError, UnknownNameError, VisionError
-from tokenprune.validation import faults
-from tokenprune.vision.tokens import Reduced, VisualTokens, rows_of
+from tokenprune.validation import faults, options_of
+from tokenprune.vision.tokens import Reduced, VisualTokens, parse_keep, rows_of
 
 if TYPE_CHECKING:
     import torch
@@ -37,7 +37,7 @@ class VisionMethodInfo:
         paper: where it comes from.
         summary: one line.
         where: ``before`` the language model, or ``inside`` it, between its layers.
-        options: keyword arguments of the method, as ``name=default``.
+        options: keyword arguments of the method, as ``name=default`` or ``name (required)``.
         about: what its docstring says behind the first line.
     """
 
@@ -74,6 +74,7 @@ class VisionMethod:
         needs: attributes of the tokens it reads besides their features.
         own_count: whether it knows without a budget how many rows to leave.
         exact: whether a budget is met to the row; see the method's own text where it is not.
+        between_frames: whether it leaves out only what repeats from frame to frame, of a picture nothing.
         name: shown in receipts.
     """
 
@@ -81,20 +82,23 @@ class VisionMethod:
     needs: tuple[Need, ...] = ()
     own_count: bool = False
     exact: bool = True
+    between_frames: bool = False
     name: str = "custom"
 
-    def reduce(self, tokens: VisualTokens, keep: int | float | None = None) -> Reduced:
+    def reduce(self, tokens: VisualTokens, keep: int | float | str | None = None) -> Reduced:
         """Leave fewer tokens of one image or video; the same input gives the same output.
 
         Args:
             tokens: as the encoder gives them.
-            keep: rows (an int), or a share of the tokens (a float). All of them leaves everything as it is.
-                None: as many as the method finds right, for those that can tell.
+            keep: rows (an int), or a share of the tokens (a float), or either as text, see `parse_keep`. All
+                of them leaves everything as it is. None: as many as the method finds right, for those that
+                can tell.
 
         Raises:
             BudgetError: no row would be left, or a budget is needed and none was given.
             VisionError: the tokens lack what the method needs, or hold numbers that are not finite.
         """
+        keep = parse_keep(keep)
         if keep is None and not self.own_count:
             raise BudgetError(f"vision method {self.name!r} needs a budget: give keep, rows or a share")
         rows = None if keep is None else rows_of(keep, len(tokens))
@@ -105,6 +109,18 @@ class VisionMethod:
         if self.exact and rows is not None and len(reduced) != rows:
             raise VisionError(f"vision method {self.name!r} left {len(reduced)} rows for a budget of {rows}")
         return reduced
+
+
+def reduce_by(method: VisionMethod | None, tokens: VisualTokens, keep: int | float | None) -> Reduced:
+    """Let a method leave fewer tokens, or, where it is None, leave all; raises what it raises.
+
+    Raises:
+        VisionError: with a method or without one, the tokens hold numbers that are not finite.
+    """
+    if method is not None:
+        return method.reduce(tokens, keep)
+    _check(tokens, (), "none")
+    return everything(tokens)
 
 
 def everything(tokens: VisualTokens) -> Reduced:
@@ -138,10 +154,11 @@ def named(name: str, *, paper: str, summary: str, where: Where = "before") -> Ca
     """
 
     def register(factory: F) -> F:
-        parameters = inspect.signature(factory).parameters.values()
-        options = tuple(f"{p.name}={p.default!r}" for p in parameters if p.default is not p.empty)
         about = (inspect.getdoc(factory) or "").partition("\n\n")[2]
-        _factories[name] = (VisionMethodInfo(name, paper, summary, where, options, about), factory)
+        _factories[name] = (
+            VisionMethodInfo(name, paper, summary, where, options_of(factory), about),
+            factory,
+        )
         return factory
 
     return register
@@ -166,24 +183,26 @@ def vision_method_info(name: str) -> VisionMethodInfo:
         UnknownNameError: no such method; the message lists those there are.
     """
     _load_all()
-    if name not in _factories:
+    known = name if name in _factories else name.replace("_", "-")  # as they are called in Python
+    if known not in _factories:
         raise UnknownNameError("vision method", name, list(_factories))
-    return _factories[name][0]
+    return _factories[known][0]
 
 
 def vision_method(name: str, **options: Any) -> VisionMethod:
     """Build a method that works before the language model.
 
     Args:
-        name: one of `list_vision_methods`.
-        options: the method's own keyword arguments.
+        name: one of `list_vision_methods`; "_" may stand for "-".
+        options: the method's own keyword arguments; ``keep`` as `parse_keep` reads it.
 
     Raises:
         UnknownNameError: no such method; the message lists those there are.
         ConfigError: an option the method does not have, a wrong value, or a method that works inside.
+        BudgetError: an option ``keep`` that means nothing.
     """
     built: VisionMethod = _build(name, "before", options)
-    return replace(built, name=name)
+    return replace(built, name=vision_method_info(name).name)
 
 
 def inner_method(name: str, **options: Any) -> Any:
@@ -194,9 +213,16 @@ def inner_method(name: str, **options: Any) -> Any:
 def _build(name: str, where: Where, options: dict[str, Any]) -> Any:
     info = vision_method_info(name)
     if info.where != where:
-        raise ConfigError(f"vision method {name!r} works {info.where} the language model, not {where} it")
+        raise ConfigError(
+            f"vision method {info.name!r} works {info.where} the language model, not {where} it"
+        )
+    if "keep" in options:
+        keep = parse_keep(options["keep"])
+        options = {**options, "keep": keep}
+        if keep is None:  # the method's own
+            del options["keep"]
     try:
-        return validate_call(_factories[name][1])(**options)
+        return validate_call(_factories[info.name][1])(**options)
     except ValidationError as error:
         known = ", ".join(info.options) or "(none)"
-        raise ConfigError(f"vision method {name!r}: {faults(error)}; its options: {known}") from None
+        raise ConfigError(f"vision method {info.name!r}: {faults(error)}; its options: {known}") from None
