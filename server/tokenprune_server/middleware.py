@@ -136,7 +136,8 @@ class PruneMiddleware:
         runtime, settings = self.runtime, self._settings.vision
         if settings is None or runtime.reducer is None:
             return None
-        return VisionStage(self.app, settings, runtime.reducer, runtime.receipts, runtime.pool)
+        pools = runtime.pool, runtime.encoders
+        return VisionStage(self.app, settings, runtime.reducer, runtime.receipts, *pools)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one ASGI scope."""
@@ -157,6 +158,7 @@ class PruneMiddleware:
             await self.app(scope, receive, send)
         finally:
             self.runtime.pool.shutdown()
+            self.runtime.encoders.shutdown()
 
     def _warm_up(self) -> None:
         try:

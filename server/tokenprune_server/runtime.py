@@ -45,6 +45,8 @@ class Runtime:
         self.receipts = ReceiptStore(self.settings.receipts_max_count, self.settings.receipts_max_bytes)
         self.metrics = Metrics()
         self.pool = PrunePool(self.settings.workers, self.settings.queue)
+        # Pictures have threads of their own: their encodings must not hold up texts, nor known pictures.
+        self.encoders = PrunePool(self.settings.workers, self.settings.queue)
         self.gate = Gate(self.settings, clock)
         self.rewriter = Rewriter(config, self.settings, self.receipts, self.gate)
         tokens = self.settings.tokens

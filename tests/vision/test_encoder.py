@@ -87,7 +87,9 @@ def test_many_pictures_go_through_in_several_batches():
 
 
 @pytest.mark.parametrize("tower", ["clip", "siglip"])
-@pytest.mark.parametrize("size", [(56, 56), (57, 56), (300, 201), (201, 300), (30, 700), (20, 31), (1999, 77)])
+@pytest.mark.parametrize(
+    "size", [(56, 56), (57, 56), (300, 201), (201, 300), (30, 700), (20, 31), (1999, 77)]
+)
 def test_prepared_pixels_are_those_of_the_processor(tower, size):
     """To the bit, though large pictures do not go through the processor's own arrays."""
     encoder = VisionEncoder.of(tiny_llava(tower), image_processor(tower))

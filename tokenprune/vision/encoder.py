@@ -181,6 +181,7 @@ def load_vision_encoder(
 def _load(path: str, device: str, dtype: torch.dtype, name: str) -> VisionEncoder:
     try:
         import PIL  # noqa: F401
+        from safetensors import SafetensorError
         from transformers import AutoConfig, AutoImageProcessor, AutoModel
         from transformers.initialization import no_init_weights
         from transformers.models.llava.modeling_llava import LlavaMultiModalProjector
@@ -198,7 +199,7 @@ def _load(path: str, device: str, dtype: torch.dtype, name: str) -> VisionEncode
             tower = AutoModel.from_config(config.vision_config)
             projector = LlavaMultiModalProjector(config)
         _fill(folder, tower, projector)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"the vision part of {name!r} cannot be loaded: {error}") from error
     tower.to(device, dtype).eval().requires_grad_(False)
     projector.to(device, dtype).eval().requires_grad_(False)

@@ -165,7 +165,7 @@ def _file_bytes(path: str | Path, limits: ImageLimits) -> bytes:
 
 
 def read_header(data: bytes, declared: str = "", limits: ImageLimits | None = None) -> Header:
-    """Check a file as `read_image` does, but decode no pixel; raises what that raises, damaged pixels aside."""
+    """Check a file as `read_image` does and raise what it raises, but decode no pixel."""
     image, kind = _opened(data, declared, limits or ImageLimits())
     try:
         return Header(kind, *image.size, _is_animated(image, kind))
