@@ -63,6 +63,7 @@ class Rows:
         kept: place in the grid, row by row, of each row that goes on.
         merged: how many of these hold other tokens as well.
         payload: the rows in base64, of a video those of all its frames; None: the frame is not its first.
+        note: why more stays than was asked for; "" where it does not.
     """
 
     sha256: str
@@ -71,6 +72,7 @@ class Rows:
     kept: tuple[int, ...]
     merged: int
     payload: str | None
+    note: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,18 +266,31 @@ class PictureReducer:
         _, height, width = tokens.grid
         size = height * width
         merged, dimension = reduced.merged, self.encoder().dimension
+        note = _note(plan, len(tokens), len(reduced))
         out = []
         for number, name in enumerate(names):
             mine = (reduced.keep // size == number).nonzero().flatten()
             kept = tuple((reduced.keep[mine] - number * size).tolist())
             payload = encode_rows(reduced.features, dimension) if number == 0 else None
-            out.append(Rows(name, (height, width), size, kept, int(merged[mine].sum()), payload))
+            out.append(Rows(name, (height, width), size, kept, int(merged[mine].sum()), payload, note))
         return out
 
 
 def _check(given_up: threading.Event) -> None:
     if given_up.is_set():
         raise GivenUpError
+
+
+def _note(plan: Plan, before: int, after: int) -> str:
+    """Why a method leaves more of an image or a video than was asked for, in words; "" if it does not."""
+    from tokenprune.vision.methods import vision_method_info
+    from tokenprune.vision.tokens import rows_of
+
+    asked = before if plan.keep is None else rows_of(plan.keep, before)
+    if after <= asked:
+        return ""
+    about = vision_method_info(plan.name).summary
+    return f"{after} of {before} tokens stay, and keep asks for {asked}; what {plan.name!r} keeps: {about}"
 
 
 def _unknown(

@@ -13,11 +13,11 @@ from contextlib import AbstractAsyncContextManager
 
 from tokenprune.errors import TokenPruneError, VisionError
 from tokenprune_server.body import ClientGone
-from tokenprune_server.decide import PRUNED, failed
+from tokenprune_server.decide import PRUNED, failed, skipped
 from tokenprune_server.errors import RequestError
 from tokenprune_server.options import VisionOptions
 from tokenprune_server.pool import PrunePool
-from tokenprune_server.protocols.base import Path
+from tokenprune_server.protocols.base import Path, Protocol
 from tokenprune_server.receipts import PictureReceipt, ReceiptStore
 from tokenprune_server.request import Outcome, Pictures, Request, plain_body
 from tokenprune_server.types import ASGIApp, Headers, Message, Send
@@ -84,12 +84,22 @@ class VisionStage:
             settings.max_image_bytes, settings.remote_timeout_s, allow_private=settings.allow_private
         )
 
-    def has_work(self, request: Request, *, off: bool) -> bool:
-        """Whether a request has pictures to prune, unless that is ``off``, or rows to check, always."""
-        if _CHATS not in request.protocol.routes:
-            return False
-        found = find(request.body)
-        return bool(found.embeds) or (bool(found.pictures) and not off)
+    def has_work(self, request: Request, decision: str) -> bool:
+        """Whether a request whose texts are not looked at has something for this stage all the same.
+
+        Rows are always checked; pictures are looked at unless the ``decision`` is that pruning is switched
+        off, and not for pictures switched on.
+        """
+        found = find(request.body) if _CHATS in request.protocol.routes else None
+        if not found or found.embeds:
+            return bool(found)
+        asked = request.options.vision is not None and request.options.vision.enabled is True
+        return asked or decision != skipped("disabled")
+
+    @staticmethod
+    def unread(protocol: Protocol, reason: str) -> Pictures | None:
+        """What is said of a chat whose body was not read: it may have pictures."""
+        return Pictures(skipped(reason)) if _CHATS in protocol.routes else None
 
     async def __call__(
         self, request: Request, outcome: Outcome, headers: Headers, watching: asyncio.Task[Message]
@@ -292,7 +302,15 @@ class VisionStage:
         body = put(base, {path: rows.payload for path, rows in zip(places, reduction.rows, strict=True)})
         made = [
             PictureReceipt(
-                picture.place, rows.sha256, how.name, how.keep, rows.grid, rows.before, rows.kept, rows.merged
+                picture.place,
+                rows.sha256,
+                how.name,
+                how.keep,
+                rows.grid,
+                rows.before,
+                rows.kept,
+                rows.merged,
+                rows.note,
             )
             for picture, rows in pairs
         ]
@@ -340,7 +358,7 @@ def picture_headers(pictures: Pictures | None) -> Headers:
 
 
 def _skipped(outcome: Outcome, reason: str, rows: int | None = None) -> Outcome:
-    return dataclasses.replace(outcome, pictures=Pictures(f"skipped:{reason}", rows=rows))
+    return dataclasses.replace(outcome, pictures=Pictures(skipped(reason), rows=rows))
 
 
 def _failed(found: Found, outcome: Outcome, reason: str, detail: str) -> Outcome:
