@@ -15,7 +15,6 @@ from tokenprune.errors import TokenPruneError, VisionError
 from tokenprune_server.body import ClientGone
 from tokenprune_server.decide import PRUNED, failed, skipped
 from tokenprune_server.errors import RequestError
-from tokenprune_server.options import VisionOptions
 from tokenprune_server.pool import PrunePool
 from tokenprune_server.protocols.base import Path, Protocol
 from tokenprune_server.receipts import PictureReceipt, ReceiptStore
@@ -87,14 +86,12 @@ class VisionStage:
     def has_work(self, request: Request, decision: str) -> bool:
         """Whether a request whose texts are not looked at has something for this stage all the same.
 
-        Rows are always checked; pictures are looked at unless the ``decision`` is that pruning is switched
-        off, and not for pictures switched on.
+        Rows are always checked; pictures are left alone where all pruning is switched off.
         """
         found = find(request.body) if _CHATS in request.protocol.routes else None
         if not found or found.embeds:
             return bool(found)
-        asked = request.options.vision is not None and request.options.vision.enabled is True
-        return asked or decision != skipped("disabled")
+        return decision != skipped("disabled") or self._enabled(request, decision)
 
     @staticmethod
     def unread(protocol: Protocol, reason: str) -> Pictures | None:
@@ -120,7 +117,7 @@ class VisionStage:
         if not found:
             return outcome
         how = plan(self._settings, request.options.vision)
-        reason = self._skip(found, request.options.vision)
+        reason = self._skip(found, self._enabled(request, outcome.decision))
         if reason is not None and not found.embeds:
             return _skipped(outcome, reason)
         given_up = threading.Event()
@@ -172,7 +169,12 @@ class VisionStage:
 
         return passing
 
-    def _skip(self, found: Found, options: VisionOptions | None) -> str | None:
+    def _enabled(self, request: Request, decision: str) -> bool:
+        """Whether pictures are pruned: as the request says of them, or else of all, or else the settings."""
+        asked = None if request.options.vision is None else request.options.vision.enabled
+        return self._settings.enabled and decision != skipped("disabled") if asked is None else asked
+
+    def _skip(self, found: Found, enabled: bool) -> str | None:
         """Why pictures go as they came, or None to go on; raises RequestError for too many of them.
 
         ============ =========================================================================
@@ -184,8 +186,7 @@ class VisionStage:
         """
         if found.embeds and not found.pictures and not found.others:
             return None
-        enabled = None if options is None else options.enabled
-        if not (self._settings.enabled if enabled is None else enabled):
+        if not enabled:
             return "disabled"
         if found.others or (found.pictures and found.embeds):
             return "mixed"
