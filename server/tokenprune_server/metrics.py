@@ -69,7 +69,7 @@ class Metrics:
         )
         self._vision = Counter(
             "tokenprune_vision_requests",
-            "Chats with pictures by what became of these: went as embeds, were skipped, failed",
+            "Chats with pictures (or unread) by what became of these: went as embeds, were skipped, failed",
             ["outcome"],
             registry=self.registry,
         )

@@ -136,7 +136,8 @@ class PruneMiddleware:
         runtime, settings = self.runtime, self._settings.vision
         if settings is None or runtime.reducer is None:
             return None
-        return VisionStage(self.app, settings, runtime.reducer, runtime.receipts, runtime.pool)
+        pools = runtime.pool, runtime.encoders
+        return VisionStage(self.app, settings, runtime.reducer, runtime.receipts, *pools)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one ASGI scope."""
@@ -152,23 +153,12 @@ class PruneMiddleware:
 
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.runtime.warming_up = True
-        self.runtime.pool.submit(self._warm_up)
+        self.runtime.pool.submit(self.runtime.warm_up)
         try:
             await self.app(scope, receive, send)
         finally:
             self.runtime.pool.shutdown()
-
-    def _warm_up(self) -> None:
-        try:
-            self.runtime.warm_up()
-        except Exception as error:
-            self.runtime.broken = f"pipeline {self._settings.pipeline!r} cannot be used: {error}"
-            # The server is still a proxy; each request will say and count that pruning failed.
-            log.exception("pipeline %r cannot be made ready", self._settings.pipeline)
-        else:
-            self.runtime.broken = None
-        finally:
-            self.runtime.warming_up = False
+            self.runtime.encoders.shutdown()
 
     async def _serve(self, protocol: Protocol, scope: Scope, receive: Receive, send: Send) -> None:
         arrived = time.perf_counter()
@@ -182,7 +172,7 @@ class PruneMiddleware:
         replay = Replay(messages, receive)
         try:
             if messages:
-                result = _Result(Outcome(skipped("too-large")), None, False)
+                result = self._unread(protocol, "too-large")
             else:
                 result, replay = await self._consider(protocol, headers, raw, receive)
         except ClientGone:
@@ -224,7 +214,7 @@ class PruneMiddleware:
         read = self._read(headers, raw)
         if read is None:
             reason = "encoding" if self.runtime.authorized(headers) else "unauthorized"
-            return _Result(Outcome(skipped(reason)), None, False), Replay([body_message(raw)], receive)
+            return self._unread(protocol, reason), Replay([body_message(raw)], receive)
         options, pool = read.options, self.runtime.pool
         if self._vision is None and options.vision is not None and options.vision.enabled is not False:
             raise RequestError(
@@ -246,13 +236,13 @@ class PruneMiddleware:
             decision = decide(replace(facts, waiting=pool.waiting, max_waiting=pool.max_waiting))
         if decision == PRUNED:
             outcome, pending = await self._prune(request, receive)
-        elif self._has_pictures(request, decision):
+        elif self._vision is not None and self._vision.has_work(request, decision):
             outcome, pending = Outcome(decision), asyncio.ensure_future(receive())
         else:
             new = serialise(plain_body(request)) if read.has_options else None
             message = body_message(raw if new is None else new)
             return _Result(Outcome(decision), new, False, request), Replay([message], receive)
-        sending, works = None, outcome.receipt is not None and options.name is None
+        sending, texts = None, outcome.receipt is not None and options.name is None
         try:
             if self._tokens is not None and decision == PRUNED:
                 outcome, sending = await self._tokens(request, outcome, headers, pending)
@@ -262,19 +252,15 @@ class PruneMiddleware:
         except (RequestError, ClientGone, asyncio.CancelledError):
             pending.cancel()
             raise
-        if works and not any(stage.startswith("failed:") for stage in _stages(outcome)):
-            self.runtime.broken = None  # what could not be loaded at the start can be used by now
+        self.runtime.note_works(outcome, texts=texts)
         tried = not outcome.decision.startswith("skipped:")
         message = body_message(raw if new is None else new)
         return _Result(outcome, new, tried, request, sending), Replay([message], receive, pending)
 
-    def _has_pictures(self, request: Request, decision: str) -> bool:
-        """Whether a request whose texts are not looked at has pictures that may be pruned all the same."""
-        off = decision == skipped("disabled")
-        if self._vision is None or not (off or decision == skipped("below-min-tokens")):
-            return False
-        asked = request.options.vision is not None and request.options.vision.enabled is True
-        return self._vision.has_work(request, off=off and not asked)
+    def _unread(self, protocol: Protocol, reason: str) -> _Result:
+        """A body that was not read goes as it came."""
+        pictures = None if self._vision is None else self._vision.unread(protocol, reason)
+        return _Result(Outcome(skipped(reason), pictures=pictures), None, False)
 
     def _rewritten(self, request: Request, outcome: Outcome, has_options: bool) -> bytes | None:
         """The body to send on, None for the original; raises RequestFailed when there is none."""
@@ -429,11 +415,6 @@ class PruneMiddleware:
             await send(message)
 
         return answer
-
-
-def _stages(outcome: Outcome) -> tuple[str, ...]:
-    """What the stages behind the pipeline did."""
-    return outcome.token_stage, "" if outcome.pictures is None else outcome.pictures.stage
 
 
 def _no_json(headers: Headers, plain: bytes, error: ValueError) -> str:

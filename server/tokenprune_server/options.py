@@ -158,6 +158,8 @@ class Options(BaseModel):
 
 
 NO_OPTIONS = Options()
+# Options that hold options of their own.
+_INNER: dict[str, type[BaseModel]] = {"vision": VisionOptions, "contexts": ContextItem}
 
 
 def has_option_headers(headers: Headers) -> bool:
@@ -174,7 +176,7 @@ def read_options(body_options: Any, headers: Headers) -> Options:
     """Options from both places, the body winning.
 
     Raises:
-        RequestError: a wrong type, value or unknown key; the message lists the keys there are.
+        RequestError: a wrong type, value or unknown key; the message lists the keys there are at that place.
     """
     merged = _from_headers(headers)
     if body_options is not None:
@@ -195,7 +197,7 @@ def read_options(body_options: Any, headers: Headers) -> Options:
     except ValidationError as error:
         place, message = first_fault(error)
         where = f"tokenprune.{place}" if place else "tokenprune"
-        known = ", ".join(Options.model_fields)
+        known = ", ".join(_INNER.get(place.partition(".")[0], Options).model_fields)
         raise RequestError(f"{where}: {message}; known options: {known}", param=where) from error
 
 

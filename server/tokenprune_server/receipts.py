@@ -27,6 +27,7 @@ class PictureReceipt:
         tokens_before: tokens unpruned.
         kept: the patches that went on, numbered row by row from the top left.
         merged: how many of these hold other patches as well.
+        note: what else is to be known; "" for most.
     """
 
     place: str
@@ -37,6 +38,7 @@ class PictureReceipt:
     tokens_before: int
     kept: tuple[int, ...]
     merged: int
+    note: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able form."""

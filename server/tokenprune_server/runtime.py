@@ -5,12 +5,13 @@ import time
 from collections.abc import Callable
 
 from tokenprune.config import Config, load_config
-from tokenprune.errors import ConfigError, MissingExtraError, ModelError, UnknownNameError
+from tokenprune.errors import ConfigError, MissingExtraError, ModelError, TokenPruneError, UnknownNameError
 from tokenprune.registry import without_query
 from tokenprune_server.gate import Gate
 from tokenprune_server.metrics import Metrics
 from tokenprune_server.pool import PrunePool
 from tokenprune_server.receipts import ReceiptStore
+from tokenprune_server.request import Outcome
 from tokenprune_server.rewrite import Rewriter
 from tokenprune_server.settings import ServerSettings
 from tokenprune_server.tokens.select import TokenSelector
@@ -19,6 +20,9 @@ from tokenprune_server.vision.plan import check_settings
 from tokenprune_server.vision.reduce import PictureReducer
 
 log = logging.getLogger("tokenprune.server")
+
+# Parts that load models, as `Runtime.broken` names them.
+TEXTS, TOKENS, PICTURES = "pipeline", "the selection of prompt tokens", "the pruning of pictures"
 
 
 class Runtime:
@@ -45,6 +49,8 @@ class Runtime:
         self.receipts = ReceiptStore(self.settings.receipts_max_count, self.settings.receipts_max_bytes)
         self.metrics = Metrics()
         self.pool = PrunePool(self.settings.workers, self.settings.queue)
+        # Pictures have threads of their own: their encodings must not hold up texts, nor known pictures.
+        self.encoders = PrunePool(self.settings.workers, self.settings.queue)
         self.gate = Gate(self.settings, clock)
         self.rewriter = Rewriter(config, self.settings, self.receipts, self.gate)
         tokens = self.settings.tokens
@@ -52,7 +58,7 @@ class Runtime:
         vision = self.settings.vision
         self.reducer = None if vision is None else PictureReducer(vision)
         self.warming_up = False
-        self.broken: str | None = None  # why the default pipeline cannot be used
+        self._broken: dict[str, str] = {}
         self._keys = frozenset(key.get_secret_value() for key in self.settings.api_keys)
 
     def _check_pipeline(self) -> None:
@@ -65,8 +71,8 @@ class Runtime:
             self.config.build(self.settings.pipeline)
         except UnknownNameError as error:
             raise ConfigError(f"server.pipeline: {error}") from error
-        except (MissingExtraError, ModelError):
-            log.warning("pipeline %r cannot be built yet", self.settings.pipeline, exc_info=True)
+        except (MissingExtraError, ModelError) as error:
+            log.warning("pipeline %r cannot be built yet: %s", self.settings.pipeline, error)
 
     def _check_shared(self) -> None:
         name = self.settings.shared_pipeline
@@ -80,13 +86,48 @@ class Runtime:
                 f"server.shared_pipeline: {name!r} prunes for a question; name one that needs none ({known})"
             )
 
+    @property
+    def broken(self) -> str | None:
+        """Why something that requests need cannot be used; None when all can."""
+        return "; ".join(tuple(self._broken.values())) or None
+
+    def note_works(self, outcome: Outcome, *, texts: bool) -> None:
+        """What a request has used can be used, if not at the start, then by now.
+
+        Args:
+            outcome: of the request.
+            texts: whether its documents were pruned by the default pipeline.
+        """
+        if texts:
+            self._broken.pop(TEXTS, None)
+            if not outcome.token_stage.startswith(("failed:", "skipped:")):
+                self._broken.pop(TOKENS, None)
+        if outcome.pictures is not None and outcome.pictures.method:
+            self._broken.pop(PICTURES, None)
+
     def warm_up(self) -> None:
-        """Load what requests need, so that the first one does not wait for it."""
-        self.rewriter.warm_up()
+        """Load what requests need, so that the first one does not wait for it; never raises.
+
+        The server is still a proxy where something cannot be loaded: each request will say and count that
+        pruning failed.
+        """
+        self._warm_up(TEXTS, f"{TEXTS} {self.settings.pipeline!r}", self.rewriter.warm_up)
         if self.selector is not None:
-            self.selector.warm_up()
+            self._warm_up(TOKENS, TOKENS, self.selector.warm_up)
         if self.reducer is not None:
-            self.reducer.warm_up()
+            self._warm_up(PICTURES, PICTURES, self.reducer.warm_up)
+        self.warming_up = False
+
+    def _warm_up(self, part: str, shown: str, load: Callable[[], None]) -> None:
+        try:
+            load()
+        except Exception as error:
+            said = f"{shown} cannot be used: {' '.join(str(error).split())}"
+            self._broken[part] = said
+            # What is none of our errors is a fault of the program.
+            log.error("%s", said, exc_info=not isinstance(error, TokenPruneError))
+        else:
+            self._broken.pop(part, None)
 
     @classmethod
     def from_env(cls) -> "Runtime":

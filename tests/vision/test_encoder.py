@@ -86,6 +86,35 @@ def test_many_pictures_go_through_in_several_batches():
     assert not together[0].features.is_inference()
 
 
+@pytest.mark.parametrize("tower", ["clip", "siglip"])
+@pytest.mark.parametrize(
+    "size", [(56, 56), (57, 56), (300, 201), (201, 300), (30, 700), (20, 31), (1999, 77)]
+)
+def test_prepared_pixels_are_those_of_the_processor(tower, size):
+    """To the bit, though large pictures do not go through the processor's own arrays."""
+    encoder = VisionEncoder.of(tiny_llava(tower), image_processor(tower))
+    images = pictures(2, size=size)
+    plain = image_processor(tower)(images=images, return_tensors="pt")["pixel_values"]
+    assert torch.equal(encoder.prepare(images), plain)
+    tokens = encoder.encode_prepared(encoder.prepare(images))
+    for mine, other in zip(tokens, encoder.encode(images), strict=True):
+        assert torch.equal(mine.features, other.features) and not mine.features.is_inference()
+
+
+def test_a_large_picture_does_not_reach_the_processor(monkeypatch):
+    processor = image_processor()
+    seen = []
+    plain = type(processor).__call__
+
+    def spying(self, images, **options):
+        seen.extend(image.size for image in images)
+        return plain(self, images, **options)
+
+    monkeypatch.setattr(type(processor), "__call__", spying)
+    VisionEncoder.of(tiny_llava(), processor).prepare(pictures(1, size=(3000, 1500)))
+    assert seen == [(112, 56)]
+
+
 def test_loading_reads_the_vision_part_only(llava_folder, tmp_path):
     folder, model = llava_folder
     images = pictures(2)

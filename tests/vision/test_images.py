@@ -11,10 +11,12 @@ from PIL import Image
 from tokenprune.errors import ImageError, TokenPruneError
 from tokenprune.vision.images import (
     FORMATS,
+    Header,
     ImageLimits,
     data_url_bytes,
     read_data_url,
     read_file,
+    read_header,
     read_image,
     read_video_file,
 )
@@ -57,6 +59,21 @@ def test_every_format_is_read_as_rgb(kind):
     assert (read.kind, read.image.mode, read.image.size, read.notes) == (kind, "RGB", (20, 10), ())
     if kind in ("PNG", "BMP"):
         assert np.array_equal(np.asarray(read.image), np.asarray(image))
+
+
+def test_a_header_says_what_the_picture_is_before_a_pixel_is_decoded():
+    for kind in FORMATS:
+        assert read_header(encoded(colours(), kind), FORMATS[kind]) == Header(kind, 20, 10, False)
+    frames = [colours(), colours(mode="L")]
+    for kind in ("GIF", "PNG", "WEBP"):
+        data = encoded(frames[0], kind, save_all=True, append_images=frames[1:])
+        assert read_header(data).animated
+    cut = encoded(colours())[:60]
+    assert read_header(cut).pixels == 200
+    with pytest.raises(ImageError, match="damaged"):
+        read_image(cut)
+    with pytest.raises(ImageError, match="media type"):
+        read_header(encoded(colours()), "image/jpeg")
 
 
 def test_data_url_and_file_give_the_same_picture(tmp_path):

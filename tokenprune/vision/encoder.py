@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from tokenprune.vision.tokens import VisualTokens
+    from tokenprune.vision.tower import Features
 
 _TOWER, _PROJECTOR = "vision_tower.", "multi_modal_projector."
 _BATCH = 16  # pictures that go through the tower together
@@ -70,7 +71,8 @@ class VisionEncoder:
             VisionError: the processor cannot handle a picture, or made pictures of different sizes.
         """
         try:
-            pixels = self.processor(images=list(images), return_tensors="pt")["pixel_values"]
+            smaller = [_resized(self.processor, image) for image in images]
+            pixels = self.processor(images=smaller, return_tensors="pt")["pixel_values"]
         except (ValueError, TypeError, OSError, MemoryError) as error:
             raise VisionError(f"the image processor of {self.name!r} failed: {error}") from error
         if pixels.ndim != 4 or len(pixels) != len(images):
@@ -100,20 +102,55 @@ class VisionEncoder:
         Raises:
             VisionError: nothing to encode, a video without frames, or pictures that cannot be prepared.
         """
-        import torch
-
-        from tokenprune.vision.tower import Features, read_features
+        from tokenprune.vision.tower import Features
 
         frames = [1] * len(images) + [len(video) for video in videos]
         if not frames or not all(frames):
             raise VisionError("there is no picture to encode: give images, or videos of at least one frame")
         pictures = [*images, *(frame for video in videos for frame in video)]
-        parts = []
+        batches = (pictures[start : start + _BATCH] for start in range(0, len(pictures), _BATCH))
+        return Features.joined([self._read(self.prepare(b), attention_layer) for b in batches]).tokens(frames)
+
+    def encode_prepared(self, pixels: torch.Tensor) -> list[VisualTokens]:
+        """Encode images that `prepare` made ready, in one batch: one object per image."""
+        from tokenprune.vision.tower import Features
+
+        return Features.joined([self._read(pixels, None)]).tokens([1] * len(pixels))
+
+    def _read(self, pixels: torch.Tensor, attention_layer: int | None) -> Features:
+        import torch
+
+        from tokenprune.vision.tower import read_features
+
         with torch.inference_mode():
-            for start in range(0, len(pictures), _BATCH):
-                pixels = self.prepare(pictures[start : start + _BATCH])
-                parts.append(read_features(self.tower, self.projector, self.config, pixels, attention_layer))
-        return Features.joined(parts).tokens(frames)
+            return read_features(self.tower, self.projector, self.config, pixels, attention_layer)
+
+
+def _resized(processor: Any, image: Image) -> Image:
+    """A picture in the size that the processor gives it first, the same to the bit.
+
+    The processor would copy a large picture several times, as an array of all its pixels, before it resizes
+    it with Pillow as is done here.
+    """
+    import numpy as np
+    from transformers.image_processing_backends import PilBackend
+    from transformers.image_transforms import get_resize_output_image_size
+
+    if not isinstance(processor, PilBackend) or type(processor).resize is not PilBackend.resize:
+        return image
+    size, resample = processor.size, processor.resample
+    if not processor.do_resize or image.mode != "RGB" or not isinstance(resample, int):
+        return image
+    if size.get("shortest_edge") and not size.get("longest_edge"):
+        shape = np.broadcast_to(np.uint8(0), (3, image.height, image.width))  # for its size; no memory
+        height, width = get_resize_output_image_size(
+            shape, size["shortest_edge"], default_to_square=False, input_data_format="channels_first"
+        )
+    elif size.get("height") and size.get("width"):
+        height, width = size["height"], size["width"]
+    else:
+        return image
+    return image.resize((width, height), resample) if width * height < image.width * image.height else image
 
 
 _encoders: Once[VisionEncoder] = Once()
@@ -144,6 +181,7 @@ def load_vision_encoder(
 def _load(path: str, device: str, dtype: torch.dtype, name: str) -> VisionEncoder:
     try:
         import PIL  # noqa: F401
+        from safetensors import SafetensorError
         from transformers import AutoConfig, AutoImageProcessor, AutoModel
         from transformers.initialization import no_init_weights
         from transformers.models.llava.modeling_llava import LlavaMultiModalProjector
@@ -161,7 +199,7 @@ def _load(path: str, device: str, dtype: torch.dtype, name: str) -> VisionEncode
             tower = AutoModel.from_config(config.vision_config)
             projector = LlavaMultiModalProjector(config)
         _fill(folder, tower, projector)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"the vision part of {name!r} cannot be loaded: {error}") from error
     tower.to(device, dtype).eval().requires_grad_(False)
     projector.to(device, dtype).eval().requires_grad_(False)

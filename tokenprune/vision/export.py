@@ -19,7 +19,7 @@ from typing import Any
 from tokenprune import __version__
 from tokenprune.errors import MissingExtraError, ModelError
 from tokenprune.folders import LICENCES, check_place, whole_folder
-from tokenprune.models.catalog import resolve_model
+from tokenprune.models.catalog import CATALOG, resolve_model
 
 CARD = "vision.json"
 _VISION, _PROJECTOR, _TEXT = "vision_tower.", "multi_modal_projector.", "language_model."
@@ -46,6 +46,22 @@ def export_vision(name_or_path: str, folder: str | Path, *, overwrite: bool = Fa
         MissingExtraError: safetensors or torch is not installed.
     """
     return _export(name_or_path, folder, overwrite, _write_vision)
+
+
+def check_checkpoint(name_or_path: str) -> None:
+    """Refuse what is seen to have no vision part of ours without loading it; a hub id is believed.
+
+    Raises:
+        ModelError: with the reason.
+    """
+    if name_or_path in CATALOG:  # nothing that is fetched has one
+        raise ModelError(
+            f"{name_or_path!r} is a model for {CATALOG[name_or_path].task} without a vision part; needed is "
+            "a LLaVA checkpoint"
+        )
+    path = Path(resolve_model(name_or_path))
+    if path.is_dir():
+        _check(path, name_or_path)
 
 
 def export_full(name_or_path: str, folder: str | Path, *, overwrite: bool = False) -> Path:
@@ -121,10 +137,11 @@ def _local(name_or_path: str) -> Path:
 
 def _check(source: Path, name: str) -> None:
     config = _config(source)
-    kind, tower = config.get("model_type"), config.get("vision_config", {}).get("model_type")
+    vision = config.get("vision_config")
+    kind, tower = config.get("model_type"), vision.get("model_type") if isinstance(vision, dict) else None
     if kind != "llava" or tower not in _BELOW_VISION_MODEL:
         raise ModelError(
-            f"{name!r} is of type {kind!r} with a vision tower {tower!r}; exported are LLaVA checkpoints "
+            f"{name!r} is of type {kind!r} with a vision tower {tower!r}; needed is a LLaVA checkpoint "
             f"(type 'llava') with one of: {', '.join(_BELOW_VISION_MODEL)}"
         )
     if not any(source.glob("*.safetensors")):

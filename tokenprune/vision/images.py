@@ -60,6 +60,28 @@ class ImageLimits:
 
 
 @dataclass(frozen=True)
+class Header:
+    """What the beginning of a file says of its picture.
+
+    Attributes:
+        kind: a key of `FORMATS`.
+        width: pixels, before it is turned upright.
+        height: likewise.
+        animated: whether there is more than one frame.
+    """
+
+    kind: str
+    width: int
+    height: int
+    animated: bool
+
+    @property
+    def pixels(self) -> int:
+        """Of one frame."""
+        return self.width * self.height
+
+
+@dataclass(frozen=True)
 class Picture:
     """A picture that was read.
 
@@ -145,6 +167,15 @@ def _file_bytes(path: str | Path, limits: ImageLimits) -> bytes:
         raise ImageError(f"cannot read the image {str(path)!r}: {error.strerror or error}") from None
 
 
+def read_header(data: bytes, declared: str = "", limits: ImageLimits | None = None) -> Header:
+    """Check a file as `read_image` does and raise what it raises, but decode no pixel."""
+    image, kind = _opened(data, declared, limits or ImageLimits())
+    try:
+        return Header(kind, *image.size, _is_animated(image, kind))
+    except (*_DAMAGED, EOFError, MemoryError) as error:
+        raise _damaged(error) from None
+
+
 def read_image(data: bytes, declared: str = "", limits: ImageLimits | None = None) -> Picture:
     """Decode a picture: upright (EXIF), transparency on white, 16 bits scaled to 8, first frame if animated.
 
@@ -160,7 +191,7 @@ def read_image(data: bytes, declared: str = "", limits: ImageLimits | None = Non
     image, kind = _opened(data, declared, limits or ImageLimits())
     notes: list[str] = []
     try:
-        if getattr(image, "is_animated", False) and kind != "JPEG":
+        if _is_animated(image, kind):
             notes.append(f"animated {kind}: only its first frame is read")
             image.seek(0)
         image.load()
@@ -168,6 +199,11 @@ def read_image(data: bytes, declared: str = "", limits: ImageLimits | None = Non
         return Picture(_rgb(upright), kind, tuple(notes))
     except (*_DAMAGED, EOFError, MemoryError) as error:
         raise _damaged(error) from None
+
+
+def _is_animated(image: Image, kind: str) -> bool:
+    # the further pictures of an MPO file are no frames
+    return kind != "JPEG" and bool(getattr(image, "is_animated", False))
 
 
 def _opened(data: bytes, declared: str, limits: ImageLimits) -> tuple[Image, str]:

@@ -2,7 +2,7 @@
 
 import json
 
-from tokenprune.errors import ConfigError, MissingExtraError, TokenPruneError
+from tokenprune.errors import ConfigError, MissingExtraError, ModelError, TokenPruneError
 from tokenprune.vision.tokens import parse_keep
 from tokenprune_server.errors import RequestError
 from tokenprune_server.options import MethodOptions, VisionOptions
@@ -24,7 +24,8 @@ def plan(settings: VisionSettings, options: VisionOptions | None) -> Plan:
     chosen = settings.options if own else {}
     if asked.options is not None:
         chosen = asked.options
-    keep = settings.keep if asked.keep is None else parse_keep(asked.keep)
+    # Null, like "auto", asks for the method's own number.
+    keep = parse_keep(asked.keep) if "keep" in asked.model_fields_set else settings.keep
     try:
         return _plan(method, chosen, keep, settings.video if asked.video is None else asked.video)
     except MissingExtraError:
@@ -34,7 +35,16 @@ def plan(settings: VisionSettings, options: VisionOptions | None) -> Plan:
 
 
 def check_settings(settings: VisionSettings) -> None:
-    """Raise ConfigError unless the settings name a method that there is, with options that it has."""
+    """Raise ConfigError unless the settings name a method and a model that there are.
+
+    The model is looked at, not loaded.
+    """
+    from tokenprune.vision.export import check_checkpoint
+
+    try:
+        check_checkpoint(settings.model)
+    except ModelError as error:
+        raise ConfigError(f"server.vision.model: {error}") from error
     try:
         _plan(settings.method, settings.options, settings.keep, settings.video)
     except MissingExtraError:

@@ -2,31 +2,35 @@
 
 from __future__ import annotations
 
-import hashlib
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from tokenprune.errors import ImageError, VisionError
+from tokenprune.errors import ModelError, VisionError
 from tokenprune_server.lru import ByteLru
-from tokenprune_server.vision.parts import refused
+from tokenprune_server.vision.files import File, decode
 from tokenprune_server.vision.settings import VisionSettings
 from tokenprune_server.vision.wire import encode_rows
 
 if TYPE_CHECKING:
+    import torch
     from PIL.Image import Image
 
     from tokenprune.vision.encoder import VisionEncoder
-    from tokenprune.vision.images import ImageLimits
     from tokenprune.vision.methods import VisionMethod
     from tokenprune.vision.tokens import VisualTokens
 
-_BATCH = 16  # pictures that are decoded before they are encoded
+_BATCH = 16  # pictures that go through the encoder together
 _BYTES_PER_ENTRY = 2000
 _PROBE_SIZE = 64
+_LOOK_S = 0.1  # between looks at whether a request that waits for the encoder was given up
+
+
+class GivenUpError(Exception):
+    """Nobody waits for the work any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,15 +53,6 @@ class Plan:
 
 
 @dataclass(frozen=True, slots=True)
-class File:
-    """The file of a picture, where it stood in the request, and its media type ("": none was given)."""
-
-    place: str
-    data: bytes
-    declared: str = ""
-
-
-@dataclass(frozen=True, slots=True)
 class Rows:
     """What stays of one picture.
 
@@ -68,6 +63,7 @@ class Rows:
         kept: place in the grid, row by row, of each row that goes on.
         merged: how many of these hold other tokens as well.
         payload: the rows in base64, of a video those of all its frames; None: the frame is not its first.
+        note: why more stays than was asked for; "" where it does not.
     """
 
     sha256: str
@@ -76,6 +72,7 @@ class Rows:
     kept: tuple[int, ...]
     merged: int
     payload: str | None
+    note: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,13 +114,6 @@ class PictureReducer:
         # What is known: of a file, its tokens; of files and a plan, what is left of them.
         self._cache: ByteLru[tuple[str, ...], Any] = ByteLru(settings.cache_max_bytes)
 
-    @cached_property
-    def limits(self) -> ImageLimits:
-        """Which pictures are refused."""
-        from tokenprune.vision.images import ImageLimits
-
-        return ImageLimits(self._settings.max_image_bytes, self._settings.max_pixels)
-
     def encoder(self) -> VisionEncoder:
         """The encoder.
 
@@ -133,51 +123,85 @@ class PictureReducer:
         """
         from tokenprune.vision.encoder import load_vision_encoder
 
-        return load_vision_encoder(self._settings.model, self._settings.device, self._settings.dtype)
+        try:
+            return load_vision_encoder(self._settings.model, self._settings.device, self._settings.dtype)
+        except ModelError as error:
+            raise ModelError(f"server.vision.model: {' '.join(str(error).split())}") from error
 
     def warm_up(self) -> None:
         """Load, and encode once, so that the first request does not wait for it."""
         self.encoder().encode([probe_picture()])
 
-    def __call__(self, files: Sequence[File], groups: Sequence[Sequence[int]], plan: Plan) -> Reduction:
+    def known(self, files: Sequence[File], groups: Sequence[Sequence[int]], plan: Plan) -> Reduction | None:
+        """What `__call__` gives, if all pictures are known from before, else None; waits for nobody."""
+        began = time.perf_counter()
+        found = self._found(files, groups, plan)
+        tokens: dict[str, VisualTokens] = {}
+        for name in _unknown(files, groups, found):
+            known = self._get((name,))
+            if known is None:
+                return None
+            tokens[name] = known
+        self._prune(files, groups, plan, found, tokens, threading.Event())
+        return _reduction(files, groups, found, 0, {"vision-prune": time.perf_counter() - began})
+
+    def __call__(
+        self,
+        files: Sequence[File],
+        groups: Sequence[Sequence[int]],
+        plan: Plan,
+        given_up: threading.Event,
+    ) -> Reduction:
         """Prune the pictures of a request.
 
         Args:
             files: the pictures.
             groups: numbers of those that are pruned together, as frames of a video; each picture is in one.
             plan: how.
+            given_up: set when nobody waits any more: the work ends between two pictures.
 
         Raises:
             RequestError: a picture that cannot be read, or a budget or method that does not fit it.
             ModelError, MissingExtraError: see `encoder`.
             VisionError: the encoder's numbers cannot be used.
+            GivenUpError: ``given_up`` was set.
         """
         began = time.perf_counter()
-        hashes = [hashlib.sha256(file.data).hexdigest() for file in files]
-        found: dict[int, list[Rows]] = {}
-        for number, group in enumerate(groups):
-            known = self._get((plan.key, *(hashes[i] for i in group)))
-            if known is not None:
-                found[number] = known
-        open_ = [i for number, group in enumerate(groups) if number not in found for i in group]
-        tokens, encoded, reading = self._encode({hashes[i]: files[i] for i in open_})
+        found = self._found(files, groups, plan)
+        tokens, encoded, reading = self._encode(_unknown(files, groups, found), given_up)
         encoding = time.perf_counter() - began - reading
+        self._prune(files, groups, plan, found, tokens, given_up)
+        pruning = time.perf_counter() - began - reading - encoding
+        steps = {"vision-read": reading, "vision-encode": encoding, "vision-prune": pruning}
+        return _reduction(files, groups, found, encoded, steps)
+
+    def _found(
+        self, files: Sequence[File], groups: Sequence[Sequence[int]], plan: Plan
+    ) -> dict[int, list[Rows]]:
+        """What is left of the groups of which that is known."""
+        known = {
+            n: self._get((plan.key, *(files[i].sha256 for i in group))) for n, group in enumerate(groups)
+        }
+        return {n: rows for n, rows in known.items() if rows is not None}
+
+    def _prune(
+        self,
+        files: Sequence[File],
+        groups: Sequence[Sequence[int]],
+        plan: Plan,
+        found: dict[int, list[Rows]],
+        tokens: dict[str, VisualTokens],
+        given_up: threading.Event,
+    ) -> None:
+        """Add what is left of the other groups to ``found``."""
         for number, group in enumerate(groups):
-            if number not in found:
-                names = [hashes[i] for i in group]
-                found[number] = self._reduce([tokens[name] for name in names], names, plan)
-                size = sum(_BYTES_PER_ENTRY + len(r.payload or "") + 8 * len(r.kept) for r in found[number])
-                self._put((plan.key, *names), found[number], size)
-        by_picture = {
-            i: rows for n, group in enumerate(groups) for i, rows in zip(group, found[n], strict=True)
-        }
-        steps = {
-            "vision-read": reading,
-            "vision-encode": encoding,
-            "vision-prune": time.perf_counter() - began - reading - encoding,
-        }
-        counts = tuple(sum(len(rows.kept) for rows in found[number]) for number in range(len(groups)))
-        return Reduction(tuple(by_picture[i] for i in range(len(files))), counts, encoded, steps)
+            if number in found:
+                continue
+            _check(given_up)
+            names = [files[i].sha256 for i in group]
+            found[number] = self._reduce([tokens[name] for name in names], names, plan)
+            size = sum(_BYTES_PER_ENTRY + len(r.payload or "") + 8 * len(r.kept) for r in found[number])
+            self._put((plan.key, *names), found[number], size)
 
     def _get(self, key: tuple[str, ...]) -> Any:
         with self._lock:
@@ -187,54 +211,52 @@ class PictureReducer:
         with self._lock:
             self._cache.put(key, value, size)
 
-    def _encode(self, files: dict[str, File]) -> tuple[dict[str, VisualTokens], int, float]:
+    def _encode(
+        self, files: dict[str, File], given_up: threading.Event
+    ) -> tuple[dict[str, VisualTokens], int, float]:
         """The tokens of pictures by hash, how many were encoded for it, and the seconds of reading files."""
+        import torch
+
         tokens: dict[str, VisualTokens] = {}
-        encoder = self.encoder()
         reading = 0.0
         encoded = 0
-        # One picture after the other: an encoder uses all cores, and a picture that comes twice waits here.
-        with self._encoding:
-            todo = []
-            for name in files:
+        names = list(files)
+        for start in range(0, len(names), _BATCH):
+            began = time.perf_counter()
+            ready: dict[str, torch.Tensor] = {}
+            for name in names[start : start + _BATCH]:
+                _check(given_up)
                 known = self._get((name,))
                 if known is None:
-                    todo.append(name)
+                    # One whole picture at a time; what is prepared is as small as the encoder's input.
+                    ready[name] = self.encoder().prepare([decode(files[name], self._settings)])
                 else:
                     tokens[name] = known
-            at = 0
-            while at < len(todo):
-                began = time.perf_counter()
-                names: list[str] = []
-                pictures: list[Image] = []
-                pixels = 0
-                # Pictures that are decoded at the same time are bounded by their pixels, too.
-                while at < len(todo) and len(names) < _BATCH and pixels < self._settings.max_pixels:
-                    pictures.append(self._read(files[todo[at]]))
-                    pixels += pictures[-1].width * pictures[-1].height
-                    names.append(todo[at])
-                    at += 1
-                reading += time.perf_counter() - began
-                for name, made in zip(names, encoder.encode(pictures), strict=True):
-                    tokens[name] = made
-                    self._put((name,), made, _tensor_bytes(made))
-                encoded += len(names)
+            reading += time.perf_counter() - began
+            with self._turn(given_up):
+                for name in list(ready):
+                    known = self._get((name,))  # another request may have had the same picture
+                    if known is not None:
+                        tokens[name] = known
+                        del ready[name]
+                if ready:
+                    made = self.encoder().encode_prepared(torch.cat(list(ready.values())))
+                    for name, mine in zip(ready, made, strict=True):
+                        tokens[name] = mine
+                        self._put((name,), mine, _tensor_bytes(mine))
+            encoded += len(ready)
         return tokens, encoded, reading
 
-    def _read(self, file: File) -> Image:
-        from tokenprune.vision.images import read_image
-
+    @contextmanager
+    def _turn(self, given_up: threading.Event) -> Iterator[None]:
+        """The encoder for oneself, for one batch: it uses all cores."""
+        while not self._encoding.acquire(timeout=_LOOK_S):
+            _check(given_up)
         try:
-            picture = read_image(file.data, file.declared, self.limits)
-        except ImageError as error:
-            raise refused(file.place, f"cannot be used: {error}") from error
-        moving = [note for note in picture.notes if note.startswith("animated")]
-        if moving:
-            raise refused(
-                file.place,
-                f"cannot be used ({moving[0]}): send its frames as pictures",
-            )
-        return picture.image
+            _check(given_up)
+            yield
+        finally:
+            self._encoding.release()
 
     def _reduce(self, pictures: list[VisualTokens], names: list[str], plan: Plan) -> list[Rows]:
         tokens = pictures[0] if len(pictures) == 1 else joined(pictures)
@@ -244,13 +266,50 @@ class PictureReducer:
         _, height, width = tokens.grid
         size = height * width
         merged, dimension = reduced.merged, self.encoder().dimension
+        note = _note(plan, len(tokens), len(reduced))
         out = []
         for number, name in enumerate(names):
             mine = (reduced.keep // size == number).nonzero().flatten()
             kept = tuple((reduced.keep[mine] - number * size).tolist())
             payload = encode_rows(reduced.features, dimension) if number == 0 else None
-            out.append(Rows(name, (height, width), size, kept, int(merged[mine].sum()), payload))
+            out.append(Rows(name, (height, width), size, kept, int(merged[mine].sum()), payload, note))
         return out
+
+
+def _check(given_up: threading.Event) -> None:
+    if given_up.is_set():
+        raise GivenUpError
+
+
+def _note(plan: Plan, before: int, after: int) -> str:
+    """Why a method leaves more of an image or a video than was asked for, in words; "" if it does not."""
+    from tokenprune.vision.methods import vision_method_info
+    from tokenprune.vision.tokens import rows_of
+
+    asked = before if plan.keep is None else rows_of(plan.keep, before)
+    if after <= asked:
+        return ""
+    about = vision_method_info(plan.name).summary
+    return f"{after} of {before} tokens stay, and keep asks for {asked}; what {plan.name!r} keeps: {about}"
+
+
+def _unknown(
+    files: Sequence[File], groups: Sequence[Sequence[int]], found: dict[int, list[Rows]]
+) -> dict[str, File]:
+    """The files of the groups that are not found, by hash."""
+    return {files[i].sha256: files[i] for n, group in enumerate(groups) if n not in found for i in group}
+
+
+def _reduction(
+    files: Sequence[File],
+    groups: Sequence[Sequence[int]],
+    found: dict[int, list[Rows]],
+    encoded: int,
+    steps: dict[str, float],
+) -> Reduction:
+    by_picture = {i: rows for n, group in enumerate(groups) for i, rows in zip(group, found[n], strict=True)}
+    counts = tuple(sum(len(rows.kept) for rows in found[number]) for number in range(len(groups)))
+    return Reduction(tuple(by_picture[i] for i in range(len(files))), counts, encoded, steps)
 
 
 def joined(pictures: Sequence[VisualTokens]) -> VisualTokens:

@@ -35,6 +35,9 @@ class VisionSettings(BaseModel):
     )
     max_images: int = Field(64, ge=1, description="Pictures of one request; more are refused.")
     max_pixels: int = Field(40_000_000, ge=1, description="Pixels of one picture; more are refused.")
+    max_total_pixels: int = Field(
+        150_000_000, ge=1, description="Pixels of all pictures of one request; more are refused."
+    )
     max_image_bytes: int = Field(20 * 2**20, ge=1, description="Bytes of one picture file; more are refused.")
     cache_max_bytes: int = Field(
         256 * 2**20, ge=0, description="Bytes kept of encoded pictures, by the hash of their files."

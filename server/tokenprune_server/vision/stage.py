@@ -7,22 +7,23 @@ import base64
 import dataclasses
 import io
 import logging
+import threading
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 
-from tokenprune.errors import ImageError, VisionError
+from tokenprune.errors import TokenPruneError, VisionError
 from tokenprune_server.body import ClientGone
-from tokenprune_server.decide import PRUNED, failed
+from tokenprune_server.decide import PRUNED, failed, skipped
 from tokenprune_server.errors import RequestError
-from tokenprune_server.options import VisionOptions
 from tokenprune_server.pool import PrunePool
-from tokenprune_server.protocols.base import Path
+from tokenprune_server.protocols.base import Path, Protocol
 from tokenprune_server.receipts import PictureReceipt, ReceiptStore
 from tokenprune_server.request import Outcome, Pictures, Request, plain_body
 from tokenprune_server.types import ASGIApp, Headers, Message, Send
-from tokenprune_server.vision.parts import Found, Picture, find, put, refused, runs
+from tokenprune_server.vision.files import File, open_files
+from tokenprune_server.vision.parts import Found, Picture, find, put, runs
 from tokenprune_server.vision.plan import plan
-from tokenprune_server.vision.reduce import File, PictureReducer, Plan, Reduction, probe_picture
+from tokenprune_server.vision.reduce import PictureReducer, Plan, Reduction, probe_picture
 from tokenprune_server.vision.rows import RowGate
 from tokenprune_server.vision.settings import VisionSettings
 from tokenprune_server.vision.sources import Fetcher
@@ -38,6 +39,7 @@ _CHATS = "/v1/chat/completions"
 _TAKES_NONE = frozenset({"no-embeds", "not-vllm"})
 # By these, an upstream may say that it takes no rows (any more).
 _REFUSALS = frozenset({400, 404, 422, 500, 501})
+_MAX_SAID = 64  # different errors that are remembered as logged
 
 
 class _UnsupportedError(Exception):
@@ -59,7 +61,8 @@ class VisionStage:
         settings: how pictures are pruned.
         reducer: encodes and prunes them.
         receipts: where the receipts go.
-        pool: the threads that work.
+        pool: threads for what is short: reading headers, looking up what is known, checking rows.
+        encoders: threads for pictures that are new.
     """
 
     def __init__(
@@ -69,20 +72,31 @@ class VisionStage:
         reducer: PictureReducer,
         receipts: ReceiptStore,
         pool: PrunePool,
+        encoders: PrunePool,
     ) -> None:
-        self._settings, self._reducer, self._receipts, self._pool = settings, reducer, receipts, pool
+        self._settings, self._reducer, self._receipts = settings, reducer, receipts
+        self._pool, self._encoders = pool, encoders
+        self._said: set[str] = set()
         self._rows = RowGate(open_=settings.unequal_rows)
         self._support = Support(app, self._rows)
         self._fetch = Fetcher(
             settings.max_image_bytes, settings.remote_timeout_s, allow_private=settings.allow_private
         )
 
-    def has_work(self, request: Request, *, off: bool) -> bool:
-        """Whether a request has pictures to prune, unless that is ``off``, or rows to check, always."""
-        if _CHATS not in request.protocol.routes:
-            return False
-        found = find(request.body)
-        return bool(found.embeds) or (bool(found.pictures) and not off)
+    def has_work(self, request: Request, decision: str) -> bool:
+        """Whether a request whose texts are not looked at has something for this stage all the same.
+
+        Rows are always checked; pictures are left alone where all pruning is switched off.
+        """
+        found = find(request.body) if _CHATS in request.protocol.routes else None
+        if not found or found.embeds:
+            return bool(found)
+        return decision != skipped("disabled") or self._enabled(request, decision)
+
+    @staticmethod
+    def unread(protocol: Protocol, reason: str) -> Pictures | None:
+        """What is said of a chat whose body was not read: it may have pictures."""
+        return Pictures(skipped(reason)) if _CHATS in protocol.routes else None
 
     async def __call__(
         self, request: Request, outcome: Outcome, headers: Headers, watching: asyncio.Task[Message]
@@ -103,10 +117,15 @@ class VisionStage:
         if not found:
             return outcome
         how = plan(self._settings, request.options.vision)
-        reason = self._skip(found, request.options.vision)
-        if reason is not None:
-            return _noted(outcome, f"skipped:{reason}")
-        work = asyncio.ensure_future(self._work(request, outcome, headers, found, how))
+        reason = self._skip(found, self._enabled(request, outcome.decision))
+        if reason is not None and not found.embeds:
+            return _skipped(outcome, reason)
+        given_up = threading.Event()
+        work = asyncio.ensure_future(
+            self._work(request, outcome, headers, found, how, given_up)
+            if reason is None
+            else self._unpruned(request, outcome, found, reason)
+        )
         limit = self._settings.timeout_s
         try:
             if await done_in_time(work, watching, limit):
@@ -117,12 +136,22 @@ class VisionStage:
             raise
         except _UnsupportedError as error:
             return _failed(found, outcome, error.reason, str(error))
+        except TokenPruneError as error:
+            self._log_once(str(error))
+            return _failed(found, outcome, type(error).__name__, f"{type(error).__name__}: {error}")
         except Exception as error:
             # Whatever goes wrong in the model, the request must not be lost: logged, counted, visible.
             log.exception("pruning the pictures of a request failed")
             return _failed(found, outcome, type(error).__name__, f"{type(error).__name__}: {error}")
         finally:
+            given_up.set()
             work.cancel()
+
+    def _log_once(self, said: str) -> None:
+        """Log an error that may come with every request."""
+        if said not in self._said and len(self._said) < _MAX_SAID:
+            self._said.add(said)
+            log.error("pictures are not pruned: %s", " ".join(said.split()))
 
     def passing(self, outcome: Outcome) -> AbstractAsyncContextManager[None]:
         """Context around the call of the upstream: those with other numbers of rows are over before."""
@@ -140,20 +169,24 @@ class VisionStage:
 
         return passing
 
-    def _skip(self, found: Found, options: VisionOptions | None) -> str | None:
+    def _enabled(self, request: Request, decision: str) -> bool:
+        """Whether pictures are pruned: as the request says of them, or else of all, or else the settings."""
+        asked = None if request.options.vision is None else request.options.vision.enabled
+        return self._settings.enabled and decision != skipped("disabled") if asked is None else asked
+
+    def _skip(self, found: Found, enabled: bool) -> str | None:
         """Why pictures go as they came, or None to go on; raises RequestError for too many of them.
 
         ============ =========================================================================
         disabled      switched off by the request or by the settings
         not-fetched   a picture is given by URL, and the settings do not allow fetching
         mixed         rows and pictures, or pictures of other kinds: vLLM takes no mixture
-        overloaded    the threads and their queue are full
+        overloaded    the threads and their queue are full (also told later, of those that encode)
         ============ =========================================================================
         """
         if found.embeds and not found.pictures and not found.others:
-            return None  # such as would end vLLM must not pass
-        enabled = None if options is None else options.enabled
-        if not (self._settings.enabled if enabled is None else enabled):
+            return None
+        if not enabled:
             return "disabled"
         if found.others or (found.pictures and found.embeds):
             return "mixed"
@@ -167,8 +200,24 @@ class VisionStage:
             return "not-fetched"
         return "overloaded" if self._pool.waiting >= self._pool.max_waiting else None
 
+    async def _unpruned(self, request: Request, outcome: Outcome, found: Found, reason: str) -> Outcome:
+        """A request with rows of the client that is skipped: those that would end vLLM must not pass."""
+        supported = self._support.known(request.body.get("model"))
+        if supported in _TAKES_NONE:
+            return _skipped(outcome, reason)
+        if supported:
+            raise _UnsupportedError(supported)
+        counts = await self._pool.submit(lambda: self._check(found.embeds))
+        return _skipped(outcome, reason, counts[0])
+
     async def _work(
-        self, request: Request, outcome: Outcome, headers: Headers, found: Found, how: Plan
+        self,
+        request: Request,
+        outcome: Outcome,
+        headers: Headers,
+        found: Found,
+        how: Plan,
+        given_up: threading.Event,
     ) -> Outcome:
         model = request.body.get("model")
         supported = self._support.known(model)
@@ -177,8 +226,9 @@ class VisionStage:
         reduction: Reduction | None = None
         counts: tuple[int, ...] = ()
         if found.pictures:
-            sources = await self._sources(found.pictures)
-            reduction = await self._pool.submit(lambda: self._reduce(found.pictures, sources, how))
+            reduction = await self._reduced(found.pictures, how, given_up)
+            if reduction is None:
+                return _skipped(outcome, "overloaded")
         else:
             counts = await self._pool.submit(lambda: self._check(found.embeds))
         if supported is None:
@@ -188,11 +238,28 @@ class VisionStage:
             if supported != SUPPORTED:
                 raise _UnsupportedError(supported)
         if reduction is None:
-            noted = Pictures("skipped:embeds-given", rows=counts[0])
-            return dataclasses.replace(outcome, pictures=noted)
+            return _skipped(outcome, "embeds-given", counts[0])
         if not self._rows.takes(reduction.counts):
             raise _UnsupportedError("unequal-rows")
         return self._done(request, outcome, found.pictures, how, reduction)
+
+    async def _reduced(
+        self, pictures: Sequence[Picture], how: Plan, given_up: threading.Event
+    ) -> Reduction | None:
+        """What is left of the pictures; None when too many requests wait to have theirs encoded."""
+        sources = await self._sources(pictures)
+        groups = runs(pictures) if how.video else [[number] for number in range(len(pictures))]
+
+        def look_up() -> tuple[list[File], Reduction | None]:
+            files = open_files(pictures, sources, self._settings)
+            return files, self._reducer.known(files, groups, how)
+
+        files, known = await self._pool.submit(look_up)
+        if known is not None:
+            return known
+        if self._encoders.waiting >= self._encoders.max_waiting:
+            return None
+        return await self._encoders.submit(lambda: self._reducer(files, groups, how, given_up))
 
     async def _sources(self, pictures: Sequence[Picture]) -> list[bytes | None]:
         """The files of remote pictures; None for those that stand in the request."""
@@ -200,21 +267,6 @@ class VisionStage:
         for picture in pictures:
             fetched.append(await self._fetch(picture) if picture.remote else None)
         return fetched
-
-    def _reduce(self, pictures: Sequence[Picture], sources: Sequence[bytes | None], how: Plan) -> Reduction:
-        files = [self._file(picture, data) for picture, data in zip(pictures, sources, strict=True)]
-        groups = runs(pictures) if how.video else [[number] for number in range(len(files))]
-        return self._reducer(files, groups, how)
-
-    def _file(self, picture: Picture, fetched: bytes | None) -> File:
-        from tokenprune.vision.images import data_url_bytes
-
-        if fetched is not None:
-            return File(picture.place, fetched, "")
-        try:
-            return File(picture.place, *data_url_bytes(picture.url, self._reducer.limits))
-        except ImageError as error:
-            raise refused(picture.place, f"cannot be used: {error}") from error
 
     def _check(self, embeds: Sequence[tuple[Path, object]]) -> tuple[int, ...]:
         """Refuse rows of the client that would make the upstream fail; how many there are in each part."""
@@ -251,7 +303,15 @@ class VisionStage:
         body = put(base, {path: rows.payload for path, rows in zip(places, reduction.rows, strict=True)})
         made = [
             PictureReceipt(
-                picture.place, rows.sha256, how.name, how.keep, rows.grid, rows.before, rows.kept, rows.merged
+                picture.place,
+                rows.sha256,
+                how.name,
+                how.keep,
+                rows.grid,
+                rows.before,
+                rows.kept,
+                rows.merged,
+                rows.note,
             )
             for picture, rows in pairs
         ]
@@ -298,8 +358,8 @@ def picture_headers(pictures: Pictures | None) -> Headers:
     return headers
 
 
-def _noted(outcome: Outcome, stage: str) -> Outcome:
-    return dataclasses.replace(outcome, pictures=Pictures(stage))
+def _skipped(outcome: Outcome, reason: str, rows: int | None = None) -> Outcome:
+    return dataclasses.replace(outcome, pictures=Pictures(skipped(reason), rows=rows))
 
 
 def _failed(found: Found, outcome: Outcome, reason: str, detail: str) -> Outcome:

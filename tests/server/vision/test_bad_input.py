@@ -46,8 +46,8 @@ BAD_PICTURES = {
     "8000x8000": (data_url(png_of(8000, 8000)), "8,000 x 8,000"),
     "bomb": (data_url(png_of(60_000, 60_000)), "pixels"),
     "thread": (data_url(picture_bytes(0, (2000, 8))), "times the other"),
-    "gif": (data_url(animated("GIF"), "image/gif"), "animated"),
-    "webp": (data_url(animated("WEBP"), "image/webp"), "animated"),
+    "gif": (data_url(animated("GIF"), "image/gif"), "animated GIF; send its frames as pictures"),
+    "webp": (data_url(animated("WEBP"), "image/webp"), "it is an animated WEBP"),
     "wrong-type": (data_url(GOOD, "image/jpeg"), "sent as 'image/jpeg'"),
     "text-type": (data_url(GOOD, "text/html"), "text/html"),
     "svg": (data_url(b"<svg xmlns='http://www.w3.org/2000/svg'/>", "image/svg+xml"), "none of PNG"),
@@ -193,19 +193,70 @@ def test_good_rows_of_the_client_go_as_they_came(door, data):
     assert door.chats[-1].body == body
 
 
+def rows_part(data):
+    return {"type": "image_embeds", "image_embeds": base64.b64encode(data).decode()}
+
+
+@pytest.mark.parametrize(
+    ("more", "options", "stage"),
+    [
+        (part(data_url(GOOD)), {}, "mixed"),
+        (part(data_url(GOOD)), {"enabled": False}, "disabled"),
+        (part(data_url(GOOD)), {"vision": {"enabled": False}}, "disabled"),
+        ({"type": "image_pil", "image_pil": 1}, {}, "mixed"),
+        (part("https://example.com/a.png"), {}, "mixed"),
+    ],
+)
+def test_rows_beside_pictures_are_checked_too(door, more, options, stage):
+    door = door()
+    options = {"tokenprune": options} if options else {}
+    for name in ("empty", "hidden-size", "garbage"):
+        data, says = BAD_ROWS[name]
+        answer = door.post({**chat(more, rows_part(data)), **options})
+        assert answer.status_code == 400
+        assert says in answer.json()["error"]["message"]
+        assert answer.json()["error"]["param"] == "messages.0.content.1"
+    assert not door.posts
+    body = chat(more, rows_part(saved(rows(5))))
+    answer = door.post({**body, **options})
+    assert answer.headers["x-tokenprune-vision-stage"] == f"skipped:{stage}"
+    assert json.loads(door.chats[-1].body) == body
+
+
+def test_rows_are_checked_when_no_thread_is_free(door, monkeypatch):
+    from tokenprune_server.pool import PrunePool
+
+    monkeypatch.setattr(PrunePool, "waiting", property(lambda pool: pool.max_waiting))
+    door = door(server={"min_document_tokens": 1})
+    answer = door.post(chat(rows_part(BAD_ROWS["empty"][0]), text="word " * 300))
+    assert answer.status_code == 400
+    answer = door.post(chat(part(data_url(GOOD)), text="word " * 300))
+    assert answer.headers["x-tokenprune-vision-stage"] == "skipped:overloaded"
+
+
+@pytest.mark.parametrize(("headers", "reason"), [({}, "too-large"), ({"content-encoding": "br"}, "encoding")])
+def test_a_body_that_is_not_read_says_so(door, headers, reason):
+    door = door(server={"max_body_bytes": 1000 if reason == "too-large" else 10**6})
+    body = json.dumps(chat(part(data_url(GOOD)), text="word " * 300)).encode()
+    answer = door.post(body, headers)
+    assert answer.headers["x-tokenprune-decision"] == f"skipped:{reason}"
+    assert answer.headers["x-tokenprune-vision-stage"] == f"skipped:{reason}"
+    assert door.chats[-1].body == body
+
+
 def test_an_encoder_whose_numbers_cannot_be_used(door, monkeypatch):
     """Rows that are not finite never go; the picture does."""
     from dataclasses import replace
 
     from tokenprune.vision.encoder import VisionEncoder
 
-    plain = VisionEncoder.encode
+    plain = VisionEncoder.encode_prepared
 
-    def broken(self, *args, **options):
-        made = plain(self, *args, **options)
+    def broken(self, pixels):
+        made = plain(self, pixels)
         return [replace(tokens, features=tokens.features * float("inf")) for tokens in made]
 
-    monkeypatch.setattr(VisionEncoder, "encode", broken)
+    monkeypatch.setattr(VisionEncoder, "encode_prepared", broken)
     door = door()
     body = chat(part(data_url(GOOD)))
     answer = door.post(body)

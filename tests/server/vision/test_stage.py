@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import re
+import shutil
 import threading
 import time
 
@@ -21,6 +23,7 @@ from vision_world import (
     rows_in,
 )
 
+from tokenprune.errors import ConfigError
 from tokenprune.vision.images import read_image
 from tokenprune.vision.methods import vision_method
 
@@ -150,7 +153,10 @@ def test_options_of_the_request_win(door, tokens_of):
         ({"method": "fastv"}, "inside the language model"),
         ({"options": {"strategy": "column"}}, "strategy"),
         ({"options": {"nothing": 1}}, "nothing"),
-        ({"ratio": 0.2}, "ratio"),
+        ({"ratio": 0.2}, "known options: enabled, method, options, keep, video"),
+        ({"keep": [1]}, "known options: enabled, method, options, keep, video"),
+        ("fopru", "known options: enabled, method, options, keep, video"),
+        ({"keep": None}, "needs a budget"),
     ],
 )
 def test_options_that_cannot_be_are_refused(door, vision, says):
@@ -159,6 +165,30 @@ def test_options_that_cannot_be_are_refused(door, vision, says):
     assert answer.status_code == 400
     assert says in answer.json()["error"]["message"]
     assert not door.posts
+
+
+def test_null_asks_for_the_methods_own_number(door, tokens_of):
+    data = picture_bytes(6)
+    door = door()
+    counts = {}
+    for name, vision in {"own": {"keep": None}, "setting": {}, "asked": {"keep": 3}}.items():
+        vision = {"method": "prumerge", **vision}
+        answer = door.post({**chat(part(data_url(data))), "tokenprune": {"vision": vision}})
+        counts[name] = int(answer.headers["x-tokenprune-image-tokens-after"])
+    own = len(vision_method("prumerge").reduce(tokens_of(data)))
+    assert counts == {"own": own, "setting": 49, "asked": 3} and own != 49
+
+
+def test_a_method_that_keeps_more_than_was_asked_for_says_so(door):
+    door = door(method="evs")
+    url = data_url(picture_bytes())
+    (picture,) = door.receipt(door.post(chat(part(url))))["pictures"]
+    assert picture["tokens_after"] == PATCHES
+    assert picture["note"].startswith(f"{PATCHES} of {PATCHES} tokens stay, and keep asks for 49")
+    assert "the first frame" in picture["note"]
+    for vision in ({"method": "fopru"}, {"keep": 1.0}):
+        answer = door.post({**chat(part(url)), "tokenprune": {"vision": vision}})
+        assert [p["note"] for p in door.receipt(answer)["pictures"]] == [""]
 
 
 def test_without_settings_a_wish_for_pruned_pictures_is_refused(post, stub):
@@ -380,19 +410,82 @@ def test_an_upstream_that_refuses_later_is_asked_again(door, stub, monkeypatch):
     assert answer.headers["x-tokenprune-decision"] == "failed:no-embeds"
 
 
-def test_an_encoder_that_cannot_be_loaded(door, tmp_path):
-    (tmp_path / "config.json").write_text("{}")
-    for fail, status in (("open", 200), ("closed", 503)):
-        broken = door(server={"fail": fail}, model=str(tmp_path))
-        before = len(broken.chats)
-        rows = broken.post(chat({"type": "image_embeds", "image_embeds": "UEsDBA=="}))
-        assert rows.status_code == 503  # unchecked rows do not go
-        assert len(broken.chats) == before
+@pytest.fixture
+def broken_model(tmp_path):
+    """A checkpoint that looks whole until its weights are read."""
+    from tokenprune.models.catalog import SHIPPED
+
+    shutil.copytree(SHIPPED["llava-mini"].folder, tmp_path / "broken")
+    weights = tmp_path / "broken" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    return str(tmp_path / "broken")
+
+
+def loaded(door):
+    """The answer of /readyz once the start is over."""
+    while "loading" in (ready := httpx.get(f"{door.url}/readyz")).json().get("reason", ""):
+        time.sleep(0.05)
+    return ready
+
+
+@pytest.mark.parametrize(("fail", "status"), [("open", 200), ("closed", 503)])
+def test_an_encoder_that_cannot_be_loaded(door, broken_model, caplog, fail, status):
+    """Said once, in one line that names the setting, however many requests there are."""
+    broken = door(server={"fail": fail}, model=broken_model)
+    ready = loaded(broken)
+    assert ready.status_code == 503
+    reason = ready.json()["reason"]
+    assert "server.vision.model" in reason and "pipeline" not in reason
+    rows = broken.post(chat({"type": "image_embeds", "image_embeds": "UEsDBA=="}))
+    assert rows.status_code == 503  # unchecked rows do not go
+    assert not broken.chats
+    for _ in range(3):
         answer = broken.post(chat(part(data_url(picture_bytes()))))
         assert answer.status_code == status
-        assert answer.headers["x-tokenprune-decision"].startswith("failed:")
-        ready = httpx.get(f"{broken.url}/readyz")
-        assert ready.status_code == 503
+        assert answer.headers["x-tokenprune-decision"] == "failed:ModelError"
+    assert "server.vision.model" in rows.json()["error"]["message"]
+    said = [record for record in caplog.records if record.levelname == "ERROR"]
+    assert len(said) == 2  # at the start, and of the requests
+    assert not any(record.exc_info for record in said)
+    assert all("server.vision.model" in r.getMessage() and "\n" not in r.getMessage() for r in said)
+
+
+def test_an_encoder_that_can_be_loaded_by_now_is_ready(door, broken_model):
+    """Texts that are pruned say nothing of it."""
+    from tokenprune.models.catalog import SHIPPED
+
+    late = door(server={"gate": "off"}, model=broken_model)
+    assert loaded(late).status_code == 503
+    lines = "\n".join(f"Line {n} says nothing of use to anyone." for n in range(60))
+    question = "What colour has the lighthouse?"
+    text = f"Context:\n{lines}\nThe lighthouse is orange.\n\nQuestion: {question}\nAnswer:"
+    answer = late.post({"model": "m", "messages": [{"role": "user", "content": text}]})
+    assert answer.headers["x-tokenprune-decision"] == "pruned"
+    assert loaded(late).status_code == 503
+    shutil.copy(SHIPPED["llava-mini"].folder / "model.safetensors", broken_model)
+    answer = late.post(chat(part(data_url(picture_bytes()))))
+    assert answer.headers["x-tokenprune-vision-stage"] == "embeds"
+    assert loaded(late).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("model", "says"),
+    [
+        ("smollm2-135m", "'smollm2-135m' is a model for causal-lm"),
+        ("no-such-model", "unknown model"),
+        ("./no/such/folder", "no model folder"),
+        ("{empty}", "config.json"),
+        ("{text}", "is of type 'llama'"),
+    ],
+)
+def test_a_model_without_a_vision_part_is_refused_at_the_start(door, tmp_path, model, says):
+    for name in ("empty", "text"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "text" / "config.json").write_text('{"model_type": "llama", "vision_config": []}')
+    model = model.format(empty=tmp_path / "empty", text=tmp_path / "text")
+    with pytest.raises(ConfigError, match=r"^server\.vision\.model: .*" + re.escape(says)) as caught:
+        door(model=model)
+    assert "\n" not in str(caught.value)
 
 
 def test_work_that_takes_too_long(door, monkeypatch):

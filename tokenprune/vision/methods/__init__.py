@@ -5,6 +5,7 @@ from tokenprune.vision.methods.base import (
     VisionMethodInfo,
     list_vision_methods,
     vision_method,
+    vision_method_info,
 )
 
-__all__ = ["VisionMethod", "VisionMethodInfo", "list_vision_methods", "vision_method"]
+__all__ = ["VisionMethod", "VisionMethodInfo", "list_vision_methods", "vision_method", "vision_method_info"]
