@@ -137,7 +137,7 @@ def test_loading_reads_the_vision_part_only(llava_folder, tmp_path):
     assert len(old) < len(weights)
     for name in ("config.json", "preprocessor_config.json"):
         shutil.copy(folder / name, tmp_path)
-    save_file(old, tmp_path / "vision.safetensors")
+    save_file(old, tmp_path / "model-00001-of-00001.safetensors")
     for a, b in zip(
         load_vision_encoder(str(tmp_path), "cpu", "float32").encode(images), expected, strict=True
     ):

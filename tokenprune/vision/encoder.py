@@ -212,15 +212,24 @@ def _snapshot(hub_id: str) -> Path:
     return Path(snapshot_download(hub_id, allow_patterns=["*.json", "*.safetensors"]))
 
 
+def weight_files(folder: Path) -> list[Path]:
+    """Return the files of a checkpoint's weights; others, such as trained thresholds, may lie beside them.
+
+    Raises:
+        ModelError: there are none in safetensors format.
+    """
+    files = sorted(folder.glob("model*.safetensors"))
+    if not files:
+        raise ModelError(f"{folder} holds no safetensors file; save the checkpoint in this format")
+    return files
+
+
 def _fill(folder: Path, tower: Any, projector: Any) -> None:
     """Copy the tensors of the vision part, under any of the names that releases of transformers gave them."""
     from safetensors import safe_open
 
     tensors: dict[str, dict[str, Any]] = {_TOWER: {}, _PROJECTOR: {}}
-    files = sorted(folder.glob("*.safetensors"))
-    if not files:
-        raise ModelError(f"{folder} holds no safetensors file; save the checkpoint in this format")
-    for file in files:
+    for file in weight_files(folder):
         with safe_open(file, framework="pt") as opened:
             for key in opened.keys():  # noqa: SIM118  (not a mapping)
                 plain = key.removeprefix("model.")

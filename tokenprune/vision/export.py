@@ -20,6 +20,7 @@ from tokenprune import __version__
 from tokenprune.errors import MissingExtraError, ModelError
 from tokenprune.folders import LICENCES, check_place, whole_folder
 from tokenprune.models.catalog import CATALOG, resolve_model
+from tokenprune.vision.encoder import weight_files
 
 CARD = "vision.json"
 _VISION, _PROJECTOR, _TEXT = "vision_tower.", "multi_modal_projector.", "language_model."
@@ -144,8 +145,7 @@ def _check(source: Path, name: str) -> None:
             f"{name!r} is of type {kind!r} with a vision tower {tower!r}; needed is a LLaVA checkpoint "
             f"(type 'llava') with one of: {', '.join(_BELOW_VISION_MODEL)}"
         )
-    if not any(source.glob("*.safetensors")):
-        raise ModelError(f"{name!r} holds no safetensors file; save the checkpoint in this format")
+    weight_files(source)
     if not any((source / file).is_file() for file in _PROCESSORS):
         raise ModelError(f"{name!r} lacks the config of its image processor, {' or '.join(_PROCESSORS)}")
 
@@ -177,7 +177,7 @@ def _write_vision(source: Path, out: Path, name: str) -> None:
     from safetensors.torch import save_file
 
     tensors: dict[str, Any] = {}
-    for file in sorted(source.glob("*.safetensors")):
+    for file in weight_files(source):
         tensors |= _renamed(file, (_VISION, _PROJECTOR))
     for part in (_VISION, _PROJECTOR):
         if not any(key.startswith(part) for key in tensors):
@@ -192,7 +192,7 @@ def _write_full(source: Path, out: Path, name: str) -> None:
 
     places: dict[str, str] = {}
     bytes_ = 0
-    for file in sorted(source.glob("*.safetensors")):
+    for file in weight_files(source):
         tensors = _renamed(file)
         save_file(tensors, out / file.name, metadata={"format": "pt"})
         places |= dict.fromkeys(tensors, file.name)
@@ -220,7 +220,7 @@ def _write_card(source: Path, out: Path, name: str, *, part: str, tensors: dict[
         "tokenprune": __version__,
         "part": part,
         "source": name,
-        "source_sha256": {file.name: _sha256(file) for file in sorted(source.glob("*.safetensors"))},
+        "source_sha256": {file.name: _sha256(file) for file in weight_files(source)},
         # A config leaves out what is as its class has it by default.
         "hidden_size": _hidden_size(tensors) if tensors else text.get("hidden_size"),
         "image_token_id": config.get("image_token_id", config.get("image_token_index", 32000)),
