@@ -31,6 +31,7 @@ if (
     os.environ["OMP_NUM_THREADS"] = "1"
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the marks
 def pytest_collection_modifyitems(items):
     """Tests with a real vLLM stay in one worker: one server at a time."""
     for item in items:
