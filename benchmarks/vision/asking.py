@@ -179,17 +179,20 @@ def measure(
     store = context.store(section)
     version = weights_version("model.safetensors")
     wanted = [(Named(FULL), 1.0)]
+    versions: dict[str, str] = {}  # of methods with weights of their own
     for name in context.options.methods:
         if name == "atp-llava" and not (Path(resolve_model(MODEL)) / ATP).exists():
             context.note("atp-llava is left out: the model's folder holds no ATP module")
             continue
+        if name == "atp-llava":
+            versions[name] = weights_version("model.safetensors", ATP)
         shares = [0.0] if name == "atp-llava" else keeps  # it decides itself how much stays
         wanted += [(METHODS[name], keep) for keep in shares]
     rows: dict[tuple[str, float], dict[str, Any]] = {}
     for scene, asked in context.track(cases, len(cases), section):
         tokens = None
         for method, keep in wanted:
-            own = weights_version("model.safetensors", ATP) if "atp-llava" in method.inside else version
+            own = versions.get(method.name, version)
             key = f"{own}|{scene.split} {scene.number}|{len(asked)}|{method.name}|{keep}"
             if key not in store:
                 tokens = encode(engine, scene) if tokens is None else tokens

@@ -22,7 +22,7 @@ from transformers import LlavaForConditionalGeneration
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
 from benchmarks.vision.model import PATCHES
-from benchmarks.vision.packing import Pack, mask_and_positions
+from benchmarks.vision.packing import Pack
 from benchmarks.vision.questions import Question
 from benchmarks.vision.scenes import Scene
 from benchmarks.vision.tower import labels
@@ -41,7 +41,8 @@ class Gaze:
     @contextmanager
     def watching(self) -> Iterator[None]:
         def keep(module: Any, args: Any, kwargs: dict[str, Any]) -> None:
-            self._seen.read = kwargs["hidden_states"], kwargs["position_embeddings"]
+            names = ("hidden_states", "position_embeddings", "attention_mask")
+            self._seen.read = tuple(kwargs[name] for name in names)
 
         hook = self._attention.register_forward_pre_hook(keep, with_kwargs=True)
         try:
@@ -54,7 +55,7 @@ class Gaze:
 
         Rows of zeros are not taught.
         """
-        states, (cos, sin) = self._seen.read
+        states, (cos, sin), mask = self._seen.read
         _, slots, length = packed.slots.shape
         head, width = len(packed.head), self._attention.head_dim
         split = (*states.shape[:2], -1, width)
@@ -66,8 +67,7 @@ class Gaze:
         rows = head + torch.arange(slots) * length + packed.ends  # [b, k]
         asking = q.gather(2, rows[:, None, :, None].expand(-1, 2, -1, width))
         logits = asking @ k.mT * self._attention.scaling  # [b, 2, k, s]
-        mask = mask_and_positions(torch.ones(head), slots, length)[0][0, 0]
-        logs = (logits + mask[rows][:, None]).log_softmax(-1)[..., :head].transpose(1, 2)
+        logs = (logits + mask[0, 0][rows][:, None]).log_softmax(-1)[..., :head].transpose(1, 2)
         taught = wanted.sum(-1) > 0
         each: Tensor = -(wanted * logs).sum(-1)[taught]
         return each.mean()

@@ -18,6 +18,7 @@ from transformers import (
     LlavaConfig,
     LlavaForConditionalGeneration,
     LlavaProcessor,
+    PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
 )
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
@@ -76,17 +77,22 @@ def config() -> LlavaConfig:
         bos_token_id=SPECIALS.index("<s>"),
         eos_token_id=SPECIALS.index("</s>"),
     )
+    return joined(vision, text, SPECIALS.index("<image>"))
+
+
+def joined(vision: CLIPVisionConfig, text: LlamaConfig, image_token: int) -> LlavaConfig:
+    """Put a tower before a language model: its last layer, without the class token."""
     return LlavaConfig(
         vision_config=vision,
         text_config=text,
-        image_token_index=SPECIALS.index("<image>"),
+        image_token_index=image_token,
         image_seq_length=PATCHES,
         vision_feature_layer=-1,
         vision_feature_select_strategy="default",
         tie_word_embeddings=True,
-        pad_token_id=SPECIALS.index("<pad>"),
-        bos_token_id=SPECIALS.index("<s>"),
-        eos_token_id=SPECIALS.index("</s>"),
+        pad_token_id=text.pad_token_id,
+        bos_token_id=text.bos_token_id,
+        eos_token_id=text.eos_token_id,
     )
 
 
@@ -114,24 +120,20 @@ def tokenizer() -> PreTrainedTokenizerFast:
     )
 
 
-def image_processor() -> CLIPImageProcessorPil:
-    """Return what turns pictures into pixels of -1 to 1."""
-    return CLIPImageProcessorPil(
+def processor(words: PreTrainedTokenizerBase) -> LlavaProcessor:
+    """Return what turns pictures (to pixels of -1 to 1) and text (by its own template) into inputs."""
+    pictures = CLIPImageProcessorPil(
         size={"shortest_edge": SIDE},
         crop_size={"height": SIDE, "width": SIDE},
         image_mean=list(MEAN),
         image_std=list(STD),
     )
-
-
-def processor() -> LlavaProcessor:
-    """Return what turns pictures and text into inputs."""
     return LlavaProcessor(
-        image_processor(),
-        tokenizer(),
+        pictures,
+        words,
         patch_size=PATCH,
         vision_feature_select_strategy="default",
-        chat_template=TEMPLATE,
+        chat_template=words.chat_template,
         num_additional_image_tokens=1,
     )
 
@@ -144,10 +146,10 @@ def build(seed: int = 0) -> LlavaForConditionalGeneration:
 
 def save(model: LlavaForConditionalGeneration, folder: Path) -> None:
     """Store llava-mini; see `store`."""
-    store(model, processor(), folder)
+    store(model, tokenizer(), folder)
 
 
-def store(model: LlavaForConditionalGeneration, read: LlavaProcessor, folder: Path) -> None:
+def store(model: LlavaForConditionalGeneration, words: PreTrainedTokenizerBase, folder: Path) -> None:
     """Store model, tokenizer and processor as a LLaVA checkpoint in bfloat16.
 
     The names of the weights are those of the published llava-hf checkpoints, which both transformers and vLLM
@@ -166,7 +168,7 @@ def store(model: LlavaForConditionalGeneration, read: LlavaProcessor, folder: Pa
     stored["text_config"] |= {"architectures": ["LlamaForCausalLM"], "dtype": "bfloat16"}
     stored["vision_config"] |= {"dtype": "bfloat16"}
     (folder / "config.json").write_text(json.dumps(stored, indent=2) + "\n", encoding="utf-8")
-    read.save_pretrained(folder)
+    processor(words).save_pretrained(folder)
     text = model.config.text_config
     GenerationConfig(
         bos_token_id=text.bos_token_id,

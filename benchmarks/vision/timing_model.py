@@ -9,15 +9,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from transformers import (
-    AutoTokenizer,
-    CLIPVisionConfig,
-    LlavaConfig,
-    LlavaForConditionalGeneration,
-    LlavaProcessor,
-)
+from transformers import AutoTokenizer, CLIPVisionConfig, LlavaForConditionalGeneration
 
-from benchmarks.vision.model import PATCH, PATCHES, SIDE, image_processor, store
+from benchmarks.vision.model import PATCH, SIDE, joined, store
 from tokenprune.models.causal_lm import fresh_causal_lm
 
 IMAGE = "<image>"
@@ -40,37 +34,18 @@ def build(folder: Path, language: str = "smollm2-135m") -> Path:
     tokenizer.add_special_tokens({"additional_special_tokens": [IMAGE]})
     tokenizer.chat_template = TEMPLATE
     lm.model.resize_token_embeddings(len(tokenizer), pad_to_multiple_of=64, mean_resizing=False)
-    text = lm.model.config
-    config = LlavaConfig(
-        vision_config=CLIPVisionConfig(
-            hidden_size=256,
-            intermediate_size=1024,
-            projection_dim=256,
-            num_hidden_layers=8,
-            num_attention_heads=8,
-            image_size=SIDE,
-            patch_size=PATCH,
-        ),
-        text_config=text,
-        image_token_index=tokenizer.convert_tokens_to_ids(IMAGE),
-        image_seq_length=PATCHES,
-        vision_feature_layer=-1,
-        vision_feature_select_strategy="default",
-        tie_word_embeddings=True,
-        bos_token_id=text.bos_token_id,
-        eos_token_id=text.eos_token_id,
-        pad_token_id=text.pad_token_id,
+    tower = CLIPVisionConfig(
+        hidden_size=256,
+        intermediate_size=1024,
+        projection_dim=256,
+        num_hidden_layers=8,
+        num_attention_heads=8,
+        image_size=SIDE,
+        patch_size=PATCH,
     )
     torch.manual_seed(0)
+    config = joined(tower, lm.model.config, tokenizer.convert_tokens_to_ids(IMAGE))
     model = LlavaForConditionalGeneration(config)
     model.model.language_model.load_state_dict(lm.model.model.state_dict())
-    processor = LlavaProcessor(
-        image_processor(),
-        tokenizer,
-        patch_size=PATCH,
-        vision_feature_select_strategy="default",
-        chat_template=TEMPLATE,
-        num_additional_image_tokens=1,
-    )
-    store(model, processor, folder)
+    store(model, tokenizer, folder)
     return folder

@@ -50,9 +50,6 @@ _BOOLEANS = {"true": True, "1": True, "on": True, "false": False, "0": False, "o
 MethodOptions = dict[str, StrictBool | StrictInt | StrictFloat | StrictStr | None]
 
 
-AUTO = "auto"
-
-
 def _keep(keep: Any) -> int | float | None:
     try:
         return parse_keep(keep)
@@ -60,14 +57,8 @@ def _keep(keep: Any) -> int | float | None:
         raise ValueError(str(error)) from None
 
 
-def _asked_keep(keep: Any) -> int | float | str | None:
-    return keep if keep == AUTO else _keep(keep)
-
-
 # Rows, a share, or None for the method's own, from all that `parse_keep` reads.
 Keep = Annotated[StrictInt | StrictFloat | None, BeforeValidator(_keep)]
-# None is what nobody asked for; the method's own is asked for by its name.
-AskedKeep = Annotated[StrictInt | StrictFloat | Literal["auto"] | None, BeforeValidator(_asked_keep)]
 
 
 class VisionOptions(BaseModel):
@@ -77,7 +68,8 @@ class VisionOptions(BaseModel):
         enabled: prune the pictures or not.
         method: a vision method.
         options: options of the method; those of the settings hold only for their own method.
-        keep: tokens that stay of each picture, as `parse_keep` reads them: a whole number, a share, "auto".
+        keep: tokens that stay of each picture: a whole number, a share, or None, for the method's own number
+            where that is asked for (`model_fields_set`) and the settings' otherwise.
         video: pictures that follow each other in a message are the frames of one video.
     """
 
@@ -86,7 +78,7 @@ class VisionOptions(BaseModel):
     enabled: bool | None = None
     method: str | None = None
     options: MethodOptions | None = None
-    keep: AskedKeep = None
+    keep: Keep = None
     video: bool | None = None
 
 
@@ -229,7 +221,7 @@ def _parse(field: str, value: str, header: str) -> Any:
         if field in ("enabled", "vision.enabled"):
             return _BOOLEANS[value.lower()]
         if field == "vision.keep":
-            return _asked_keep(value)
+            return _keep(value)
         if field == "max_tokens":
             return int(_plain(_INTEGER, value))
         if field == "keep_ratio":

@@ -99,6 +99,11 @@ def left_padded(rows):
     return ids, mask
 
 
+def plain(count=12):
+    """Options of a greedy answer."""
+    return {"max_new_tokens": count, "do_sample": False}
+
+
 def batch_of(rows):
     """What a processor makes of some of `ROWS`: left-padded ids, their mask, and the pixels of all pictures."""
     ids, mask = left_padded([ids_with(images, words=words, seed=seed) for images, words, seed in rows])

@@ -5,7 +5,7 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-from tiny_vlm import PAD, ROWS, batch_of, tiny_llava  # noqa: E402
+from tiny_vlm import PAD, plain  # noqa: E402
 from transformers import (  # noqa: E402
     GenerationConfig,
     LogitsProcessor,
@@ -15,20 +15,6 @@ from transformers import (  # noqa: E402
 
 from tokenprune.errors import ConfigError  # noqa: E402
 from tokenprune.vision.hf import visual_pruning  # noqa: E402
-
-
-@pytest.fixture(scope="module")
-def model():
-    return tiny_llava()
-
-
-@pytest.fixture(scope="module")
-def batch():
-    return batch_of(ROWS)
-
-
-def plain(count):
-    return {"max_new_tokens": count, "do_sample": False}
 
 
 def test_lengths_count_the_prompt_as_it_was_given(model, batch, monkeypatch):

@@ -10,13 +10,12 @@ from tiny_vlm import (  # noqa: E402
     PAD,
     PATCHES,
     ROWS,
-    batch_of,
     greedy,
     ids_with,
     left_padded,
     pictures,
+    plain,
     seen_by,
-    tiny_llava,
     tiny_onevision,
 )
 
@@ -24,20 +23,6 @@ from tokenprune.errors import BudgetError, ConfigError, ModelError, UnknownNameE
 from tokenprune.vision.hf import visual_pruning  # noqa: E402
 from tokenprune.vision.methods import vision_method  # noqa: E402
 from tokenprune.vision.methods.base import inner_method  # noqa: E402
-
-
-@pytest.fixture(scope="module")
-def model():
-    return tiny_llava()
-
-
-@pytest.fixture(scope="module")
-def batch():
-    return batch_of(ROWS)
-
-
-def plain(count=12):
-    return {"max_new_tokens": count, "do_sample": False}
 
 
 @torch.no_grad()

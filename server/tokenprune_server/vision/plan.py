@@ -3,7 +3,6 @@
 import json
 
 from tokenprune.errors import ConfigError, MissingExtraError, ModelError, TokenPruneError
-from tokenprune.vision.tokens import parse_keep
 from tokenprune_server.errors import RequestError
 from tokenprune_server.options import MethodOptions, VisionOptions
 from tokenprune_server.vision.reduce import Plan
@@ -25,7 +24,7 @@ def plan(settings: VisionSettings, options: VisionOptions | None) -> Plan:
     if asked.options is not None:
         chosen = asked.options
     # Null, like "auto", asks for the method's own number.
-    keep = parse_keep(asked.keep) if "keep" in asked.model_fields_set else settings.keep
+    keep = asked.keep if "keep" in asked.model_fields_set else settings.keep
     try:
         return _plan(method, chosen, keep, settings.video if asked.video is None else asked.video)
     except MissingExtraError:
