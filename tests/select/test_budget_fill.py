@@ -87,6 +87,19 @@ def test_what_leads_a_unit_comes_along():
     assert tokens <= limit
 
 
+def test_headings_further_up_come_along_where_they_are_short():
+    """One of the title and the other paragraph fits: a short title comes before it, a long one does not."""
+    words = " ".join(["word"] * 40)
+    for title in ("Short", f"Long {words}"):
+        page = f"<title>{title}</title><h2>Heading</h2><p>other {words}</p><p>answer {words}</p>"
+        units = [segment(page, "html", 64)]
+        masks, _ = filled(units, [[0, 0, 0.5, 1]], int(units[0].cost.sum()) - 1)
+        first = title if title == "Short" else "Heading"
+        found = kept(units, masks)[0]
+        assert found[0] == first and "Heading" in found and f"answer {words}" in found
+        assert (f"other {words}" in found) == (title != "Short")
+
+
 def test_wrappers_are_counted():
     units = [segment("<ul><li>first words</li><li>second words</li></ul>")]
     tags, item = int(units[0].wrapper_cost.sum()), int(units[0].cost[0])
