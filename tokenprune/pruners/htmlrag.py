@@ -28,7 +28,7 @@ from tokenprune.select.simple import ShareOfBest
 )
 def htmlrag(
     model: str = "smollm2-135m",
-    first: Literal["hybrid", "embedding", "bm25"] = "hybrid",
+    first: Literal["hybrid", "embedding", "bm25"] = "embedding",
     encoder: str = "minilm-l6",
     first_budget: int = 2048,
     coarse_words: int = 256,
@@ -43,8 +43,9 @@ def htmlrag(
 ) -> Pruner:
     """Compose the method.
 
-    ``first`` scores the first step, ``encoder`` is its model; ``first_budget`` is what the language model
-    ``model`` reads; ``blend`` is the share of its scores. 1 is the paper's way, for a model that was trained
+    ``first`` scores the first step (by default, as in the paper, embeddings of the whole page), ``encoder``
+    is its model; ``first_budget`` is what the language model ``model`` reads; ``blend`` is the share of its
+    scores. 1 is the paper's way, for a model that was trained
     to write paths; one that was not guesses, and alone it loses half (benchmarks/RESULTS.md). With an
     ``upstream`` URL the model is asked there, under the name ``model``, not loaded here;
     ``output`` is ``same``, ``text`` or ``markdown``.

@@ -23,7 +23,7 @@ from tokenprune.select.simple import ShareOfBest
 )
 def hybrid(
     model: str = "minilm-l6",
-    embed_tokens: int = 1024,
+    embed_tokens: int = 2048,
     max_words: int = 64,
     threshold: float | None = None,
     keep_ratio: float | None = None,
@@ -32,8 +32,9 @@ def hybrid(
 ) -> Pruner:
     """Compose the method.
 
-    ``embed_tokens`` bounds what the encoder reads per call (at least two budgets), ``output`` is ``same``,
-    ``text`` or ``markdown``.
+    ``embed_tokens`` bounds what the encoder reads per call (at least two budgets): twice the tokens keep four
+    points more of the evidence where a question shares few words with its answer (benchmarks/RESULTS.md).
+    ``output`` is ``same``, ``text`` or ``markdown``.
     """
     scorer = Structured(Sections(Neighbours(BM25()), model, embed_tokens))
     segmenter = ByKind(html=HtmlBlocks(max_words))
