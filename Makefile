@@ -33,7 +33,7 @@ demo-vllm: install
 
 # two workers of one thread each: the tests are many and small, and the run takes half as long
 test: install
-	$(PY) -m pytest -m "not slow" -n 2 --dist loadgroup
+	$(PY) -m pytest -m "not slow" -n 2 --dist loadgroup --no-loadscope-reorder
 
 test-slow: install
 	$(PY) -m pytest -m slow

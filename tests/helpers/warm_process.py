@@ -1,21 +1,25 @@
-"""The command ``tokenprune``, run again and again as a real process that has its libraries imported already.
+"""Python, run again and again as a real process that has its libraries imported already.
 
 Importing torch and transformers for each call takes longer than most calls do. This process imports them once
 and forks for each line of its input, a JSON object: arguments, environment, working directory and the files
-that stand for the three streams. It writes the exit status of each, a line each.
+that stand for the three streams. It writes the exit status of each, a line each. `warm.Warm` talks to it.
 """
 
 import atexit
 import gc
 import json
 import os
+import runpy
 import sys
 import traceback
+import types
+from pathlib import Path
 
 import matplotlib.figure
+import sentence_transformers
 import torch
 import transformers
-from transformers import AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import AutoTokenizer, BertModel, LlamaForCausalLM, PreTrainedTokenizerFast
 
 import tokenprune.bench.ttft
 import tokenprune.engine.engine
@@ -26,9 +30,11 @@ from tokenprune.cli.main import main
 
 PRELOADED = (
     AutoTokenizer,
+    BertModel,
     LlamaForCausalLM,
     PreTrainedTokenizerFast,
     matplotlib,
+    sentence_transformers,
     torch,
     transformers,
     tokenprune,
@@ -47,7 +53,7 @@ def become(call):
     os.environ.clear()
     os.environ.update(call["env"])
     os.chdir(call["cwd"])
-    sys.argv = ["tokenprune", *call["args"]]
+    sys.argv = call["args"]
 
 
 def serve():
@@ -61,11 +67,28 @@ def serve():
     os._exit(0)
 
 
+def start():
+    """Run what `sys.argv` says: ``tokenprune ...``, ``python -c code`` or ``python file ...``."""
+    program = sys.argv[0]
+    if program == "tokenprune":
+        main()
+    elif sys.argv[1] == "-c":
+        code = sys.argv[2]
+        sys.argv[:3] = ["-c"]
+        sys.path[0] = ""
+        sys.modules["__main__"] = module = types.ModuleType("__main__")
+        exec(compile(code, "<string>", "exec"), module.__dict__)
+    else:
+        del sys.argv[0]
+        sys.path[0] = str(Path(sys.argv[0]).resolve().parent)
+        runpy.run_path(sys.argv[0], run_name="__main__")
+
+
 def run():
-    """Run the command; the exit status. What an interpreter does at its end takes seconds after torch."""
+    """Run the call; the exit status. What an interpreter does at its end takes seconds after torch."""
     status = None
     try:
-        main()
+        start()
     except SystemExit as ended:
         status = ended.code
     except BaseException:
