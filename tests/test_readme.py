@@ -2,12 +2,7 @@
 
 import re
 import shlex
-import socket
 import subprocess
-import sys
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -19,7 +14,6 @@ import yaml
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 SNIPPETS = re.findall(r"<!-- test: (\w+) -->\n```\w+\n(.*?)```", README, re.S)
-BIN = Path(sys.executable).parent
 
 pytestmark = pytest.mark.models
 
@@ -99,34 +93,17 @@ def test_configuration_is_valid(tmp_path: Path) -> None:
     assert config.build("lexical").pruners[1].kinds == ("text", "chat")
 
 
-def test_serve_and_client_snippets(python: Callable[[str], str]) -> None:
+def test_serve_and_client_snippets(warm_python: Any, python: Callable[[str], str]) -> None:
     (serve,), (client,) = snippets("serve"), snippets("client")
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port = str(sock.getsockname()[1])
-    command = shlex.split(serve.replace("8080", port))
-    process = subprocess.Popen([str(BIN / command[0]), *command[1:]], cwd=ROOT, stderr=subprocess.DEVNULL)
+    process = warm_python.start(*shlex.split(serve.replace("8080", "0")), cwd=ROOT)
     try:
-        wait_until_ready(f"http://127.0.0.1:{port}/readyz", process)
-        out = python(client.replace("localhost:8080", f"127.0.0.1:{port}"))
+        out = python(client.replace("http://localhost:8080", process.url(warmed_up=True)))
     finally:
-        process.terminate()
-        process.wait(30)
+        process.interrupt()
     assert "uuid4" in out
     before, after = map(int, re.search(r"(\d+) -> (\d+)", out).groups())
     assert after <= 350 < before
     assert "pruned" in out
-
-
-def wait_until_ready(url: str, process: subprocess.Popen) -> None:
-    for _ in range(600):
-        assert process.poll() is None, "the server stopped"
-        try:
-            with urllib.request.urlopen(url, timeout=2):
-                return
-        except (urllib.error.URLError, OSError):
-            time.sleep(0.2)
-    raise AssertionError("the server did not become ready")
 
 
 def test_every_method_of_the_table_exists() -> None:

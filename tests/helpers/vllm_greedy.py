@@ -10,7 +10,12 @@ import json
 import os
 import sys
 
-os.environ |= {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "HF_HUB_OFFLINE": "1", "VLLM_CPU_KVCACHE_SPACE": "1"}
+os.environ |= {
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+    "HF_HUB_OFFLINE": "1",
+    "VLLM_CPU_KVCACHE_SPACE": "1",
+    "TORCHDYNAMO_DISABLE": "1",  # compiling the log-probabilities takes longer than all of these answers
+}
 
 
 def main():
@@ -24,6 +29,7 @@ def main():
         temperature=0, max_tokens=request["tokens"], ignore_eos=True, logprobs=0, detokenize=False
     )
     for folder in request["folders"]:
+        gc.freeze()  # vLLM collects time and again, and need not look at all that was imported
         llm = LLM(
             folder,
             skip_tokenizer_init=True,

@@ -1,8 +1,9 @@
 """Python, run again and again as a real process that has its libraries imported already.
 
 Importing torch and transformers for each call takes longer than most calls do. This process imports them once
-and forks for each line of its input, a JSON object: arguments, environment, working directory and the files
-that stand for the three streams. It writes the exit status of each, a line each. `warm.Warm` talks to it.
+and forks for each line of its input that is a JSON object: arguments, environment, working directory and the
+files that stand for the three streams; it answers with the process id. A line that is such an id is answered
+with the exit status once that process has ended. `warm.Warm` talks to it.
 """
 
 import atexit
@@ -10,6 +11,7 @@ import gc
 import json
 import os
 import runpy
+import signal
 import sys
 import traceback
 import types
@@ -44,6 +46,7 @@ PRELOADED = (
 def become(call):
     """Take over what a new process would have been started with."""
     os.setsid()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a worker of pytest-xdist ignores it
     for number, (name, mode) in enumerate(
         (("stdin", os.O_RDONLY), ("stdout", os.O_WRONLY), ("stderr", os.O_WRONLY))
     ):
@@ -59,11 +62,13 @@ def become(call):
 def serve():
     """Fork for each call; returns in the forked processes alone."""
     while line := sys.stdin.readline():
-        pid = os.fork()
-        if not pid:
-            return become(json.loads(line))
-        _, status = os.waitpid(pid, 0)
-        print(os.waitstatus_to_exitcode(status), flush=True)
+        asked = json.loads(line)
+        if isinstance(asked, int):
+            print(os.waitstatus_to_exitcode(os.waitpid(asked, 0)[1]), flush=True)
+        elif pid := os.fork():
+            print(pid, flush=True)
+        else:
+            return become(asked)
     os._exit(0)
 
 

@@ -310,7 +310,12 @@ class VllmServer:
 
 
 def start_vllm(log_path, *extra: str, env: dict[str, str] | None = None, model=None, name="smollm2-135m"):
-    """A vLLM server on CPU, of the named model or the folder ``model``; its process and URL once it answers."""
+    """A vLLM server on CPU, of the named model or the folder ``model``; its process and URL once it answers.
+
+    It starts with as few processes as can be, for each imports all of vLLM: with that variable "uni" is
+    believed, and the engine has no worker process beside it. Nothing is compiled, and one thread leaves the
+    other core to the tests.
+    """
     from tokenprune.models.catalog import model_path
     from tokenprune.models.device import pick_dtype
 
@@ -318,9 +323,10 @@ def start_vllm(log_path, *extra: str, env: dict[str, str] | None = None, model=N
     port = free_port()
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server"]
     command += ["--model", str(model or model_path(name)), "--served-model-name", name]
-    command += ["--enforce-eager", "--dtype", dtype, "--host", "127.0.0.1", "--port", str(port), *extra]
+    command += ["--enforce-eager", "--dtype", dtype, "--distributed-executor-backend", "uni"]
+    command += ["--host", "127.0.0.1", "--port", str(port), *extra]
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "VLLM_CPU_KVCACHE_SPACE": "2", **(env or {})}
-    environment.pop("OMP_NUM_THREADS", None)  # that of a test worker
+    environment |= {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "TORCHDYNAMO_DISABLE": "1", "OMP_NUM_THREADS": "1"}
     log = log_path.open("wb")
     process = subprocess.Popen(command, stdout=log, stderr=log, env=environment, start_new_session=True)
     log.close()
