@@ -366,7 +366,7 @@ def vllm_server(tmp_path_factory):
     require_vllm()
     log_path = tmp_path_factory.mktemp("vllm") / "server.log"
     # A short context makes an over-long prompt, and its prefill after the rescue, cheap.
-    options = ("--max-model-len", "2048", "--enable-auto-tool-choice", "--tool-call-parser", "hermes")
+    options = ("--max-model-len", "1024", "--enable-auto-tool-choice", "--tool-call-parser", "hermes")
     process, url = start_vllm(log_path, *options)
     yield VllmServer(url, "smollm2-135m")
     stop_process(process)

@@ -3,7 +3,6 @@
 import copy
 import os
 import signal
-import subprocess
 import sys
 
 import pytest
@@ -220,9 +219,9 @@ prune_to(folder, Path(out), "flap-refit", get_recipe("flap-refit"), Calibration(
 """
 
 
-def test_a_killed_process(named, tmp_path):
-    argv = [sys.executable, "-c", KILLED, os.pathsep.join(sys.path), str(named[0]), str(named[1])]
-    done = subprocess.run([*argv, str(tmp_path / "killed")], capture_output=True, text=True, timeout=120)
+def test_a_killed_process(named, tmp_path, warm_python):
+    argv = ["python", "-c", KILLED, os.pathsep.join(sys.path), *named, tmp_path / "killed"]
+    done = warm_python.run(*argv, text=True)
     assert done.returncode == -signal.SIGKILL, done.stderr
     assert (tmp_path / "killed.pruning" / "prune.round-0.scores-0.pt").exists()
     run(named, tmp_path / "killed")
