@@ -8,8 +8,10 @@ with the exit status once that process has ended. `warm.Warm` talks to it.
 
 import atexit
 import gc
+import importlib
 import json
 import os
+import pkgutil
 import runpy
 import signal
 import sys
@@ -17,20 +19,20 @@ import traceback
 import types
 from pathlib import Path
 
+import bs4
 import matplotlib.figure
 import sentence_transformers
 import torch
 import transformers
 from transformers import AutoTokenizer, BertModel, LlamaForCausalLM, PreTrainedTokenizerFast
 
-import tokenprune.bench.ttft
-import tokenprune.engine.engine
-import tokenprune.models.labeler.mini
-import tokenprune.pipeline
-import tokenprune.pruners
+import tokenprune
+import tokenprune_server.app
 from tokenprune.cli.main import main
+from tokenprune.tokens import get_counter
 
 PRELOADED = (
+    bs4,
     AutoTokenizer,
     BertModel,
     LlamaForCausalLM,
@@ -39,8 +41,19 @@ PRELOADED = (
     sentence_transformers,
     torch,
     transformers,
-    tokenprune,
+    tokenprune_server,
 )
+PACKAGES = ("bench", "cli", "engine", "models", "pruners", "render", "score", "segment", "select")
+
+
+def preload():
+    """Import what commands use, and read what comes with the package; no model, nothing that may change."""
+    for package in PACKAGES:
+        folder = importlib.import_module(f"tokenprune.{package}")
+        for module in pkgutil.walk_packages(folder.__path__, f"{folder.__name__}."):
+            importlib.import_module(module.name)
+    tokenprune.list_pruners()
+    get_counter()
 
 
 def become(call):
@@ -109,6 +122,7 @@ def run():
 
 
 if __name__ == "__main__":
+    preload()
     gc.freeze()  # no collection in the children looks at what is here
     print("ready", flush=True)
     serve()
