@@ -31,9 +31,10 @@ demo: install
 demo-vllm: install
 	$(PY) examples/demo.py --vllm
 
-# two workers of one thread each: the tests are many and small, and the run takes half as long
+# two workers of one thread each: the tests are many and small, and the run takes half as long; what is compiled is
+# kept, or both workers and the processes that tests start compile it in every run
 test: install
-	$(PY) -m pytest -m "not slow" -n 2 --dist loadgroup
+	env -u PYTHONDONTWRITEBYTECODE $(PY) -m pytest -m "not slow" -n 2 --dist loadgroup --no-loadscope-reorder
 
 test-slow: install
 	$(PY) -m pytest -m slow

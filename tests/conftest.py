@@ -17,6 +17,7 @@ from bs4._warnings import UnusualUsageWarning
 from bs4.element import CData
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
+from warm import warm
 
 from tokenprune.tokens import get_counter, sanitize
 
@@ -31,12 +32,23 @@ if (
     os.environ["OMP_NUM_THREADS"] = "1"
 
 
+def _group(item):
+    if item.get_closest_marker("vllm"):
+        return "vllm"
+    return "warm" if "warm_python" in item.fixturenames else item.nodeid.partition("::")[0]
+
+
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the marks
 def pytest_collection_modifyitems(items):
-    """Tests with a real vLLM stay in one worker: one server at a time."""
+    """Which tests share a worker, so that what several of them start or load is started or loaded once.
+
+    Those with a real vLLM, one server at a time; those that fork the warm process; else those of a file. The
+    first two take longest and come first: with --no-loadscope-reorder workers take groups in this order.
+    """
     for item in items:
-        if item.get_closest_marker("vllm"):
-            item.add_marker(pytest.mark.xdist_group("vllm"))
+        item.add_marker(pytest.mark.xdist_group(_group(item)))
+    order = {"vllm": 0, "warm": 1}
+    items.sort(key=lambda item: order.get(_group(item), 2))
 
 
 # -- strategies ---------------------------------------------------------------------------------------
@@ -408,6 +420,13 @@ def build_prose(copies=4):
                 + f"\n\n- option {n}\n- option {n + 10}\n"
             )
     return "\n".join(parts)
+
+
+@pytest.fixture(scope="session")
+def warm_python(tmp_path_factory):
+    """Run ``tokenprune``, code or a script as a process that need not import torch first."""
+    with warm(tmp_path_factory.mktemp("warm")) as process:
+        yield process
 
 
 @pytest.fixture(scope="session")

@@ -1,15 +1,12 @@
 """The README's snippets are run as a reader would run them."""
 
-import os
 import re
 import shlex
-import socket
 import subprocess
-import sys
-import time
-import urllib.error
-import urllib.request
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -17,7 +14,6 @@ import yaml
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 SNIPPETS = re.findall(r"<!-- test: (\w+) -->\n```\w+\n(.*?)```", README, re.S)
-BIN = Path(sys.executable).parent
 
 pytestmark = pytest.mark.models
 
@@ -28,58 +24,59 @@ def snippets(kind: str) -> list[str]:
     return found
 
 
-def run(command: list[str], cwd: Path = ROOT) -> str:
-    path = f"{BIN}{os.pathsep}{os.environ['PATH']}"
-    done = subprocess.run(
-        command, cwd=cwd, capture_output=True, text=True, timeout=240, env={**os.environ, "PATH": path}
-    )
+def said(done: subprocess.CompletedProcess[str]) -> str:
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
+@pytest.fixture
+def run(warm_python: Any) -> Callable[..., str]:
+    """Run a line of a shell; what it says."""
+    return lambda line, cwd=ROOT: said(warm_python.run(*shlex.split(line), cwd=cwd, text=True))
+
+
+@pytest.fixture(scope="module")
+def python(warm_python: Any) -> Callable[[str], str]:
+    """Run a snippet, once; what it says."""
+    return cache(lambda code: said(warm_python.run("python", "-c", code, cwd=ROOT, text=True)))
+
+
 @pytest.mark.parametrize("code", snippets("python"))
-def test_python_snippet_runs(code: str) -> None:
-    assert run([sys.executable, "-c", code]).strip()
+def test_python_snippet_runs(python: Callable[[str], str], code: str) -> None:
+    assert python(code).strip()
 
 
-def test_rag_snippet_keeps_the_answer() -> None:
-    code = next(c for c in snippets("python") if "Eiffel" in c)
-    out = run([sys.executable, "-c", code])
-    assert "It was finished in 1889." in out.splitlines()[0]
-    assert "repainted" not in out.splitlines()[0]
+def test_rag_snippet_keeps_the_answer(python: Callable[[str], str]) -> None:
+    first = python(next(c for c in snippets("python") if "Eiffel" in c)).splitlines()[0]
+    assert "It was finished in 1889." in first
+    assert "repainted" not in first
 
 
-def test_output_snippet() -> None:
+def test_output_snippet(python: Callable[[str], str]) -> None:
     code = next(c for c in snippets("python") if 'output="markdown"' in c)
-    assert (
-        run([sys.executable, "-c", code])
-        == "# Plans\n\n| Plan | Price |\n|---|---|\n| Basic | 5 |\n| Team | 20 |\n"
-    )
+    assert python(code) == "# Plans\n\n| Plan | Price |\n|---|---|\n| Basic | 5 |\n| Team | 20 |\n"
 
 
-def test_measuring_snippet_shows_what_pruning_keeps() -> None:
+def test_measuring_snippet_shows_what_pruning_keeps(python: Callable[[str], str]) -> None:
     code = next(c for c in snippets("python") if "answer kept" in c)
-    rows = {line.split()[0]: line for line in run([sys.executable, "-c", code]).splitlines()}
+    rows = {line.split()[0]: line for line in python(code).splitlines()}
     assert rows["hybrid"].endswith("True")
     assert rows["none"].endswith("False")
 
 
-def test_own_method_snippet() -> None:
+def test_own_method_snippet(python: Callable[[str], str]) -> None:
     code = next(c for c in snippets("python") if "class Longest" in c)
-    assert run([sys.executable, "-c", code]).strip() == "This one is longer."
+    assert python(code).strip() == "This one is longer."
 
 
 @pytest.mark.parametrize("line", [line for code in snippets("bash") for line in code.strip().splitlines()])
-def test_command_line_runs(line: str) -> None:
-    assert run([str(BIN / shlex.split(line)[0]), *shlex.split(line)[1:]]).strip()
+def test_command_line_runs(run: Callable[..., str], line: str) -> None:
+    assert run(line).strip()
 
 
-def test_measuring_commands_run_one_after_the_other(tmp_path: Path) -> None:
+def test_measuring_commands_run_one_after_the_other(run: Callable[..., str], tmp_path: Path) -> None:
     (code,) = snippets("measure")
-    out = [
-        run([str(BIN / shlex.split(line)[0]), *shlex.split(line)[1:]], tmp_path)
-        for line in code.strip().splitlines()
-    ]
+    out = [run(line, tmp_path) for line in code.strip().splitlines()]
     assert "recommended: bm25-sentences" in out[0]
     assert (tmp_path / "report/report.html").exists() and (tmp_path / "log.jsonl").exists()
     assert "USD" in out[2]
@@ -96,34 +93,17 @@ def test_configuration_is_valid(tmp_path: Path) -> None:
     assert config.build("lexical").pruners[1].kinds == ("text", "chat")
 
 
-def test_serve_and_client_snippets() -> None:
+def test_serve_and_client_snippets(warm_python: Any, python: Callable[[str], str]) -> None:
     (serve,), (client,) = snippets("serve"), snippets("client")
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port = str(sock.getsockname()[1])
-    command = shlex.split(serve.replace("8080", port))
-    process = subprocess.Popen([str(BIN / command[0]), *command[1:]], cwd=ROOT, stderr=subprocess.DEVNULL)
+    process = warm_python.start(*shlex.split(serve.replace("8080", "0")), cwd=ROOT)
     try:
-        wait_until_ready(f"http://127.0.0.1:{port}/readyz", process)
-        out = run([sys.executable, "-c", client.replace("localhost:8080", f"127.0.0.1:{port}")])
+        out = python(client.replace("http://localhost:8080", process.url(warmed_up=True)))
     finally:
-        process.terminate()
-        process.wait(30)
+        process.interrupt()
     assert "uuid4" in out
     before, after = map(int, re.search(r"(\d+) -> (\d+)", out).groups())
     assert after <= 350 < before
     assert "pruned" in out
-
-
-def wait_until_ready(url: str, process: subprocess.Popen) -> None:
-    for _ in range(600):
-        assert process.poll() is None, "the server stopped"
-        try:
-            with urllib.request.urlopen(url, timeout=2):
-                return
-        except (urllib.error.URLError, OSError):
-            time.sleep(0.2)
-    raise AssertionError("the server did not become ready")
 
 
 def test_every_method_of_the_table_exists() -> None:

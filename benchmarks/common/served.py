@@ -1,4 +1,4 @@
-"""Servers that a benchmark starts for itself: a real vLLM on this machine, and our proxy in front of it."""
+"""Servers that a benchmark or a test starts for itself: a real vLLM here, and our proxy in front of it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from tokenprune.errors import MeasureError
@@ -24,11 +24,24 @@ def vllm(folder: str, log: Path, *options: str) -> Iterator[str]:
     Raises:
         MeasureError: it does not answer.
     """
-    command = ["-m", "vllm.entrypoints.openai.api_server", "--model", folder, "--served-model-name", "model"]
-    command += ["--enforce-eager", "--dtype", "float32", "--no-enable-prefix-caching"]
-    command += ["--max-model-len", "4096", *options]
-    port = _free_port()
-    with _running([*command, "--host", "127.0.0.1", "--port", str(port)], port, log):
+    measured = ("--dtype", "float32", "--no-enable-prefix-caching", "--max-model-len", "4096")
+    with any_vllm(folder, log, "model", *measured, *options) as url:
+        yield url
+
+
+@contextlib.contextmanager
+def any_vllm(
+    folder: str, log: Path, name: str, *options: str, env: Mapping[str, str] | None = None
+) -> Iterator[str]:
+    """Serve a model under a name, with options and variables of the environment; yield the server's URL.
+
+    Raises:
+        MeasureError: it does not answer.
+    """
+    command = ["-m", "vllm.entrypoints.openai.api_server", "--model", folder, "--served-model-name", name]
+    port = free_port()
+    command += ["--enforce-eager", *options, "--host", "127.0.0.1", "--port", str(port)]
+    with _running(command, port, log, env or {}):
         yield f"http://127.0.0.1:{port}"
 
 
@@ -39,17 +52,18 @@ def proxy(upstream: str, config: Path, log: Path) -> Iterator[str]:
     Raises:
         MeasureError: it does not answer.
     """
-    port = _free_port()
+    port = free_port()
     command = ["-c", "from tokenprune.cli.main import main; main()", "serve"]
     command += ["--upstream", f"{upstream}/v1", "--config", str(config)]
-    with _running([*command, "--port", str(port)], port, log):
+    with _running([*command, "--port", str(port)], port, log, {}):
         yield f"http://127.0.0.1:{port}"
 
 
 @contextlib.contextmanager
-def _running(arguments: Sequence[str], port: int, log: Path) -> Iterator[None]:
+def _running(arguments: Sequence[str], port: int, log: Path, env: Mapping[str, str]) -> Iterator[None]:
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "VLLM_CPU_KVCACHE_SPACE": "2"}
     environment.pop("OMP_NUM_THREADS", None)
+    environment |= env
     with log.open("wb") as file:
         process = subprocess.Popen(
             [sys.executable, *arguments], stdout=file, stderr=file, env=environment, start_new_session=True
@@ -77,7 +91,8 @@ def _running(arguments: Sequence[str], port: int, log: Path) -> Iterator[None]:
             process.wait(10)
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a port of the loopback that nothing listens at."""
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         return int(sock.getsockname()[1])

@@ -3,10 +3,8 @@
 import io
 import json
 import re
-import subprocess
 import sys
 from contextlib import redirect_stderr, redirect_stdout
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -14,7 +12,6 @@ import torch
 
 from tokenprune.cli.main import main
 
-COMMAND = str(Path(sys.executable).with_name("tokenprune"))
 WORDS = "the cat sat on a mat and dog ran to his big red hat in old tree by sea we saw two owls fly".split()
 
 
@@ -183,13 +180,13 @@ def test_experts_then_weights(folder, tmp_path):
     )
 
 
-def test_as_a_process(folder, tmp_path):
+def test_as_a_process(folder, tmp_path, command):
     args = ["prune", folder / "model", tmp_path / "out", "--recipe", "shortgpt", "--sparsity", "0.33"]
     args += ["--calibration", folder / "text.txt", *SMALL]
-    done = subprocess.run([COMMAND, "weights", *map(str, args)], capture_output=True, text=True, timeout=200)
+    done = command("weights", *args, text=True)
     assert done.returncode == 0, done.stderr
     assert json.loads((tmp_path / "out" / "config.json").read_text())["num_hidden_layers"] == 2
-    again = subprocess.run([COMMAND, "weights", *map(str, args)], capture_output=True, text=True, timeout=200)
+    again = command("weights", *args, text=True)
     assert again.returncode == 1 and "exists" in again.stderr and "Traceback" not in again.stderr
 
 

@@ -34,7 +34,7 @@ def text_of(steps) -> str:
     "question",
     [
         "What is the capital of France?",
-        f"{LONG}\nWhat does the fox do?",
+        f"{LONG[: len(LONG) // 2]}\nWhat does the fox do?",
         "Write the word robot and 🤖 three times.",
     ],
 )
@@ -94,11 +94,12 @@ def test_seed_repeats_and_matters(engine) -> None:
     ids = chat_ids(engine, "Tell me something.")
 
     def sample(seed: int | None) -> list[int]:
-        params = SamplingParams(max_tokens=16, temperature=1.5, top_p=0.95, seed=seed)
+        params = SamplingParams(max_tokens=8, temperature=1.5, top_p=0.95, seed=seed)
         return [step.token_id for step in engine.generate(ids, params)]
 
-    assert sample(1) == sample(1)
-    assert len({tuple(sample(seed)) for seed in (1, 2, 3)}) > 1
+    first = sample(1)
+    assert sample(1) == first
+    assert any(sample(seed) != first for seed in (2, 3))
 
 
 def test_sampler_distribution() -> None:

@@ -4,8 +4,6 @@ import gzip
 import json
 import os
 import re
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 
@@ -327,10 +325,8 @@ def test_big_and_deep_pages(part):
 
 
 @pytest.mark.models
-def test_scrape_example():
-    out = subprocess.run(
-        [sys.executable, ROOT / "examples/scrape.py"], capture_output=True, text=True, timeout=240, cwd=ROOT
-    )
+def test_scrape_example(warm_python):
+    out = warm_python.run("python", ROOT / "examples/scrape.py", cwd=ROOT, text=True)
     assert out.returncode == 0, out.stderr
     for name, price in (
         ("Trail lamp", "24.90"),

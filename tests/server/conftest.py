@@ -5,9 +5,6 @@ import contextlib
 import importlib.util
 import json
 import os
-import socket
-import subprocess
-import sys
 import threading
 import time
 from dataclasses import dataclass, field
@@ -16,7 +13,8 @@ import httpx
 import pytest
 import uvicorn
 
-from tokenprune.errors import UnknownNameError
+from benchmarks.common.served import any_vllm, free_port
+from tokenprune.errors import MeasureError, UnknownNameError
 from tokenprune.receipt import PruneResult, Receipt, UnitRecords
 from tokenprune.tokens import get_counter
 from tokenprune_server.app import create_app, listen, uvicorn_config
@@ -184,12 +182,6 @@ class ServerThread:
         self.sock.close()
 
 
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return sock.getsockname()[1]
-
-
 class WordPipeline:
     """Keeps the lines that share a word with the query, within the budget; does what its name says."""
 
@@ -309,41 +301,27 @@ class VllmServer:
         )
 
 
-def start_vllm(log_path, *extra: str, env: dict[str, str] | None = None, model=None, name="smollm2-135m"):
-    """A vLLM server on CPU, of the named model or the folder ``model``; its process and URL once it answers."""
+@contextlib.contextmanager
+def running_vllm(folder, *extra: str, env: dict[str, str] | None = None, model=None, name="smollm2-135m"):
+    """A vLLM server on CPU, of the named model or the folder ``model``; its URL once it answers.
+
+    It starts with as few processes as can be, for each imports all of vLLM: with that variable "uni" is
+    believed, and the engine has no worker process beside it. Nothing is compiled, and one thread leaves the
+    other core to the tests.
+    """
     from tokenprune.models.catalog import model_path
     from tokenprune.models.device import pick_dtype
 
+    require_vllm()
     dtype = str(pick_dtype("cpu", None)).removeprefix("torch.")  # bfloat16 is slow where it is emulated
-    port = free_port()
-    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server"]
-    command += ["--model", str(model or model_path(name)), "--served-model-name", name]
-    command += ["--enforce-eager", "--dtype", dtype, "--host", "127.0.0.1", "--port", str(port), *extra]
-    environment = os.environ | {"HF_HUB_OFFLINE": "1", "VLLM_CPU_KVCACHE_SPACE": "2", **(env or {})}
-    environment.pop("OMP_NUM_THREADS", None)  # that of a test worker
-    log = log_path.open("wb")
-    process = subprocess.Popen(command, stdout=log, stderr=log, env=environment, start_new_session=True)
-    log.close()
-    url = f"http://127.0.0.1:{port}"
-    deadline = time.monotonic() + 240
-    while time.monotonic() < deadline:
-        if process.poll() is not None:
-            break
-        with contextlib.suppress(httpx.HTTPError):
-            if httpx.get(f"{url}/health", timeout=2).status_code == 200:
-                return process, url
-        time.sleep(0.5)
-    stop_process(process)
-    pytest.fail(f"vLLM did not start:\n{log_path.read_text(errors='replace')[-4000:]}")
-
-
-def stop_process(process) -> None:
-    process.terminate()
+    options = ("--dtype", dtype, "--distributed-executor-backend", "uni", *extra)
+    small = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "TORCHDYNAMO_DISABLE": "1", "OMP_NUM_THREADS": "1"}
+    log = folder / "server.log"
     try:
-        process.wait(20)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait(10)
+        with any_vllm(str(model or model_path(name)), log, name, *options, env=small | (env or {})) as url:
+            yield url
+    except MeasureError as error:
+        pytest.fail(f"{error}\n{log.read_text(errors='replace')[-4000:]}")
 
 
 def require_vllm() -> None:
@@ -357,26 +335,16 @@ def require_vllm() -> None:
 @pytest.fixture(scope="session")
 def vllm_server(tmp_path_factory):
     """One real vLLM server for the whole run."""
-    require_vllm()
-    log_path = tmp_path_factory.mktemp("vllm") / "server.log"
     # A short context makes an over-long prompt, and its prefill after the rescue, cheap.
-    options = ("--max-model-len", "2048", "--enable-auto-tool-choice", "--tool-call-parser", "hermes")
-    process, url = start_vllm(log_path, *options)
-    yield VllmServer(url, "smollm2-135m")
-    stop_process(process)
+    options = ("--max-model-len", "1024", "--enable-auto-tool-choice", "--tool-call-parser", "hermes")
+    with running_vllm(tmp_path_factory.mktemp("vllm"), *options) as url:
+        yield VllmServer(url, "smollm2-135m")
 
 
 @contextlib.contextmanager
 def _vllm_starter(folder):
-    require_vllm()
     with contextlib.ExitStack() as stack:
-
-        def start(*extra: str, **how) -> str:
-            process, url = start_vllm(folder / "server.log", *extra, **how)
-            stack.callback(stop_process, process)
-            return url
-
-        yield start
+        yield lambda *extra, **how: stack.enter_context(running_vllm(folder, *extra, **how))
 
 
 @pytest.fixture

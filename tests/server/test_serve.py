@@ -143,12 +143,16 @@ def test_ends_quietly_on_interrupt(start, stub):
 @pytest.mark.parametrize(
     "arguments", [["--embedded"], ["--embedded", "smollm2-135m", "--served-model-name", "tiny"]]
 )
-def test_embedded(start, arguments):
-    _, url = start(*arguments)
-    name = "tiny" if "tiny" in arguments else "smollm2-135m"
-    assert httpx.get(f"{url}/v1/models").json()["data"][0]["id"] == name
-    body = {"model": name, "max_tokens": 4, "messages": [{"role": "user", "content": "Say hello."}]}
-    response = httpx.post(f"{url}/v1/chat/completions", json=body, timeout=120)
-    assert response.status_code == 200
-    assert response.headers["x-tokenprune-decision"] == "skipped:below-min-tokens"
-    assert response.json()["usage"]["completion_tokens"] <= 4
+def test_embedded(warm_python, arguments):
+    process = warm_python.start("tokenprune", "serve", "--port", "0", *arguments)
+    try:
+        url = process.url()
+        name = "tiny" if "tiny" in arguments else "smollm2-135m"
+        assert httpx.get(f"{url}/v1/models").json()["data"][0]["id"] == name
+        body = {"model": name, "max_tokens": 4, "messages": [{"role": "user", "content": "Say hello."}]}
+        response = httpx.post(f"{url}/v1/chat/completions", json=body, timeout=120)
+        assert response.status_code == 200
+        assert response.headers["x-tokenprune-decision"] == "skipped:below-min-tokens"
+        assert response.json()["usage"]["completion_tokens"] <= 4
+    finally:
+        process.interrupt()

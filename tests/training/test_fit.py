@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from stopper import Stop
 
 from tokenprune.errors import ConfigError
 from tokenprune.training import mixture
@@ -247,9 +248,6 @@ def test_then_the_layers_where_texts_meet(tmp_path):
 def test_a_stopped_run_goes_on_as_if_it_had_not_been(tmp_path):
     whole = Fit(network(), maker(), SHORT, tmp_path / "whole")
     whole.run(ITEMS, lambda net: 0.5)
-
-    class Stop(Exception):
-        pass
 
     calls = []
 

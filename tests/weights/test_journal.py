@@ -3,38 +3,18 @@
 import copy
 import os
 import signal
-import subprocess
 import sys
 
 import pytest
 import torch
 from pruned_models import tiny
+from stopper import Stop, Stopper
 
 from tokenprune.errors import RecipeError
 from tokenprune.weights.journal import Journal, mark_of, read_state, write_state
 from tokenprune.weights.prune import prune
 from tokenprune.weights.recipes import Recipe, get_recipe
 from tokenprune.weights.run import Calibration, prune_to
-
-
-class Stop(Exception):
-    pass
-
-
-class Stopper:
-    """Stops a run at its n-th step."""
-
-    def __init__(self, at):
-        self.at, self.done = at, 0
-
-    def stage(self, label, total): ...
-
-    def update(self, done, total=None): ...
-
-    def advance(self, amount):
-        self.done += 1
-        if self.done == self.at:
-            raise Stop
 
 
 def test_journal(tmp_path):
@@ -117,7 +97,7 @@ def test_a_stopped_run_goes_on_to_the_same_weights(tiny_lm, windows, tmp_path, h
     for stop in stops:
         with pytest.raises(Stop):
             prune(model(), windows, how, share, reporter=Stopper(stop), journal=Journal(tmp_path / "j", "m"))
-    stopped, reporter = model(), Stopper(10**9)
+    stopped, reporter = model(), Stopper()
     found = prune(stopped, windows, how, share, reporter=reporter, journal=Journal(tmp_path / "j", "m"))
     assert found.kept == wanted.kept
     assert found.biases.keys() == wanted.biases.keys()
@@ -194,7 +174,7 @@ def test_recovery_at_the_end_goes_on(named, tmp_path):
     with pytest.raises(Stop):
         run(named, tmp_path / "stopped", how, Stopper(4 + 30))
     assert (tmp_path / "stopped.pruning" / "recovery.pt").exists()
-    reporter = Stopper(10**9)
+    reporter = Stopper()
     run(named, tmp_path / "stopped", how, reporter)
     assert reporter.done <= 4 + 15  # the layers, and the steps behind the checkpoint of step 25
     assert (tmp_path / "whole/model.safetensors").read_bytes() == (
@@ -206,23 +186,20 @@ KILLED = """
 import os, signal, sys
 sys.path[:0] = sys.argv[1].split(os.pathsep)
 from pathlib import Path
+from stopper import Stopper
 from tokenprune.weights.recipes import get_recipe
 from tokenprune.weights.run import Calibration, prune_to
-class Killer:
-    done = 0
-    def stage(self, label, total): pass
-    def update(self, done, total=None): pass
-    def advance(self, amount):
-        self.done += 1
-        if self.done == 2: os.kill(os.getpid(), signal.SIGKILL)
+class Killer(Stopper):
+    def stop(self):
+        os.kill(os.getpid(), signal.SIGKILL)
 folder, text, out = sys.argv[2:]
-prune_to(folder, Path(out), "flap-refit", get_recipe("flap-refit"), Calibration(Path(text), 4, 32), reporter=Killer())
+prune_to(folder, Path(out), "flap-refit", get_recipe("flap-refit"), Calibration(Path(text), 4, 32), reporter=Killer(2))
 """
 
 
-def test_a_killed_process(named, tmp_path):
-    argv = [sys.executable, "-c", KILLED, os.pathsep.join(sys.path), str(named[0]), str(named[1])]
-    done = subprocess.run([*argv, str(tmp_path / "killed")], capture_output=True, text=True, timeout=120)
+def test_a_killed_process(named, tmp_path, warm_python):
+    argv = ["python", "-c", KILLED, os.pathsep.join(sys.path), *named, tmp_path / "killed"]
+    done = warm_python.run(*argv, text=True)
     assert done.returncode == -signal.SIGKILL, done.stderr
     assert (tmp_path / "killed.pruning" / "prune.round-0.scores-0.pt").exists()
     run(named, tmp_path / "killed")

@@ -5,6 +5,7 @@ import itertools
 
 import pytest
 import torch
+from stopper import Stop, Stopper
 
 from tokenprune.errors import RecipeError
 from tokenprune.weights.choose import Pattern
@@ -107,22 +108,8 @@ def test_a_stopped_run_goes_on_to_the_same_masks(taught, windows, tmp_path):
     whole = copy.deepcopy(taught)
     how.run(whole, windows, FOUR)
 
-    class Stop(Exception):
-        pass
-
-    class Reporter:
-        steps = 0
-
-        def stage(self, label, total): ...
-
-        def update(self, done, total=None): ...
-
-        def advance(self, amount):
-            self.steps += 1
-            if self.steps in (31, 61):  # in the first block behind its checkpoint, and in the second
-                raise Stop
-
-    reporter, starts = Reporter(), copy.deepcopy(taught.state_dict())
+    # in the first block behind its checkpoint, and in the second
+    reporter, starts = Stopper(31, 61), copy.deepcopy(taught.state_dict())
     for _ in range(2):
         with pytest.raises(Stop):
             how.run(taught, windows, FOUR, reporter, Journal(tmp_path / "j", "m"))

@@ -5,6 +5,7 @@ import itertools
 
 import pytest
 import torch
+from stopper import Stop, Stopper
 
 from tokenprune.errors import RecipeError
 from tokenprune.weights.allocation.uniform import Uniform
@@ -97,28 +98,13 @@ def test_prunes_to_the_target_and_trains(tiny_lm, windows):
 
 
 def test_a_stopped_run_goes_on(tiny_lm, windows, tmp_path):
-    class Stop(Exception):
-        pass
-
-    class Reporter:
-        steps = 0
-
-        def stage(self, label, total): ...
-
-        def update(self, done, total=None): ...
-
-        def advance(self, amount):
-            self.steps += 1
-            if self.steps == 33:
-                raise Stop
-
     recipe = get_recipe("loraprune").model_dump()
     recipe["criterion"] |= {"steps": 40, "lr": 3e-3}
     recipe = Recipe.model_validate(recipe)
     whole, stopped = tiny_lm(), tiny_lm()
     want = prune(whole, windows, recipe)
     with pytest.raises(Stop):
-        prune(tiny_lm(), windows, recipe, reporter=Reporter(), journal=Journal(tmp_path / "j", "m"))
+        prune(tiny_lm(), windows, recipe, reporter=Stopper(33), journal=Journal(tmp_path / "j", "m"))
     found = prune(stopped, windows, recipe, journal=Journal(tmp_path / "j", "m"))
     assert want.kept == found.kept
     for a, b in zip(whole.parameters(), stopped.parameters(), strict=True):

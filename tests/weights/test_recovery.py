@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from stopper import Stop, Stopper
 
 from tokenprune.errors import RecipeError
 from tokenprune.weights.criteria.wanda import Wanda
@@ -87,24 +88,8 @@ def test_a_stopped_run_goes_on_to_the_same_weights(pair, windows, tmp_path):
     how, file = Recovery("perp", steps=60, lr=2e-3), tmp_path / "at" / "recovery.pt"
     how.run(whole, windows)
 
-    class Stop(Exception):
-        pass
-
-    class Reporter:
-        def __init__(self):
-            self.steps = 0
-
-        def stage(self, label, total): ...
-
-        def update(self, done, total=None): ...
-
-        def advance(self, amount):
-            self.steps += 1
-            if self.steps == 40:
-                raise Stop
-
     with pytest.raises(Stop):
-        how.run(copy.deepcopy(stopped), windows, checkpoint=file, reporter=Reporter())
+        how.run(copy.deepcopy(stopped), windows, checkpoint=file, reporter=Stopper(40))
     assert file.exists()
     losses = how.run(stopped, windows, checkpoint=file)
     assert len(losses) == 35  # behind the checkpoint of step 25

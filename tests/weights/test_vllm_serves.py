@@ -15,12 +15,13 @@ from transformers import AutoModelForCausalLM
 
 from tokenprune.weights.kept import Kept
 from tokenprune.weights.materialise import materialise
+from tokenprune.weights.shapes import ARCHITECTURES
 
 ROOT = Path(__file__).parents[2]
 
 
 def in_vllm(folders, prompts, tokens):
-    """Greedy answers of one vLLM process, by folder; it finds the plugin as any vLLM does, by entry point."""
+    """What one vLLM process says, see vllm_greedy.py; it finds the plugin as any vLLM does, by entry point."""
     if importlib.util.find_spec("vllm") is None:
         if os.environ.get("TOKENPRUNE_REQUIRE_VLLM") == "1":
             pytest.fail("vLLM is not installed in this environment")
@@ -53,8 +54,7 @@ def in_transformers(model, prompt, tokens):
     return ids, [float(torch.log_softmax(logits[0].float(), -1)[token]) for logits, token in steps]
 
 
-def assert_same(models, prompts, tokens):
-    answers = in_vllm(list(models), prompts, tokens)
+def assert_same(answers, models, prompts, tokens):
     for folder, model in models.items():
         for prompt, answer in zip(prompts, answers[str(folder)], strict=True):
             ids, chances = in_transformers(model, prompt, tokens)
@@ -76,11 +76,27 @@ def saved(tmp_path, cases):
 PROMPTS = [some_ids(n, seed=n).tolist() for n in (1, 7, 50)]
 
 
+@pytest.fixture(scope="module")
+def llamas(tmp_path_factory):
+    """Pruned models by folder, and what vLLM says."""
+    cases = [("llama", "flap"), ("llama", "finer-biased"), ("llama", "narrow-biased")]
+    models = saved(tmp_path_factory.mktemp("llamas"), cases)
+    return models, in_vllm(list(models), PROMPTS, 12)
+
+
 @pytest.mark.vllm
 @pytest.mark.timeout(300)
-def test_pruned_llama(tmp_path):
-    cases = [("llama", "flap"), ("llama", "finer-biased"), ("llama", "narrow-biased")]
-    assert_same(saved(tmp_path, cases), PROMPTS, 12)
+def test_pruned_llama(llamas):
+    models, told = llamas
+    assert_same(told["answers"], models, PROMPTS, 12)
+
+
+@pytest.mark.vllm
+@pytest.mark.timeout(300)
+def test_vllm_knows_what_the_plugin_registers(llamas):
+    modules = llamas[1]["modules"]
+    assert set(ARCHITECTURES.values()) <= set(modules)
+    assert modules["LlavaForConditionalGeneration"] == "tokenprune.vision.vllm_llava"
 
 
 @pytest.mark.slow
@@ -91,7 +107,8 @@ def test_pruned_others(tmp_path):
     cases = [
         (family, name) for family in families for name in ("flap", "finer-biased", "few-heads", "shallow")
     ]
-    assert_same(saved(tmp_path, cases), PROMPTS, 12)
+    models = saved(tmp_path, cases)
+    assert_same(in_vllm(list(models), PROMPTS, 12)["answers"], models, PROMPTS, 12)
 
 
 @pytest.mark.slow
@@ -125,7 +142,8 @@ def test_pruned_smollm2(tmp_path):
         models[tmp_path / name].save_pretrained(tmp_path / name)
     tokenizer = AutoTokenizer.from_pretrained(path)
     texts = ["The lighthouse on the northern cape was", "def fibonacci(n):\n    ", "Once upon a time " * 20]
-    assert_same(models, [tokenizer(text)["input_ids"] for text in texts], 40)
+    prompts = [tokenizer(text)["input_ids"] for text in texts]
+    assert_same(in_vllm(list(models), prompts, 40)["answers"], models, prompts, 40)
 
 
 def test_the_plugin_is_an_entry_point():
