@@ -166,9 +166,10 @@ class CostModel:
             return known.trust
         return 1.0 if self._caches else 0.0
 
-    def hits(self, model: str) -> bool:
-        """Whether the upstream has been seen to find the beginning of a prompt in its cache."""
-        return self._model(model).hits
+    def keeps_prefixes(self, model: str) -> bool:
+        """Whether the upstream was seen to use a prefix cache, or says that it has one."""
+        known = self._model(model)
+        return known.hits or (not known.judged and bool(self._caches))
 
     def upstream_caches(self, caches: bool) -> None:
         """Learn what the upstream says of itself; it holds until answers of a model tell better."""

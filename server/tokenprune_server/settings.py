@@ -84,7 +84,8 @@ class ServerSettings(BaseSettings):
         description="Probability that a new document comes again with another question, until requests tell. "
         "Where it is likely, documents go unpruned, to be found in the upstream's prefix cache: 1 for an "
         "application that always asks several questions about one document. None: .25, and 1 for a single "
-        "document that opens a conversation, once the upstream has been seen to find a prompt in its cache.",
+        "document that opens a conversation, where the upstream says that it has a prefix cache (vLLM does) "
+        "or was seen to use one.",
     )
     shared_pipeline: str = Field(
         "boilerplate",

@@ -83,9 +83,13 @@ class TestTrust:
 
     def test_one_hit_shows_that_there_is_a_cache(self, costs):
         costs.answered(answer(1000, 800, usage=Usage(1000)))
-        assert not costs.hits("m")
+        assert not costs.keeps_prefixes("m")
         costs.answered(answer(1000, 800, 0.05, Usage(1000, 800)))
-        assert (costs.trust("m"), costs.hits("m"), costs.hits("other")) == (1.0, True, False)
+        assert (costs.trust("m"), costs.keeps_prefixes("m"), costs.keeps_prefixes("other")) == (
+            1.0,
+            True,
+            False,
+        )
 
     def test_partial_hits(self, costs):
         for _ in range(20):

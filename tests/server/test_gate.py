@@ -135,13 +135,30 @@ class TestAnUpstreamThatSaysWhetherItKeepsPrefixes:
         proxy = start(CachingUpstream(says=True))
         for body in FOUR_QUESTIONS[:4]:
             proxy.send(body)
-        assert proxy.decisions == ["pruned", "skipped:shared"] + ["skipped:cached"] * 2
+        assert proxy.decisions == ["skipped:reuse-expected"] + ["skipped:cached"] * 3
+        assert proxy.upstream.uncached == unpruned(FOUR_QUESTIONS[:4])
+
+    def test_and_one_that_does_not_teaches_otherwise(self, start):
+        proxy = start(CachingUpstream(says=True))
+        for body in NEW_EACH_TIME:
+            proxy.send(body)
+        assert proxy.decisions == ["skipped:reuse-expected"] + ["pruned"] * (len(NEW_EACH_TIME) - 1)
+        uncached = proxy.upstream.uncached
+        assert 3 * statistics.median(uncached) < statistics.median(unpruned(NEW_EACH_TIME))
+
+    def test_a_chat_that_grows(self, start):
+        bodies = growing_chat()
+        proxy = start(CachingUpstream(says=True))
+        for body in bodies:
+            proxy.send(body)
+        assert statistics.median(proxy.upstream.uncached) <= statistics.median(unpruned(bodies))
+        assert sum(proxy.upstream.uncached) <= sum(unpruned(bodies))
 
     def test_what_is_seen_counts_more(self, start):
         proxy = start(CachingUpstream(says=True, caches=False, reports=False))
         for body in FOUR_QUESTIONS:
             proxy.send(body)
-        assert proxy.decisions[1] == "skipped:shared"
+        assert proxy.decisions[0] == "skipped:reuse-expected"
         assert proxy.decisions[-4:] == ["pruned"] * 4
 
     @pytest.mark.parametrize("settings", [{"max_model_len": 16384}, {}])
