@@ -10,6 +10,7 @@ from tokenprune.errors import ConfigError
 from tokenprune.vision.methods.base import (
     VisionMethod,
     inner_method,
+    more_than_asked,
     reduce_by,
     vision_method,
     vision_method_info,
@@ -62,6 +63,10 @@ class Chosen:
             options.setdefault("keep", keep)
         return cls(text, None, inner_method(name, **options), None)
 
+    def note(self, before: int, after: int) -> str:
+        """Say why it leaves more tokens of one picture or video than asked for; "" where it does not."""
+        return "" if self.method is None else more_than_asked(self.method.name, self.keep, before, after)
+
 
 class Looking:
     """One picture or video in a model; with a question, in its language model too."""
@@ -102,12 +107,6 @@ class Looking:
                 raise ConfigError(f"{chosen.text!r} works inside the language model: give a question")
             return left, ""
         return self._ask(self.engine, chosen, left)
-
-    def note(self, chosen: Chosen) -> str:
-        """Say why a method has nothing to do here; "" where it has."""
-        if chosen.method is None or not chosen.method.between_frames or self.tokens.grid[0] > 1:
-            return ""
-        return f"{chosen.text} compares the frames of a video, and keeps all of a single picture: see --video"
 
     def _ask(self, engine: VisionEngine, chosen: Chosen, left: Reduced) -> tuple[Reduced, str]:
         import torch
