@@ -90,7 +90,7 @@ def show(
     chosen = [Chosen.of(text, budget) for text in method]
     target = shown.target(out or Path(f"{images[0].stem}.kept.png"))
     pictures = _pictures(images, video=video)
-    looking = Looking(model, pictures, video=video, question=question)
+    looking = Looking.at(model, pictures, video=video, question=question)
     panels = []
     for one in chosen:
         reduced, answer = looking.look(one)

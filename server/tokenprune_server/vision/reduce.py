@@ -176,6 +176,10 @@ class PictureReducer:
         steps = {"vision-read": reading, "vision-encode": encoding, "vision-prune": pruning}
         return _reduction(files, groups, found, encoded, steps)
 
+    def tokens(self, file: File, given_up: threading.Event) -> VisualTokens:
+        """All tokens of one picture; raises what `__call__` raises."""
+        return self._encode({file.sha256: file}, given_up)[0][file.sha256]
+
     def _found(
         self, files: Sequence[File], groups: Sequence[Sequence[int]], plan: Plan
     ) -> dict[int, list[Rows]]:
