@@ -2,9 +2,12 @@
 
 import asyncio
 import logging
+import re
+import threading
+from collections.abc import Callable
 from functools import lru_cache
 from importlib import resources
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -18,19 +21,35 @@ from tokenprune.receipt import PruneResult
 from tokenprune.validation import STRINGS_ARE_TEXTS, fault
 from tokenprune_server.asgi_call import asgi_call
 from tokenprune_server.errors import RequestError, error_dict
+from tokenprune_server.pool import PrunePool
 from tokenprune_server.runtime import Runtime
 from tokenprune_server.types import ASGIApp
+from tokenprune_server.vision.settings import NOT_SET_UP
+from tokenprune_server.vision.viewer import PictureRequest
 
 log = logging.getLogger("tokenprune.server")
 
 PATHS = frozenset(
-    {"/v1/prune", "/v1/cost-model", "/healthz", "/readyz", "/metrics", "/playground", "/playground/names"}
+    {
+        "/v1/prune",
+        "/v1/prune/picture",
+        "/v1/cost-model",
+        "/healthz",
+        "/readyz",
+        "/metrics",
+        "/playground",
+        "/playground/names",
+    }
 )
 PREFIXES = ("/v1/receipts/",)
 _OPEN_PATHS = frozenset({"/healthz", "/readyz", "/metrics", "/playground", "/playground/names"})
 _READY_TIMEOUT_S = 5.0
+_PART = re.compile(r"\{\{([a-z]+\.(?:css|js))\}\}\n?")
 # Errors that are not the caller's fault; every other error of ours is about what the request says.
 _OUR_FAULT = (ModelError, MissingExtraError)
+
+
+T = TypeVar("T")
 
 
 class PruneDocument(BaseModel):
@@ -73,17 +92,22 @@ def create_admin_app(runtime: Runtime, inner: ASGIApp) -> FastAPI:
 
     @app.post("/v1/prune")
     async def prune(request: PruneRequest) -> Response:
-        if runtime.pool.waiting >= runtime.pool.max_waiting:
-            return _error(503, "all pruning threads are busy and the queue is full: try again later")
-        work = runtime.pool.submit(lambda: _prune(runtime, request))
-        done, _ = await asyncio.wait({work}, timeout=runtime.settings.timeout_s)
-        if not done:
-            work.cancel()
-            return _error(504, f"pruning took longer than {runtime.settings.timeout_s:g} s")
-        result = work.result()
+        result = await _in_time(runtime.pool, lambda: _prune(runtime, request), runtime.settings.timeout_s)
         receipt = runtime.receipts.put(request.query, [result])
         content = await asyncio.to_thread(result.to_dict)
         return JSONResponse(content, headers={"x-tokenprune-receipt": receipt})
+
+    @app.post("/v1/prune/picture")
+    async def picture(request: PictureRequest) -> Response:
+        vision, viewer = runtime.settings.vision, runtime.viewer
+        if vision is None or viewer is None:
+            raise RequestError(NOT_SET_UP)
+        given_up = threading.Event()
+        try:
+            shown = await _in_time(runtime.encoders, lambda: viewer(request, given_up), vision.timeout_s)
+        finally:
+            given_up.set()
+        return JSONResponse(shown)
 
     @app.get("/v1/receipts/{receipt_id}")
     async def receipt(receipt_id: str) -> Response:
@@ -124,11 +148,28 @@ def create_admin_app(runtime: Runtime, inner: ASGIApp) -> FastAPI:
         return HTMLResponse(_page())
 
     @app.get("/playground/names")
-    async def names() -> dict[str, list[str]]:
+    async def names() -> dict[str, Any]:
         pruners = [pruner.name for pruner in tp.list_pruners()]
-        return {"pipelines": list(runtime.config.pipelines), "methods": pruners}
+        pictures = None if runtime.viewer is None else runtime.viewer.describe()
+        return {"pipelines": list(runtime.config.pipelines), "methods": pruners, "pictures": pictures}
 
     return app
+
+
+async def _in_time(pool: PrunePool, work: Callable[[], T], limit: float) -> T:
+    """What ``work`` gives in a thread of the pool, within ``limit`` seconds.
+
+    Raises:
+        RequestError: it took longer, or too many requests wait.
+    """
+    if pool.waiting >= pool.max_waiting:
+        raise RequestError("all pruning threads are busy and the queue is full: try again later", status=503)
+    future = pool.submit(work)
+    done, _ = await asyncio.wait({future}, timeout=limit)
+    if not done:
+        future.cancel()
+        raise RequestError(f"pruning took longer than {limit:g} s", status=504)
+    return future.result()
 
 
 def _prune(runtime: Runtime, request: PruneRequest) -> PruneResult:
@@ -143,7 +184,10 @@ def _prune(runtime: Runtime, request: PruneRequest) -> PruneResult:
 
 @lru_cache(maxsize=1)
 def _page() -> str:
-    return (resources.files("tokenprune_server") / "web" / "playground.html").read_text("utf-8")
+    """The page with its styles and scripts in it."""
+    web = resources.files("tokenprune_server") / "web"
+    page = (web / "playground.html").read_text("utf-8")
+    return _PART.sub(lambda part: (web / part[1]).read_text("utf-8"), page)
 
 
 def _error(status: int, message: str, param: str | None = None) -> JSONResponse:
@@ -160,14 +204,15 @@ def _add_errors(app: FastAPI) -> None:
         return _error(503 if isinstance(error, _OUR_FAULT) else 400, str(error))
 
     @app.exception_handler(RequestValidationError)
-    async def invalid(_: Request, error: RequestValidationError) -> Response:
+    async def invalid(request: Request, error: RequestValidationError) -> Response:
         first = error.errors()[0]
         if first["type"] == "json_invalid":
             why, at = first.get("ctx", {}).get("error", ""), first["loc"][-1]
             return _error(400, f"the request body is not valid JSON: {why} (at character {at})")
         # FastAPI's first step is "body"
         where, message = fault({**first, "loc": first["loc"][1:]})
-        known = ", ".join(PruneRequest.model_fields)
+        asked = PictureRequest if request.url.path.endswith("/picture") else PruneRequest
+        known = ", ".join(asked.model_fields)
         return _error(400, f"{where or 'body'}: {message}; fields: {known}", where or None)
 
     @app.exception_handler(HTTPException)

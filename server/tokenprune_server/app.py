@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from tokenprune.config import Config
 from tokenprune_server.admin import PATHS, PREFIXES, create_admin_app
+from tokenprune_server.body import ClientGone, Replay, body_message, read_body
 from tokenprune_server.errors import send_error
 from tokenprune_server.middleware import PruneMiddleware
 from tokenprune_server.paths import route_path
@@ -40,14 +41,24 @@ class ServerApp:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one ASGI scope."""
         app: ASGIApp = self.prune
+        settings = self.runtime.settings
         if scope["type"] == "http":
             path = route_path(scope)
             if path in PATHS or path.startswith(PREFIXES):
                 app = self.admin
+                try:
+                    body, unread = await read_body(receive, settings.max_body_bytes)
+                except ClientGone:
+                    return
+                if unread:
+                    much = f"more than {settings.max_body_bytes} bytes (setting server.max_body_bytes)"
+                    await send_error(send, 413, f"the request body has {much}")
+                    return
+                receive = Replay([body_message(body)], receive)
             elif path.startswith(_UPSTREAM_PREFIX):
                 scope, app = _below_upstream(scope, path), self.prune.app
                 path = scope["path"]
-            if path in self.runtime.settings.blocked_paths:
+            if path in settings.blocked_paths:
                 await send_error(send, 404, f"{path} is not forwarded (setting server.blocked_paths)")
                 return
         await app(scope, receive, send)

@@ -33,14 +33,16 @@ from tokenprune_server.options import (
 )
 from tokenprune_server.paths import route_path
 from tokenprune_server.protocols import BY_ROUTE, Protocol
-from tokenprune_server.request import Outcome, Request, plain_body
+from tokenprune_server.request import Outcome, Pictures, Request, plain_body
 from tokenprune_server.runtime import Runtime
 from tokenprune_server.settings import ServerSettings
 from tokenprune_server.tokens.sending import Sending
 from tokenprune_server.tokens.stage import TokenStage
 from tokenprune_server.types import ASGIApp, Headers, Message, Receive, Scope, Send
 from tokenprune_server.upstream_info import UpstreamInfo
+from tokenprune_server.vision.settings import NOT_SET_UP
 from tokenprune_server.vision.stage import VisionStage, picture_headers
+from tokenprune_server.vision.unread import Unread, check_unread
 from tokenprune_server.watch import done_in_time
 
 log = logging.getLogger("tokenprune.server")
@@ -136,7 +138,7 @@ class PruneMiddleware:
         runtime, settings = self.runtime, self._settings.vision
         if settings is None or runtime.reducer is None:
             return None
-        pools = runtime.pool, runtime.encoders
+        pools = runtime.lookups, runtime.encoders
         return VisionStage(self.app, settings, runtime.reducer, runtime.receipts, *pools)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -157,8 +159,7 @@ class PruneMiddleware:
         try:
             await self.app(scope, receive, send)
         finally:
-            self.runtime.pool.shutdown()
-            self.runtime.encoders.shutdown()
+            self.runtime.shutdown()
 
     async def _serve(self, protocol: Protocol, scope: Scope, receive: Receive, send: Send) -> None:
         arrived = time.perf_counter()
@@ -190,7 +191,12 @@ class PruneMiddleware:
             send, result.outcome, arrived, started, tried=result.tried, sending=result.sending
         )
         try:
-            await self._forward(result, scope, replay, answer)
+            if messages and result.outcome.pictures is not None:
+                unread = Unread(replay, answer, settings.max_body_bytes)
+                await self._forward(result, scope, unread.receive, unread.send)
+                await unread.finish()
+            else:
+                await self._forward(result, scope, replay, answer)
         finally:
             replay.close()
 
@@ -214,17 +220,17 @@ class PruneMiddleware:
         read = self._read(headers, raw)
         if read is None:
             reason = "encoding" if self.runtime.authorized(headers) else "unauthorized"
+            if reason == "encoding" and self._vision is not None and self._vision.serves(protocol):
+                check_unread(raw)
             return self._unread(protocol, reason), Replay([body_message(raw)], receive)
         options, pool = read.options, self.runtime.pool
         if self._vision is None and options.vision is not None and options.vision.enabled is not False:
-            raise RequestError(
-                "this server does not prune pictures: its configuration has no server.vision",
-                param="tokenprune.vision",
-            )
+            raise RequestError(NOT_SET_UP, param="tokenprune.vision")
         request = Request(protocol, read.body, options, read.size, None)
+        pictures = 0 if self._vision is None else self._vision.size(request)
         facts = Facts(
             enabled=self._settings.enabled if options.enabled is None else options.enabled,
-            body_bytes=read.size,
+            body_bytes=read.size - pictures,
             min_body_bytes=None if options.contexts or options.name else self._min_body,
         )
         decision = decide(facts)
@@ -259,8 +265,10 @@ class PruneMiddleware:
 
     def _unread(self, protocol: Protocol, reason: str) -> _Result:
         """A body that was not read goes as it came."""
-        pictures = None if self._vision is None else self._vision.unread(protocol, reason)
-        return _Result(Outcome(skipped(reason), pictures=pictures), None, False)
+        may = self._vision is not None and self._vision.serves(protocol)
+        return _Result(
+            Outcome(skipped(reason), pictures=Pictures(skipped(reason)) if may else None), None, False
+        )
 
     def _rewritten(self, request: Request, outcome: Outcome, has_options: bool) -> bytes | None:
         """The body to send on, None for the original; raises RequestFailed when there is none."""

@@ -18,6 +18,7 @@ from tokenprune_server.tokens.select import TokenSelector
 from tokenprune_server.types import Headers
 from tokenprune_server.vision.plan import check_settings
 from tokenprune_server.vision.reduce import PictureReducer
+from tokenprune_server.vision.viewer import Viewer
 
 log = logging.getLogger("tokenprune.server")
 
@@ -49,14 +50,17 @@ class Runtime:
         self.receipts = ReceiptStore(self.settings.receipts_max_count, self.settings.receipts_max_bytes)
         self.metrics = Metrics()
         self.pool = PrunePool(self.settings.workers, self.settings.queue)
-        # Pictures have threads of their own: their encodings must not hold up texts, nor known pictures.
+        # Pictures have threads of their own, and so has what is short of them: encodings must not hold up
+        # texts, and neither of the two must hold up a picture that is known.
         self.encoders = PrunePool(self.settings.workers, self.settings.queue)
+        self.lookups = PrunePool(self.settings.workers, self.settings.queue)
         self.gate = Gate(self.settings, clock)
         self.rewriter = Rewriter(config, self.settings, self.receipts, self.gate)
         tokens = self.settings.tokens
         self.selector = None if tokens is None else TokenSelector(tokens)
         vision = self.settings.vision
         self.reducer = None if vision is None else PictureReducer(vision)
+        self.viewer = None if vision is None or self.reducer is None else Viewer(vision, self.reducer)
         self.warming_up = False
         self._broken: dict[str, str] = {}
         self._keys = frozenset(key.get_secret_value() for key in self.settings.api_keys)
@@ -85,6 +89,11 @@ class Runtime:
             raise ConfigError(
                 f"server.shared_pipeline: {name!r} prunes for a question; name one that needs none ({known})"
             )
+
+    def shutdown(self) -> None:
+        """Take no more work."""
+        for pool in (self.pool, self.encoders, self.lookups):
+            pool.shutdown()
 
     @property
     def broken(self) -> str | None:
@@ -116,6 +125,8 @@ class Runtime:
             self._warm_up(TOKENS, TOKENS, self.selector.warm_up)
         if self.reducer is not None:
             self._warm_up(PICTURES, PICTURES, self.reducer.warm_up)
+        if self.viewer is not None:
+            self.viewer.warm_up()
         self.warming_up = False
 
     def _warm_up(self, part: str, shown: str, load: Callable[[], None]) -> None:

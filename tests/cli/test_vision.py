@@ -135,10 +135,14 @@ def test_the_file_that_is_written_is_told(here, folder):
     assert (here / "noext.png").is_file() and not (here / "noext").exists()
 
 
-def test_a_method_for_videos_that_keeps_all_of_a_picture_is_noted(here, folder):
+def test_more_than_asked_for_is_noted(here, folder):
+    """EVS is for videos: of one, it always leaves the first frame."""
     done = run("show", "0.png", "--method", "evs", "--method", "fopru", "--model", folder)
     assert "evs: 16 of 16 rows" in done.stdout
-    assert done.stderr.count("note:") == 1 and "evs compares the frames of a video" in done.stderr
+    assert done.stderr.count("note:") == 1
+    assert "note: 16 of 16 tokens stay, and keep asks for 4; what 'evs' keeps: video: the" in done.stderr
+    few = run("show", "moving.gif", "--video", "--method", "evs", "--model", folder, "--keep", "5")
+    assert "note: 16 of 64 tokens stay, and keep asks for 5" in few.stderr
     moving = run("show", "moving.gif", "--video", "--method", "evs", "--model", folder)
     assert "note:" not in moving.stderr
 

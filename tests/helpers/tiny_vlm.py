@@ -13,7 +13,7 @@ from transformers import (
     SiglipVisionConfig,
 )
 
-IMAGE, PAD, GRID = 5, 0, 4
+IMAGE, VIDEO, PAD, GRID = 5, 6, 0, 4
 PATCHES = GRID * GRID
 ROWS = ((2, 9, 1), (1, 4, 2), (0, 9, 3), (2, 2, 4))  # prompts of a batch: images, words, seed
 TEXT = {
@@ -51,7 +51,7 @@ def tiny_onevision(seed=0):
         vision_config=SiglipVisionConfig(**VISION, vision_use_head=False),
         text_config=Qwen2Config(**TEXT),
         image_token_index=IMAGE,
-        video_token_index=6,
+        video_token_index=VIDEO,
         image_grid_pinpoints=[[32, 32], [32, 64], [64, 32]],
         vision_feature_layer=-1,
         vision_feature_select_strategy="full",

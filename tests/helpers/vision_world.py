@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import time
 from dataclasses import dataclass, field
 
 import httpx
@@ -114,6 +115,17 @@ class Door:
         content = body if isinstance(body, bytes) else json.dumps(body).encode()
         headers = {"content-type": "application/json"} | (headers or {})
         return httpx.post(f"{self.url}/v1/chat/completions", content=content, headers=headers, timeout=60)
+
+    def post_in_pieces(self, pieces):
+        """Post a body whose pieces arrive one by one."""
+
+        def content():
+            for piece in pieces:
+                yield piece
+                time.sleep(0.1)
+
+        headers = {"content-type": "application/json"}
+        return httpx.post(f"{self.url}/v1/chat/completions", content=content(), headers=headers, timeout=60)
 
     def receipt(self, answer):
         return httpx.get(f"{self.url}/v1/receipts/{answer.headers['x-tokenprune-receipt']}").json()

@@ -76,6 +76,14 @@ class TestPrune:
         for word in words:
             assert word in error["message"]
 
+    @pytest.mark.parametrize("path", ["/v1/prune", "/v1/prune/picture"])
+    def test_a_body_that_is_too_large(self, stub, serve, stand_in, path):
+        url = serve(create_app(stand_in(max_body_bytes=1000), stub.url))
+        response = httpx.post(url + path, json={"query": Q, "documents": ["word " * 1000]})
+        assert response.status_code == 413
+        assert "server.max_body_bytes" in response.json()["error"]["message"]
+        assert prune(url, documents=["short"]).status_code == 200
+
     def test_malformed_json(self, url):
         response = httpx.post(f"{url}/v1/prune", content=b"{", headers={"content-type": "application/json"})
         assert response.status_code == 400

@@ -90,7 +90,7 @@ def show(
     chosen = [Chosen.of(text, budget) for text in method]
     target = shown.target(out or Path(f"{images[0].stem}.kept.png"))
     pictures = _pictures(images, video=video)
-    looking = Looking(model, pictures, video=video, question=question)
+    looking = Looking.at(model, pictures, video=video, question=question)
     panels = []
     for one in chosen:
         reduced, answer = looking.look(one)
@@ -101,7 +101,7 @@ def show(
         typer.echo(f"{one.text}: {summary}" + (f"; answer: {answer}" if answer else ""))
         if states.shape[0] * (states.shape[2] + 3) <= _WIDEST_MAP:
             typer.echo(shown.text_map(states))
-        _note(looking.note(one))
+        _note(one.note(len(looking.tokens), len(reduced)))
     drawn = shown.draw(shown.as_seen(looking.encoder, pictures), panels, target, question)
     _note(drawn.note)
     marks = ", ".join(f"{mark} {label}" for mark, label in zip(shown.MARKS, shown.LABELS, strict=True))

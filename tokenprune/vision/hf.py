@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -25,6 +26,7 @@ from tokenprune.engine.prompt import Prompt
 from tokenprune.engine.weights import SEEING_FAMILIES
 from tokenprune.errors import ConfigError, ModelError, VisionError
 from tokenprune.vision.generation import for_embeddings, for_engine
+from tokenprune.vision.items import has_pictures, items_of, take_items
 from tokenprune.vision.methods.base import (
     VisionMethod,
     inner_method,
@@ -90,7 +92,8 @@ def visual_pruning(
 
     Args:
         model: A loaded LlavaForConditionalGeneration or LlavaOnevisionForConditionalGeneration. Pictures of
-            the latter are lines of tokens without grid and attention here, so methods that need these refuse.
+            the latter are lines of tokens without grid and attention here, so methods that need these refuse;
+            its videos (``pixel_values_videos``) have both.
         method: A method or its name; one inside the language model may be named here too, with ``keep``.
         keep: Rows of each image, or a share, see :func:`tokenprune.vision.tokens.parse_keep`; None for
             methods that tell themselves, and those inside that have a share of their own.
@@ -188,8 +191,7 @@ class _Calls:
         import torch
 
         self.pruning.forget()
-        if options.get("pixel_values") is None:
-            _no_videos(options)
+        if not has_pictures(self.model, options):
             return self._running(inputs, generation_config, **options)
         with torch.no_grad():
             ids, _, prompts = self._prompts(inputs, options)
@@ -222,8 +224,7 @@ class _Calls:
         self.pruning.forget()
         if args and args[0] is not None:
             options["pixel_values"], args = args[0], args[1:]
-        if options.get("pixel_values") is None:
-            _no_videos(options)
+        if not has_pictures(self.model, options):
             return self._forward(input_ids, *args, **options)
         if args:
             raise ConfigError("while pruning, give arguments behind pixel_values by name")
@@ -249,30 +250,30 @@ class _Calls:
         ids = inputs if ids is None else ids
         if ids is None or options.get("inputs_embeds") is not None:
             raise ConfigError("pictures are pruned by their placeholders: give input_ids, not inputs_embeds")
-        _no_videos(options)
         mask = options.pop("attention_mask", None)
         mask = torch.ones_like(ids) if mask is None else mask
         if mask.shape != ids.shape:
             raise ConfigError(f"attention_mask must have the shape of input_ids, {list(ids.shape)}")
-        seen = _seen(self.model, options, self.pruning.frames)
+        items = take_items(self.model, options, self.pruning.frames)
         how, keep = self.pruning.method, self.pruning.keep
-        left = [reduce_by(how, one, keep) for one in seen]
-        self.pruning.seen, self.pruning.left = seen, left
-        image_token, rows, first = int(self.model.config.image_token_id), [], 0
+        left = [reduce_by(how, item.tokens, keep) for item in items]
+        self.pruning.seen, self.pruning.left = [item.tokens for item in items], left
+        image_token, rows = int(self.model.config.image_token_id), []
+        waiting: dict[int, deque[int]] = {image_token: deque()}
+        for number, item in enumerate(items):
+            waiting.setdefault(item.holder, deque()).append(number)
         for row, own in zip(ids, mask, strict=True):
             tokens = row[own.bool()].tolist()
-            have, last = sum(token == image_token for token in tokens), first
-            while have > 0 and last < len(seen):
-                have -= len(seen[last])
-                last += 1
-            if have:
-                raise VisionError("the placeholders of a row of the batch are not those of whole pictures")
-            part = slice(first, last)
-            prompt = seeing(tokens, image_token, seen[part], left[part])
-            rows.append(_Row(prompt, staying(tokens, image_token, left[part]).tolist()))
-            first = last
-        if first != len(seen):
-            raise VisionError(f"the batch has placeholders for {first} of {len(seen)} images")
+            read = [items[n].read(left[n]) for n in items_of(tokens, items, waiting)]
+            # What is read in the place of a placeholder does not depend on which of them it is.
+            tokens = [image_token if token in waiting else token for token in tokens]
+            seen, after = [whole for whole, _ in read], [rest for _, rest in read]
+            prompt = seeing(tokens, image_token, seen, after)
+            rows.append(_Row(prompt, staying(tokens, image_token, after).tolist()))
+        if missed := sum(map(len, waiting.values())):
+            raise VisionError(
+                f"the batch has placeholders for {len(items) - missed} of {len(items)} images and videos"
+            )
         return ids, mask, rows
 
     def _by_engine(
@@ -342,40 +343,6 @@ class _Padded:
         for row, values, own, new in zip(self.rows, whole, mask.bool(), out, strict=True):
             new[len(new) - len(row.stays) :] = values[own][row.stays]
         return out
-
-
-def _seen(model: Any, options: dict[str, Any], frames: int) -> list[VisualTokens]:
-    """Take the pictures out of ``options`` and encode them."""
-    from tokenprune.vision.tower import read_features
-
-    pixels = options.pop("pixel_values")
-    for name in ("vision_feature_layer", "vision_feature_select_strategy", "vision_aspect_ratio"):
-        if options.pop(name, None) is not None:
-            raise ConfigError(f"{name} is that of the model's config while pruning; leave it out")
-    if type(model).__name__ == "LlavaForConditionalGeneration":
-        options.pop("image_sizes", None)
-        inner = model.model
-        place = next(inner.vision_tower.parameters())
-        pixels = pixels.to(place.device, place.dtype)
-        counts = _videos(len(pixels), frames)
-        found = read_features(inner.vision_tower, inner.multi_modal_projector, model.config, pixels)
-        return found.tokens(counts)
-    if frames != 1:
-        raise ConfigError("frames of a video are put together for LlavaForConditionalGeneration only")
-    sizes, several = options.pop("image_sizes", None), options.pop("batch_num_images", None)
-    packed = model.get_image_features(pixels, sizes, batch_num_images=several, return_dict=True)
-    return [VisualTokens.from_grid(one, (1, 1, len(one))) for one in packed.pooler_output]
-
-
-def _videos(pictures: int, frames: int) -> list[int]:
-    if pictures % frames:
-        raise VisionError(f"{pictures} pictures are not a number of videos of {frames} frames")
-    return [frames] * (pictures // frames)
-
-
-def _no_videos(options: dict[str, Any]) -> None:
-    if options.get("pixel_values_videos") is not None:
-        raise ConfigError("pixel_values_videos is not pruned: give the frames of a video as pictures")
 
 
 def _first(*values: Any) -> Any:

@@ -194,6 +194,7 @@ def read_image(data: bytes, declared: str = "", limits: ImageLimits | None = Non
         if _is_animated(image, kind):
             notes.append(f"animated {kind}: only its first frame is read")
             image.seek(0)
+        # No `Image.draft`: what a JPEG decoder makes smaller is not, to the bit, what the processor would.
         image.load()
         upright = _upright(image, notes)
         return Picture(_rgb(upright), kind, tuple(notes))

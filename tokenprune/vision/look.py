@@ -1,4 +1,4 @@
-"""What a method named on a command line leaves of one picture or video, and what the model answers then."""
+"""What a method that is named in a line leaves of one picture or video, and what the model answers then."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from tokenprune.errors import ConfigError
 from tokenprune.vision.methods.base import (
     VisionMethod,
     inner_method,
+    more_than_asked,
     reduce_by,
     vision_method,
     vision_method_info,
@@ -62,30 +63,48 @@ class Chosen:
             options.setdefault("keep", keep)
         return cls(text, None, inner_method(name, **options), None)
 
+    def note(self, before: int, after: int) -> str:
+        """Say why it leaves more tokens of one picture or video than asked for; "" where it does not."""
+        return "" if self.method is None else more_than_asked(self.method.name, self.keep, before, after)
 
+
+@dataclass(frozen=True)
 class Looking:
-    """One picture or video in a model; with a question, in its language model too."""
+    """One picture or video in a model; with a question, in its language model too.
 
-    def __init__(self, model: str, pictures: Sequence[Image], *, video: bool, question: str) -> None:
+    Attributes:
+        encoder: what encoded it.
+        tokens: all of its visual tokens.
+        pictures: how many pictures it has.
+        question: what the model is asked; "" for nothing.
+        engine: the model that is asked; None where nothing is.
+    """
+
+    encoder: VisionEncoder
+    tokens: VisualTokens
+    pictures: int = 1
+    question: str = ""
+    engine: VisionEngine | None = None
+
+    @classmethod
+    def at(cls, model: str, pictures: Sequence[Image], *, video: bool, question: str) -> Looking:
         """Load ``model`` (its vision part only without a question) and encode.
 
         Raises:
             ModelError: it cannot be loaded; for a question the whole checkpoint is needed.
         """
-        self.question = question
-        self.engine: VisionEngine | None = None
+        engine: VisionEngine | None = None
         if question:
             from tokenprune.vision.engine import VisionEngine
 
-            self.engine = VisionEngine(model)
-            self.encoder: VisionEncoder = self.engine.encoder
+            engine = VisionEngine(model)
+            encoder = engine.encoder
         else:
             from tokenprune.vision.encoder import load_vision_encoder
 
-            self.encoder = load_vision_encoder(model)
-        self.pictures = list(pictures)
-        encoded = self.encoder.encode([], [self.pictures]) if video else self.encoder.encode(self.pictures)
-        self.tokens: VisualTokens = encoded[0]
+            encoder = load_vision_encoder(model)
+        encoded = encoder.encode([], [pictures]) if video else encoder.encode(pictures)
+        return cls(encoder, encoded[0], len(pictures), question, engine)
 
     def look(self, chosen: Chosen) -> tuple[Reduced, str]:
         """Return what a method leaves, and the answer to the question ("" without one).
@@ -103,12 +122,6 @@ class Looking:
             return left, ""
         return self._ask(self.engine, chosen, left)
 
-    def note(self, chosen: Chosen) -> str:
-        """Say why a method has nothing to do here; "" where it has."""
-        if chosen.method is None or not chosen.method.between_frames or self.tokens.grid[0] > 1:
-            return ""
-        return f"{chosen.text} compares the frames of a video, and keeps all of a single picture: see --video"
-
     def _ask(self, engine: VisionEngine, chosen: Chosen, left: Reduced) -> tuple[Reduced, str]:
         import torch
 
@@ -118,7 +131,7 @@ class Looking:
         from tokenprune.vision.merge import select
         from tokenprune.vision.prompts import seeing
 
-        ids = engine.chat(self.question, len(self.pictures))
+        ids = engine.chat(self.question, self.pictures)
         prompt = seeing(ids, engine.image_token, [self.tokens], [left])
         inner = () if chosen.inner is None else (chosen.inner,)
         if inner:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -112,6 +114,15 @@ def marked(picture: Pixels, found: States) -> Pixels:
     for which, colour in _FRAMES.items():
         out[border & (state == which)] = colour
     return np.asarray(out.round(), dtype=np.uint8)
+
+
+def data_url(pixels: Pixels) -> str:
+    """Return a picture, uint8 [height, width, 3], as a PNG in a data URL."""
+    from PIL import Image as pil
+
+    with io.BytesIO() as file:
+        pil.fromarray(pixels).save(file, "PNG")
+        return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from tokenprune_server.protocols.base import Body, Path, replaced, value_at
 _URL_KINDS = ("image_url", "input_image")
 # What vLLM takes as a picture besides; it does not take these and embeddings in one request.
 _OTHER_KINDS = ("image", "image_pil")
+_AROUND = len('{"type":"image_url","image_url":{"url":""}},')
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +52,13 @@ class Found:
 
     def __bool__(self) -> bool:
         return bool(self.pictures or self.embeds)
+
+    @property
+    def size(self) -> int:
+        """Characters of pictures and rows in the request, and of the JSON around them (at least)."""
+        rows = sum(len(payload) for _, payload in self.embeds if isinstance(payload, str))
+        urls = sum(len(picture.url) for picture in self.pictures)
+        return rows + urls + _AROUND * (len(self.embeds) + len(self.pictures))
 
 
 def find(body: Body) -> Found:

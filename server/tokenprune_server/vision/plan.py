@@ -38,12 +38,18 @@ def check_settings(settings: VisionSettings) -> None:
 
     The model is looked at, not loaded.
     """
-    from tokenprune.vision.export import check_checkpoint
+    from tokenprune.models.catalog import resolve_model
+    from tokenprune.vision.export import check_checkpoint, is_vision_part
 
     try:
         check_checkpoint(settings.model)
     except ModelError as error:
         raise ConfigError(f"server.vision.model: {error}") from error
+    if settings.questions and is_vision_part(resolve_model(settings.model)):
+        raise ConfigError(
+            f"server.vision.questions: {settings.model!r} is the vision part of a checkpoint, and questions "
+            "need all of it: give the checkpoint as server.vision.model, or set questions to false"
+        )
     try:
         _plan(settings.method, settings.options, settings.keep, settings.video)
     except MissingExtraError:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tokenprune.errors import ModelError, VisionError
+from tokenprune.vision.methods.base import more_than_asked
 from tokenprune_server.lru import ByteLru
 from tokenprune_server.vision.files import File, decode
 from tokenprune_server.vision.settings import VisionSettings
@@ -175,6 +176,10 @@ class PictureReducer:
         steps = {"vision-read": reading, "vision-encode": encoding, "vision-prune": pruning}
         return _reduction(files, groups, found, encoded, steps)
 
+    def tokens(self, file: File, given_up: threading.Event) -> VisualTokens:
+        """All tokens of one picture; raises what `__call__` raises."""
+        return self._encode({file.sha256: file}, given_up)[0][file.sha256]
+
     def _found(
         self, files: Sequence[File], groups: Sequence[Sequence[int]], plan: Plan
     ) -> dict[int, list[Rows]]:
@@ -266,7 +271,7 @@ class PictureReducer:
         _, height, width = tokens.grid
         size = height * width
         merged, dimension = reduced.merged, self.encoder().dimension
-        note = _note(plan, len(tokens), len(reduced))
+        note = more_than_asked(plan.name, plan.keep, len(tokens), len(reduced))
         out = []
         for number, name in enumerate(names):
             mine = (reduced.keep // size == number).nonzero().flatten()
@@ -279,18 +284,6 @@ class PictureReducer:
 def _check(given_up: threading.Event) -> None:
     if given_up.is_set():
         raise GivenUpError
-
-
-def _note(plan: Plan, before: int, after: int) -> str:
-    """Why a method leaves more of an image or a video than was asked for, in words; "" if it does not."""
-    from tokenprune.vision.methods import vision_method_info
-    from tokenprune.vision.tokens import rows_of
-
-    asked = before if plan.keep is None else rows_of(plan.keep, before)
-    if after <= asked:
-        return ""
-    about = vision_method_info(plan.name).summary
-    return f"{after} of {before} tokens stay, and keep asks for {asked}; what {plan.name!r} keeps: {about}"
 
 
 def _unknown(

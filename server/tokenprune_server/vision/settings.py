@@ -4,6 +4,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from tokenprune_server.options import Keep, MethodOptions
 
+NOT_SET_UP = "this server does not prune pictures: its configuration has no server.vision"
+
 
 class VisionSettings(BaseModel):
     """Which pictures are pruned, how, and what is read at most."""
@@ -32,6 +34,11 @@ class VisionSettings(BaseModel):
     )
     device: str | None = Field(
         None, description="Where the encoder runs; None: an accelerator, or else the CPU."
+    )
+    questions: bool = Field(
+        False,
+        description="Load the language model of `model` too, which must be a whole checkpoint, to answer "
+        "questions on /playground; chats never need it here.",
     )
     max_images: int = Field(64, ge=1, description="Pictures of one request; more are refused.")
     max_pixels: int = Field(40_000_000, ge=1, description="Pixels of one picture; more are refused.")

@@ -61,7 +61,8 @@ class VisionStage:
         settings: how pictures are pruned.
         reducer: encodes and prunes them.
         receipts: where the receipts go.
-        pool: threads for what is short: reading headers, looking up what is known, checking rows.
+        pool: threads for what is short: reading headers, looking up what is known, checking rows. They wait
+            neither for texts nor for pictures that are new.
         encoders: threads for pictures that are new.
     """
 
@@ -77,6 +78,7 @@ class VisionStage:
         self._settings, self._reducer, self._receipts = settings, reducer, receipts
         self._pool, self._encoders = pool, encoders
         self._said: set[str] = set()
+        self._probe: Probe | None = None
         self._rows = RowGate(open_=settings.unequal_rows)
         self._support = Support(app, self._rows)
         self._fetch = Fetcher(
@@ -88,15 +90,20 @@ class VisionStage:
 
         Rows are always checked; pictures are left alone where all pruning is switched off.
         """
-        found = find(request.body) if _CHATS in request.protocol.routes else None
+        found = find(request.body) if self.serves(request.protocol) else None
         if not found or found.embeds:
             return bool(found)
         return decision != skipped("disabled") or self._enabled(request, decision)
 
     @staticmethod
-    def unread(protocol: Protocol, reason: str) -> Pictures | None:
-        """What is said of a chat whose body was not read: it may have pictures."""
-        return Pictures(skipped(reason)) if _CHATS in protocol.routes else None
+    def serves(protocol: Protocol) -> bool:
+        """Whether requests of a protocol may have pictures."""
+        return _CHATS in protocol.routes
+
+    @staticmethod
+    def size(request: Request) -> int:
+        """How much of a request is pictures and rows, and no text."""
+        return find(request.body).size if VisionStage.serves(request.protocol) else 0
 
     async def __call__(
         self, request: Request, outcome: Outcome, headers: Headers, watching: asyncio.Task[Message]
@@ -113,7 +120,7 @@ class VisionStage:
             ClientGone: the client left.
             RequestError: a picture, or an option for pictures, cannot be used.
         """
-        found = find(request.body) if _CHATS in request.protocol.routes else None
+        found = find(request.body) if self.serves(request.protocol) else None
         if not found:
             return outcome
         how = plan(self._settings, request.options.vision)
@@ -232,9 +239,10 @@ class VisionStage:
         else:
             counts = await self._pool.submit(lambda: self._check(found.embeds))
         if supported is None:
-            probe = await self._pool.submit(self._probe)
+            if self._probe is None:  # it is encoded as a picture that is new, but once
+                self._probe = await self._encoders.submit(self._encoded_probe)
             keys = [(name, value) for name, value in headers if name == b"authorization"]
-            supported = await self._support.ask(model, probe, keys)
+            supported = await self._support.ask(model, self._probe, keys)
             if supported != SUPPORTED:
                 raise _UnsupportedError(supported)
         if reduction is None:
@@ -282,7 +290,7 @@ class VisionStage:
             raise RequestError(f"image_embeds of {counts} rows: {WHY['unequal-rows']}", param="messages")
         return tuple(counts)
 
-    def _probe(self) -> Probe:
+    def _encoded_probe(self) -> Probe:
         encoder = self._reducer.encoder()
         picture = probe_picture()
         rows = encoder.encode([picture])[0].features

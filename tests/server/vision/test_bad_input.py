@@ -3,62 +3,16 @@
 import base64
 import io
 import json
-import struct
 import zipfile
-import zlib
 
 import numpy as np
 import pytest
 import torch
-from vision_world import SIZE, chat, data_url, part, picture_bytes, rows_in
+from bad_pictures import BAD_PICTURES, GOOD
+from vision_world import SIZE, chat, data_url, part, rows_in
 
 from tokenprune.errors import VisionError
 from tokenprune_server.vision.wire import check_payload
-
-
-def png_of(width, height):
-    """A small file that claims to be a large picture."""
-
-    def chunk(kind, data):
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    lines = zlib.compress(bytes(1000))
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", lines) + chunk(b"IEND", b"")
-
-
-def animated(kind):
-    from PIL import Image
-
-    frames = [Image.new("RGB", (64, 64), (20 * n, 0, 0)) for n in range(3)]
-    with io.BytesIO() as file:
-        frames[0].save(file, kind, save_all=True, append_images=frames[1:], duration=50)
-        return file.getvalue()
-
-
-GOOD = picture_bytes()
-BAD_PICTURES = {
-    "corrupt": (data_url(GOOD[:200]), "damaged"),
-    "corrupt-middle": (data_url(GOOD[:300] + b"\0" * 40 + GOOD[340:]), "damaged"),
-    "no-picture": (data_url(b"hello, world"), "none of PNG"),
-    "empty": (data_url(b""), "empty"),
-    "1x1": (data_url(picture_bytes(0, (1, 1))), "1 x 1"),
-    "8000x8000": (data_url(png_of(8000, 8000)), "8,000 x 8,000"),
-    "bomb": (data_url(png_of(60_000, 60_000)), "pixels"),
-    "thread": (data_url(picture_bytes(0, (2000, 8))), "times the other"),
-    "gif": (data_url(animated("GIF"), "image/gif"), "animated GIF; send its frames as pictures"),
-    "webp": (data_url(animated("WEBP"), "image/webp"), "it is an animated WEBP"),
-    "wrong-type": (data_url(GOOD, "image/jpeg"), "sent as 'image/jpeg'"),
-    "text-type": (data_url(GOOD, "text/html"), "text/html"),
-    "svg": (data_url(b"<svg xmlns='http://www.w3.org/2000/svg'/>", "image/svg+xml"), "none of PNG"),
-    "no-base64": ("data:image/png;base64,@@@@", "base64"),
-    "cut-base64": (data_url(GOOD)[:-3], "base64"),
-    "percent": ("data:image/png,%89PNG", "base64"),
-    "large": (data_url(bytes(3_000_000)), "bytes"),
-    "file": ("file:///etc/passwd", "data URL"),
-    "ftp": ("ftp://example.com/a.png", "data URL"),
-    "nothing": ("picture.png", "data URL"),
-}
 
 
 @pytest.mark.parametrize("name", BAD_PICTURES)
@@ -242,6 +196,55 @@ def test_a_body_that_is_not_read_says_so(door, headers, reason):
     assert answer.headers["x-tokenprune-decision"] == f"skipped:{reason}"
     assert answer.headers["x-tokenprune-vision-stage"] == f"skipped:{reason}"
     assert door.chats[-1].body == body
+
+
+@pytest.mark.parametrize("where", ["first", "across", "last"])
+@pytest.mark.parametrize("key", ["image_embeds", "image\\u005fembeds", "\\u0069mage_embeds"])
+def test_rows_in_a_body_that_is_not_read_do_not_pass(door, where, key):
+    """Wherever they stand in what streams through, and however their name is written."""
+    door = door(server={"max_body_bytes": 1000})
+    before, behind = {"first": (0, 9000), "across": (4000, 9000), "last": (9000, 0)}[where]
+    name = key.encode()
+    body = b'{"messages": [{"role": "user", "content": [{"type": "text", "text": "%s"}, ' % (b"x" * before)
+    body += b'{"type": "%s", "%s": "UEsDBA=="}, {"type": "text", "text": "%s"}]}]}' % (
+        name,
+        name,
+        b"x" * behind,
+    )
+    pieces = [body]
+    if where == "across":
+        first = body.index(name) + 4
+        second = body.index(name, first) + 4
+        pieces = [body[:first], body[first:second], body[second:]]
+    answer = door.post_in_pieces(pieces)
+    assert answer.status_code == 413
+    assert "server.max_body_bytes" in answer.json()["error"]["message"]
+    assert answer.headers["x-tokenprune-vision-stage"] == "skipped:too-large"
+    assert not any(
+        request.finished.is_set() or request.body.endswith(b"]}") for request in door.stub.requests
+    )
+
+
+def test_a_large_body_that_speaks_of_rows_passes(door):
+    door = door(server={"max_body_bytes": 1000})
+    body = json.dumps(
+        chat(part(data_url(GOOD)), text='what are "image_embeds", image_embeds ? ' * 90)
+    ).encode()
+    answer = door.post(body)
+    assert (answer.status_code, answer.headers["x-tokenprune-vision-stage"]) == (200, "skipped:too-large")
+    assert door.chats[-1].body == body
+
+
+@pytest.mark.parametrize("odd", ['"seed": 1, "seed": 1', '"temperature": NaN', '"temperature": 1e999'])
+def test_rows_in_json_that_cannot_be_written_again_do_not_pass(door, odd):
+    door = door()
+    body = json.dumps(chat(rows_part(BAD_ROWS["empty"][0])))[:-1] + f", {odd}}}"
+    answer = door.post(body.encode())
+    assert answer.status_code == 400
+    assert "image_embeds, which cannot be checked here" in answer.json()["error"]["message"]
+    assert not door.posts
+    plain = json.dumps(chat(part(data_url(GOOD))))[:-1] + f", {odd}}}"
+    assert door.post(plain.encode()).headers["x-tokenprune-vision-stage"] == "skipped:encoding"
 
 
 def test_an_encoder_whose_numbers_cannot_be_used(door, monkeypatch):

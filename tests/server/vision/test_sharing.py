@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
-from vision_world import chat, data_url, part, picture_bytes
+from vision_world import chat, data_url, part, parts_in, picture_bytes
 
 from tokenprune.vision.encoder import VisionEncoder
 from tokenprune_server.errors import RequestError
@@ -71,6 +71,36 @@ def test_texts_do_not_wait_for_pictures(door, monkeypatch):
         assert answer.headers["x-tokenprune-decision"] == "pruned"
         assert not slow.done()
         held.going.set()
+
+
+def test_a_known_picture_does_not_wait_for_texts(door, monkeypatch):
+    """Nor do rows of a client, whose check is short."""
+    from tokenprune_server.rewrite import Rewriter
+
+    begun, going, plain = threading.Event(), threading.Event(), Rewriter.__call__
+
+    def rewrite(rewriter, request):
+        begun.set()
+        assert going.wait(120)
+        return plain(rewriter, request)
+
+    door = door(server={"workers": 1, "gate": "off", "timeout_s": 120, "min_document_tokens": 200})
+    assert door.post(chat(part(URLS[0]))).headers["x-tokenprune-vision-stage"] == "embeds"
+    monkeypatch.setattr(Rewriter, "__call__", rewrite)
+    long = {"model": "m", "messages": [{"role": "user", "content": "Context:\n" + "a word or two. " * 300}]}
+    with ThreadPoolExecutor() as threads:
+        try:
+            slow = threads.submit(door.post, long)
+            assert begun.wait(10)
+            for picture in (URLS[0], URLS[1]):
+                answer = threads.submit(door.post, chat(part(picture), text="and now ?")).result(timeout=60)
+                assert answer.headers["x-tokenprune-vision-stage"] == "embeds"
+            (rows,) = parts_in(door.chats[-1].body, "image_embeds")
+            given = threads.submit(door.post, chat({"type": "image_embeds", "image_embeds": rows}))
+            assert given.result(timeout=60).headers["x-tokenprune-vision-stage"] == "skipped:embeds-given"
+            assert not slow.done()
+        finally:
+            going.set()
 
 
 def test_files_are_decoded_beside_the_encoder(door, monkeypatch):

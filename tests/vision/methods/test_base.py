@@ -11,7 +11,13 @@ from hypothesis import strategies as st
 
 from tokenprune.errors import BudgetError, ConfigError, TokenPruneError, UnknownNameError, VisionError
 from tokenprune.vision import VisualTokens, list_vision_methods, vision_method
-from tokenprune.vision.methods.base import VisionMethod, everything, inner_method, vision_method_info
+from tokenprune.vision.methods.base import (
+    VisionMethod,
+    everything,
+    inner_method,
+    more_than_asked,
+    vision_method_info,
+)
 from tokenprune.vision.tokens import parse_keep, rows_of
 
 BEFORE = [info.name for info in list_vision_methods() if info.where == "before"]
@@ -119,6 +125,19 @@ def test_attention_and_keys_are_checked_too(name, field):
 def test_budgets_that_cannot_be_meant(name, keep):
     with pytest.raises(BudgetError):
         vision_method(name).reduce(tokens((1, 3, 3)), keep)
+
+
+@pytest.mark.parametrize(
+    ("keep", "after", "asked"),
+    [(0.25, 4, None), (0.25, 5, 4), (5, 16, 5), (16, 16, None), (None, 16, None), (1.0, 16, None)],
+)
+def test_more_than_asked_for_is_said(keep, after, asked):
+    said = more_than_asked("evs", keep, 16, after)
+    if asked is None:
+        assert said == ""
+    else:
+        assert said.startswith(f"{after} of 16 tokens stay, and keep asks for {asked}; what 'evs' keeps: ")
+        assert said.endswith(vision_method_info("evs").summary)
 
 
 def test_only_methods_that_count_themselves_need_no_budget():

@@ -74,7 +74,6 @@ class VisionMethod:
         needs: attributes of the tokens it reads besides their features.
         own_count: whether it knows without a budget how many rows to leave.
         exact: whether a budget is met to the row; see the method's own text where it is not.
-        between_frames: whether it leaves out only what repeats from frame to frame, of a picture nothing.
         name: shown in receipts.
     """
 
@@ -82,7 +81,6 @@ class VisionMethod:
     needs: tuple[Need, ...] = ()
     own_count: bool = False
     exact: bool = True
-    between_frames: bool = False
     name: str = "custom"
 
     def reduce(self, tokens: VisualTokens, keep: int | float | str | None = None) -> Reduced:
@@ -121,6 +119,25 @@ def reduce_by(method: VisionMethod | None, tokens: VisualTokens, keep: int | flo
         return method.reduce(tokens, keep)
     _check(tokens, (), "none")
     return everything(tokens)
+
+
+def more_than_asked(name: str, keep: int | float | None, before: int, after: int) -> str:
+    """Say in words why more of an image or a video stays than a budget asks for; "" where it does not.
+
+    Args:
+        name: the method.
+        keep: its budget; None: its own number.
+        before: tokens there were.
+        after: tokens that stay.
+
+    Raises:
+        UnknownNameError: no such method.
+    """
+    asked = before if keep is None else rows_of(keep, before)
+    if after <= asked:
+        return ""
+    about = vision_method_info(name).summary
+    return f"{after} of {before} tokens stay, and keep asks for {asked}; what {name!r} keeps: {about}"
 
 
 def everything(tokens: VisualTokens) -> Reduced:

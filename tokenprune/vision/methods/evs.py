@@ -37,4 +37,4 @@ def evs() -> VisionMethod:
         least = len(tokens) // tokens.grid[0]
         return select(tokens, best(scores, max(least, rows or 1)), scores)
 
-    return VisionMethod(decide, exact=False, between_frames=True)
+    return VisionMethod(decide, exact=False)
