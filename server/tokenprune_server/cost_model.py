@@ -19,7 +19,8 @@ _KEEP_STEP = 0.1
 _QUANTILE = 0.3
 _SURE = 5  # prunes before a method may be found slower than the prior: the first ones often are
 _PRUNE_BASE_S = 0.005
-_PRUNE_MAX_AGE_S = 300.0  # a pruner that was slow, and is not used since, gets another chance
+_PRUNE_MAX_AGE_S = 300.0
+_PROBE_S = 20.0  # a pruner that was found slow, and is not used since, is tried again after that
 _OUTPUT_S = 0.02  # prior of a token of the answer
 
 
@@ -114,6 +115,7 @@ class _Method:
     def __init__(self, prior: Curve, keep: float, clock: Callable[[], float]) -> None:
         self.seconds = CurveFit(prior, quantile=_QUANTILE, max_age_s=_PRUNE_MAX_AGE_S, clock=clock)
         self.keep = keep
+        self.used_at = clock()
 
 
 class CostModel:
@@ -178,11 +180,13 @@ class CostModel:
     def pruning_s(self, method: str, tokens: float) -> float:
         """Seconds that pruning documents of so many tokens takes.
 
-        Only pruning tells how long it takes: what a few prunes say against it is not believed yet.
+        Only pruning tells how long it takes: what a few prunes say against it is not believed yet, and what
+        was seen on a busy machine is tried again now and then.
         """
-        fit = self._method(method).seconds
-        learned, prior = fit.curve().seconds(tokens), self._prune_prior.seconds(tokens)
-        return learned if len(fit) >= _SURE else min(learned, prior)
+        known = self._method(method)
+        learned, prior = known.seconds.curve().seconds(tokens), self._prune_prior.seconds(tokens)
+        sure = len(known.seconds) >= _SURE and self._clock() - known.used_at < _PROBE_S
+        return learned if sure else min(learned, prior)
 
     def keep_ratio(self, method: str) -> float:
         """Which share of its documents' tokens a method keeps when it decides by itself."""
@@ -205,6 +209,7 @@ class CostModel:
                 known = _Method(self._prune_prior, self._keep, self._clock)
                 self._methods.put(method, known, 1)
         known.seconds.observe(tokens, seconds)
+        known.used_at = self._clock()
         if kept is not None and tokens > 0:
             known.keep += _KEEP_STEP * (min(1.0, kept / tokens) - known.keep)
 

@@ -136,6 +136,21 @@ def test_a_slow_start_does_not_end_pruning():
     assert costs.pruning_s("x", 400) == pytest.approx(0.025)
 
 
+def test_what_was_slow_on_a_busy_machine_is_tried_again():
+    now = [0.0]
+    costs = CostModel(1000.0, 20_000.0, 0.5, lambda: now[0])
+    for _ in range(5):
+        costs.pruned("x", 400, 9.0, 100)
+    probes = 0
+    for _ in range(200):  # a request a second
+        now[0] += 1
+        if costs.pruning_s("x", 400) < 1:
+            costs.pruned("x", 400, 9.0 if now[0] < 60 else 0.05, 100)
+            probes += now[0] < 60
+    assert 1 <= probes <= 3, "slow as it is, it is not asked of every request"
+    assert costs.pruning_s("x", 400) < 1, "fast again, it is in use again"
+
+
 def test_memory_is_bounded_and_threads_are_safe(costs):
     def teach(start):
         for n in range(200):
