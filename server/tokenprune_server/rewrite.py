@@ -12,7 +12,7 @@ from tokenprune.receipt import PruneResult, steps_of
 from tokenprune.tokens import get_counter
 from tokenprune_server.decide import PRUNED, Facts, failed, skip_reason, skipped
 from tokenprune_server.errors import RequestError
-from tokenprune_server.gate import Gate, History, model_name
+from tokenprune_server.gate import Gate, History, is_explicit, model_name
 from tokenprune_server.ledger import Record
 from tokenprune_server.plan import Plan, Shared
 from tokenprune_server.protocols.base import Body, Context, Job, Located, Path, Rules, Span
@@ -48,7 +48,12 @@ class Rewriter:
         """What counts as a document in a request."""
         options, settings = request.options, self._settings
         fences = settings.prune_code_fences if options.code_fences is None else options.code_fences
-        return Rules(settings.min_document_tokens, prune_code_fences=fences, query=options.query)
+        return Rules(
+            settings.min_document_tokens,
+            prune_code_fences=fences,
+            query=options.query,
+            earlier=is_explicit(options),
+        )
 
     def room(self, request: Request) -> Room:
         """How the prompt of a request stands to the context of its model."""

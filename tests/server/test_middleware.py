@@ -86,6 +86,31 @@ class TestPruning:
         expected["messages"][3]["content"] = FACT
         assert sent(stub) == expected
 
+    ASKED_APART = [{"role": "user", "content": DOCUMENT}, {"role": "user", "content": Q}]
+
+    def test_a_document_in_the_message_before_the_question(self, post, stub):
+        body = {"model": "m", "messages": self.ASKED_APART}
+        assert post(body, gate="off").headers["x-tokenprune-decision"] == "pruned"
+        assert [message["content"] for message in sent(stub)["messages"]] == [FACT, Q]
+
+    @pytest.mark.parametrize("options", [{"max_tokens": 50}, {"keep_ratio": 0.2}, {"enabled": True}])
+    @pytest.mark.parametrize("gate", ["on", "off"])
+    def test_a_document_before_the_last_answer_is_pruned_when_asked(self, post, stub, options, gate):
+        messages = [self.ASKED_APART[0], {"role": "assistant", "content": "ok"}, self.ASKED_APART[1]]
+        body = {"model": "m", "messages": messages, "tokenprune": options}
+        assert post(body, gate=gate).headers["x-tokenprune-decision"] == "pruned"
+        assert [message["content"] for message in sent(stub)["messages"]] == [FACT, "ok", Q]
+        del body["tokenprune"]
+        response = post(body | {"user": "another"}, gate="off")  # nobody asks
+        assert response.headers["x-tokenprune-decision"].startswith("skipped:")
+        assert sent(stub)["messages"] == messages
+
+    def test_what_the_user_says_before_the_question_stays(self, post, stub):
+        said = "My name is Ann. I want all answers in French, please, and as short as you can make them." * 2
+        body = {"model": "m", "messages": [{"role": "user", "content": said}, *self.ASKED_APART]}
+        assert post(body, gate="off").headers["x-tokenprune-decision"] == "pruned"
+        assert [message["content"] for message in sent(stub)["messages"]] == [said, FACT, Q]
+
     def test_a_trailing_slash_changes_nothing(self, post, stub):
         assert (
             post(chat(tokenprune={"max_tokens": 100}), URL + "/").headers["x-tokenprune-decision"] == "pruned"

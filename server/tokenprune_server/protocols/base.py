@@ -26,12 +26,14 @@ class Rules:
         min_part_tokens: a single text below this is never a document.
         prune_code_fences: whether ``` blocks are part of documents.
         query: the query, when the request names one; the last user question is it otherwise.
+        earlier: whether long texts in user messages before the last answer are documents, too.
     """
 
     min_tokens: int = 200
     min_part_tokens: int = 30
     prune_code_fences: bool = False
     query: str | None = None
+    earlier: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,7 +46,8 @@ class ChatProtocol(Protocol):
     def locate(self, body: Body, rules: Rules) -> Located:
         """One job for the conversation; the last user message gives the question."""
         messages = _messages(body)
-        last_user = _last_user_index(messages)
+        last_user = _last_index(messages, "user")
+        answered = -1 if rules.earlier else _last_index(messages[: max(last_user, 0)], "assistant")
         last = _LastUser()
         spans: list[Span] = []
         short = few_shot = 0
@@ -67,7 +68,11 @@ class ChatProtocol(Protocol):
                     continue
                 reading = read_text(text, path, rules, examples=role == "user")
                 few_shot += reading.few_shot
-                if role == "user":
+                if role == "user" and index > answered:
+                    # Given for the question that follows, as the parts of one message are.
+                    spans += _unless_said(text, reading)
+                    short += reading.short
+                elif role == "user":
                     # What the user said earlier (a name, a rule for all answers) is no document.
                     spans += [
                         s for s in reading.spans if reading.marked and (not reading.whole or s.kind == "html")
@@ -125,7 +130,7 @@ class ChatProtocol(Protocol):
     def insert_contexts(self, body: Body, contexts: Sequence[Context]) -> Body:
         """The context block becomes the beginning of the last user message (its first part if multipart)."""
         messages = _messages(body)
-        last_user = _last_user_index(messages)
+        last_user = _last_index(messages, "user")
         if last_user < 0:
             raise no_place("a user message to put them before")
         block = context_block(contexts)
@@ -166,8 +171,14 @@ def _texts(message: dict[str, Any], path: Path) -> list[tuple[str, Path]]:
     ]
 
 
-def _last_user_index(messages: list[dict[str, Any]]) -> int:
-    return max((i for i, m in enumerate(messages) if m.get("role") == "user"), default=-1)
+def _last_index(messages: list[dict[str, Any]], role: str) -> int:
+    return max((i for i, m in enumerate(messages) if m.get("role") == role), default=-1)
+
+
+def _unless_said(text: str, reading: Reading) -> list[Span]:
+    """The documents of a text that stands beside the question; none when it tells the model something."""
+    said = reading.whole and is_frame(text)
+    return [span for span in reading.spans if not said or span.kind == "html"]
 
 
 @dataclass(frozen=True, slots=True)
