@@ -80,6 +80,7 @@ class Facts:
     few_shot: int = 0
     has_query: bool | None = None
     whole_text: bool = False
+    without_query: bool = False
     document_tokens: int | None = None
     min_tokens: int | None = None
     budget_tokens: int | None = None
@@ -121,6 +122,7 @@ def skip_reason(facts: Facts) -> str | None:
 
     The last four are the gate: saved tokens x prefill cost > prune time + cached tokens lost x prefill cost.
     They do not hold for a request that is ``obliged``: it asks for pruning itself, or does not fit the model.
+    ``without_query``: what is asked for needs no question, or the prompt must become shorter in any case.
     """
     if not facts.authorized:
         return "unauthorized"
@@ -138,7 +140,7 @@ def skip_reason(facts: Facts) -> str | None:
         return "few-shot"
     if facts.documents == 0:
         return "below-min-tokens" if facts.short_documents else "no-documents"
-    if facts.has_query is False:
+    if facts.has_query is False and not facts.without_query:
         return "whole-text" if facts.whole_text else "no-query"
     if facts.shared and facts.shared == facts.documents and not facts.obliged:
         return "cached" if facts.cost is not None and _mostly_cached(facts.cost) else "shared"

@@ -346,6 +346,12 @@ class PruneMiddleware:
             counting = asyncio.ensure_future(asyncio.to_thread(lambda: room.too_long))
             await asyncio.wait({counting}, timeout=_COUNTING_S)
             too_long = counting.result() if counting.done() else None
+        if too_long is not None:
+            # The pruning threads may all be held up; the original would be refused, so it is worth some time.
+            rescuing = asyncio.ensure_future(asyncio.to_thread(self.runtime.rewriter.rescue, request))
+            await asyncio.wait({rescuing}, timeout=self._settings.timeout_s)
+            if rescuing.done() and (rescued := rescuing.result()) is not None:
+                return rescued
         return Outcome(failed("timeout"), too_long=too_long, detail=detail)
 
     def _refuse_if_needed(self, request: Request, outcome: Outcome) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from tokenprune.budget import Budget
+from tokenprune.pipeline import Pipeline
 from tokenprune.receipt import PruneResult
 from tokenprune_server.decide import Facts
 from tokenprune_server.gate import History, Weighing, turn_path
@@ -37,6 +38,7 @@ class Plan:
         budget: for the others.
         too_long: tokens of the prompt when it does not fit the model's context.
         weighing: what pruning would gain; None when nobody asks.
+        stand_in: what prunes in place of the method asked for, which cannot; None for most.
     """
 
     request: Request
@@ -50,6 +52,7 @@ class Plan:
     budget: Budget | None = None
     too_long: int | None = None
     weighing: Weighing | None = None
+    stand_in: Pipeline | None = None
 
     @property
     def base(self) -> Body:

@@ -18,6 +18,7 @@ from tokenprune_server.plan import Plan, Shared
 from tokenprune_server.protocols.base import Body, Context, Job, Located, Path, Rules, Span
 from tokenprune_server.receipts import ReceiptStore
 from tokenprune_server.request import Outcome, Request
+from tokenprune_server.rescue import for_question, without_question
 from tokenprune_server.room import Room, count
 from tokenprune_server.settings import ServerSettings
 
@@ -65,6 +66,26 @@ class Rewriter:
         Raises:
             RequestError: the request asks for something that does not exist or cannot be.
         """
+        outcome = self._attempt(request)
+        if outcome.too_long is None or not outcome.decision.startswith("failed:"):
+            return outcome
+        return self.rescue(request) or outcome
+
+    def rescue(self, request: Request) -> Outcome | None:
+        """Make a prompt fit whose pruning failed, quickly and without a model.
+
+        Returns:
+            The outcome; None when that fails as well, nothing may be pruned, or failures must be seen.
+        """
+        if self._settings.fail == "closed":
+            return None
+        outcome = self._attempt(request, quick=True)
+        if outcome.body is None:
+            return None
+        log.warning("a prompt too long for the model was cut by BM25 or from the middle: its pruning failed")
+        return outcome
+
+    def _attempt(self, request: Request, *, quick: bool = False) -> Outcome:
         options = request.options
         located = request.protocol.locate(request.body, self.rules(request))
         # A wrong pipeline name is an error even when there is nothing to prune today.
@@ -77,6 +98,9 @@ class Rewriter:
                 history = history.forgotten()  # what earlier questions did not need is needed now
             plan = self._plan(request, located, history)
             tokens, too_long = plan.before, plan.too_long
+            if quick and plan.stand_in is None:
+                quickly = for_question(self._config.tokenizer, options.output)
+                plan = dataclasses.replace(plan, stand_in=quickly)
             reason = skip_reason(plan.facts)
             return self._prune(plan) if reason is None else self._unpruned(plan, reason)
         except RequestError:
@@ -109,10 +133,16 @@ class Rewriter:
         room = self.room(dataclasses.replace(request, body=history.replay(request.body)))
         if facts.replayed and room.too_long is not None:
             return self._plan(request, located, history.forgotten())
-        plan = Plan(request, history, contexts, tuple(jobs), facts)
+        stand_in = None
+        if facts.documents and not facts.has_query:
+            named = options.name is not None and not self._config.build(options.name).uses_query
+            asked_for = not facts.whole_text and (named or options.budget is not None)
+            facts = dataclasses.replace(facts, without_query=asked_for or room.too_long is not None)
+            stand_in = None if named else without_question(self._config.tokenizer, options.output)
+        plan = Plan(request, history, contexts, tuple(jobs), facts, stand_in=stand_in)
         if skip_reason(facts) is not None:
             return plan
-        jobs = [job for job in jobs if job.query is not None]
+        jobs = [job for job in jobs if job.query is not None or facts.without_query]
         counter = get_counter(self._config.tokenizer)
         spans = [span for job in jobs for span in job.spans]
         sizes = self._gate.ledger.tokens(
@@ -209,7 +239,7 @@ class Rewriter:
 
     def _prune(self, plan: Plan) -> Outcome:
         request, contexts = plan.request, plan.contexts
-        pipeline = self._config.build(self._method(request), request.options.output)
+        pipeline = plan.stand_in or self._config.build(self._method(request), request.options.output)
         edits = [(shared.span, shared.text) for shared in plan.shared]
         after = list[tuple[Span, int]]()
         results: list[PruneResult] = []
@@ -239,7 +269,8 @@ class Rewriter:
         before = sum(result.tokens_before for result in results)
         left = sum(result.tokens_after for result in results)
         method = self._method(request)
-        self._gate.costs.pruned(method, before, seconds, left if plan.budget is None else None)
+        if plan.stand_in is None:
+            self._gate.costs.pruned(method, before, seconds, left if plan.budget is None else None)
         if left >= before and all(text == span.text for span, text in edits) and not contexts:
             return self._unpruned(plan, "nothing-to-drop")
         body = plan.body(edits)

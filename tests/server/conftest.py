@@ -185,6 +185,8 @@ class ServerThread:
 class WordPipeline:
     """Keeps the lines that share a word with the query, within the budget; does what its name says."""
 
+    uses_query = True
+
     def __init__(self, name, calls):
         self.name, self.calls = name, calls
 

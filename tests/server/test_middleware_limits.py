@@ -57,7 +57,7 @@ class TestFailure:
         assert not stub.requests
 
     def test_a_broken_pruner_and_a_prompt_too_long_is_a_clear_4xx(self, post, stub):
-        response = post(chat(f"{DOCUMENT * 20}\n\n{Q}", tokenprune={"method": "broken"}))
+        response = post(chat(f"{DOCUMENT * 20}\n\n{Q}", tokenprune={"method": "broken"}), fail="closed")
         assert response.status_code == 400
         message = response.json()["error"]["message"]
         prompt = get_counter().count(DOCUMENT * 20)
@@ -74,7 +74,8 @@ class TestFailure:
         assert stub.last.body == body
 
     def test_deadline_with_a_prompt_too_long(self, post, stub):
-        response = post(chat(f"{DOCUMENT * 20}\n\n{Q}", tokenprune={"method": "slow"}), timeout_s=0.2)
+        too_long = chat(f"{DOCUMENT * 20}\n\n{Q}", tokenprune={"method": "slow"})
+        response = post(too_long, timeout_s=0.2, fail="closed")
         assert response.status_code == 400
         assert "longer than 0.2 s" in response.json()["error"]["message"]
 
@@ -185,6 +186,30 @@ class TestRescue:
         config = stand_in()
         httpx.post(serve(create_app(config, stub.url)) + URL, json=chat(self.LONG, tokenprune=options))
         assert self.budget(config).max_tokens <= limit
+
+    @pytest.mark.parametrize("method", ["broken", "slow"])
+    def test_a_prompt_whose_pruning_fails_is_cut_without_a_model(self, post, stub, method):
+        response = post(chat(self.LONG, tokenprune={"method": method}), timeout_s=1)
+        assert (response.status_code, response.headers["x-tokenprune-decision"]) == (200, "pruned")
+        assert FACT in said(stub)
+        assert said(stub).endswith(Q)
+        assert get_counter().count(said(stub)) < 3840
+
+    @pytest.mark.parametrize("task", ["Summarize the whole text.", ""])
+    def test_a_prompt_without_a_question_is_cut_to_what_fits(self, post, stub, task):
+        response = post(chat(f"{DOCUMENT}\n" * 20 + f"\n{task}"))
+        assert response.headers["x-tokenprune-decision"] == "pruned"
+        assert said(stub).rstrip().endswith(task or NOISE)
+        assert 3000 < get_counter().count(said(stub)) < 3840
+
+    def test_a_budget_holds_without_a_question(self, post, stub):
+        response = post(chat(DOCUMENT, tokenprune={"max_tokens": 100}))
+        assert response.headers["x-tokenprune-decision"] == "pruned"
+        assert 50 < get_counter().count(said(stub)) <= 100
+        summary = chat(f"{DOCUMENT}\n\nSummarize the whole text.")
+        response = post(summary | {"tokenprune": {"max_tokens": 100}})
+        assert response.headers["x-tokenprune-decision"] == "skipped:whole-text"
+        assert sent(stub) == summary
 
     def test_what_fits_has_no_budget(self, stub, serve, stand_in):
         config = stand_in()
