@@ -65,11 +65,14 @@ class PruneDocument(BaseModel):
 
 
 class PruneRequest(BaseModel):
-    """Body of ``/v1/prune``; ``pipeline`` and ``method`` are two names of the same thing."""
+    """Body of ``/v1/prune``; ``pipeline`` and ``method`` are two names of the same thing.
+
+    Without ``query``, the pipeline must be one that needs none.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
-    query: str
+    query: str = ""
     documents: Annotated[list[PruneDocument], STRINGS_ARE_TEXTS]
     pipeline: str | None = None
     method: str | None = None

@@ -407,15 +407,16 @@ class PruneMiddleware:
 
         if sending is not None:
             sending.settled = settled
-        waiting, forwarded = True, time.perf_counter()
+        waiting, streamed, forwarded = True, False, time.perf_counter()
         stored = self.runtime.receipts.get(outcome.receipt) if outcome.receipt and outcome.steps else None
 
         async def answer(message: Message) -> None:
-            nonlocal waiting, stored
+            nonlocal waiting, streamed, stored
             if waiting:
                 if message["type"] == "http.response.start":
                     # An upstream that prunes as well has headers of the same names: this one's word counts.
                     theirs = message.get("headers", ())
+                    streamed = header(theirs, b"content-type").startswith(b"text/event-stream")
                     message["headers"] = [h for h in theirs if not h[0].lower().startswith(PREFIX)] + ours
                     if stage:
                         metrics.token_stage(stage)
@@ -423,7 +424,8 @@ class PruneMiddleware:
                 elif message.get("body"):
                     waiting = False
                     metrics.first_byte(outcome.decision, time.perf_counter() - arrived)
-            if stored is not None and holds_token(message.get("body", b"")):
+            piece = message.get("body", b"")
+            if stored is not None and (holds_token(piece) if streamed else piece):
                 stored.timing["upstream"] = time.perf_counter() - forwarded
                 stored = None
             await send(message)

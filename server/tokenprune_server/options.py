@@ -82,6 +82,13 @@ class VisionOptions(BaseModel):
     video: bool | None = None
 
 
+def _list(value: Any) -> Any:
+    # JSON knows no tuples, so pydantic must not ask for one.
+    if not isinstance(value, list | tuple):
+        raise ValueError('Input should be a list of texts or of {"text", "kind", "title", "id"}')
+    return value
+
+
 class ContextItem(BaseModel):
     """One document given beside the messages."""
 
@@ -117,7 +124,9 @@ class Options(BaseModel):
     keep_ratio: float | None = Field(None, ge=0, le=1)
     output: Literal["same", "html", "text", "markdown"] | None = None
     query: str | None = None
-    contexts: Annotated[tuple[ContextItem, ...], STRINGS_ARE_TEXTS] = Field((), strict=False)
+    contexts: Annotated[tuple[ContextItem, ...], STRINGS_ARE_TEXTS, BeforeValidator(_list)] = Field(
+        (), strict=False
+    )
     code_fences: bool | None = None
     vision: VisionOptions | None = None
 

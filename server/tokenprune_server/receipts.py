@@ -57,7 +57,7 @@ class StoredReceipt:
         size: estimated bytes.
         earlier: ids of the receipts of earlier turns that the request sent again as they were pruned then.
         timing: seconds that are known only later: ``upstream``, from handing the request on to the first
-            token of its answer.
+            token of its answer, or to the answer when it is not streamed.
         pictures: that were pruned.
     """
 

@@ -89,6 +89,17 @@ class TestPrune:
         assert response.status_code == 400
         assert "the request body is not valid JSON: " in response.json()["error"]["message"]
 
+    def test_a_method_that_needs_no_query(self, stub, serve):
+        config = Config.model_validate({"pipelines": {"default": {"pruners": ["bm25-sentences"]}}})
+        url = serve(create_app(config, stub.url))
+        page = {"text": "<nav><a href='/'>Home</a></nav><p>The lighthouse was built in 1871.</p>" * 9}
+        response = httpx.post(f"{url}/v1/prune", json={"documents": [page], "method": "boilerplate"})
+        assert response.status_code == 200
+        assert response.json()["tokens_after"] < response.json()["tokens_before"]
+        response = httpx.post(f"{url}/v1/prune", json={"documents": [TEXT]})
+        assert response.status_code == 400
+        assert "the query is empty" in response.json()["error"]["message"]
+
     @pytest.mark.parametrize("query", ["", "  "])
     def test_an_empty_query_is_the_callers_fault(self, stub, serve, query):
         config = Config.model_validate({"pipelines": {"default": {"pruners": ["bm25-sentences"]}}})

@@ -55,6 +55,21 @@ class TestPruning:
         assert stored["results"][0]["documents"][0]["text"] == FACT
         assert stored["results"][0]["receipts"][0]["units"][0]["start"] == 0
 
+    @pytest.mark.parametrize("streamed", [True, False])
+    def test_the_receipt_says_how_long_the_upstream_took(self, stub, serve, stand_in, streamed):
+        async def script(request, writer):
+            if not streamed:
+                await stub.answer(writer, b'{"choices":[{"message":{"content":"In 1871"}}]}')
+                return
+            await stub.begin_chunked(writer)
+            await stub.chunk(writer, b'data: {"choices":[{"delta":{"content":"In"}}]}\n\n')
+            await stub.chunk(writer)
+
+        stub.script = script
+        url = serve(create_app(stand_in(), stub.url))
+        receipt = httpx.post(url + URL, json=chat(stream=streamed)).headers["x-tokenprune-receipt"]
+        assert httpx.get(f"{url}/v1/receipts/{receipt}").json()["timing"]["upstream"] > 0
+
     def test_completions(self, post, stub):
         response = post({"model": "m", "prompt": PROMPT}, "/v1/completions")
         assert response.headers["x-tokenprune-decision"] == "pruned"
@@ -160,6 +175,11 @@ class TestPruning:
 
 
 class TestOptions:
+    def test_contexts_that_are_no_list(self, post, stub):
+        response = post(chat(tokenprune={"contexts": "x"}))
+        assert response.status_code == 400
+        assert "tokenprune.contexts: Input should be a list" in response.json()["error"]["message"]
+
     def test_max_tokens(self, post, stub):
         post(chat(tokenprune={"max_tokens": 3}))
         assert FACT not in said(stub)
