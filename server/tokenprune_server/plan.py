@@ -38,6 +38,7 @@ class Plan:
         budget: for the others.
         too_long: tokens of the prompt when it does not fit the model's context.
         weighing: what pruning would gain; None when nobody asks.
+        lean: documents without what no question needs, where the prompt is too long with it and fits without.
         stand_in: what prunes in place of the method asked for, which cannot; None for most.
     """
 
@@ -52,6 +53,7 @@ class Plan:
     budget: Budget | None = None
     too_long: int | None = None
     weighing: Weighing | None = None
+    lean: tuple[Shared, ...] = ()
     stand_in: Pipeline | None = None
 
     @property

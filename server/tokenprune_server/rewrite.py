@@ -158,7 +158,10 @@ class Rewriter:
         left = room.documents(largest)
         before, after = history.beside(main)
         asked = _left(options.budget, largest, before, after)
-        budget = _budget(asked, largest, left)
+        lean: tuple[Shared, ...] = ()
+        if left is not None and options.budget is None and len(jobs) == 1 and main.query and not contexts:
+            lean = self._lean(main, tokens, left)
+        budget = _budget(asked, largest, None if lean else left)
         if before and _too_little(
             budget, options.budget, largest, before, self._settings.min_document_tokens
         ):
@@ -168,7 +171,8 @@ class Rewriter:
             jobs=tuple(jobs),
             tokens=tokens,
             context_tokens=beside,
-            shared=() if left is not None else self._shared(history, jobs, tokens),
+            shared=self._shared(history, jobs, tokens, lean) if left is None or lean else (),
+            lean=lean,
             budget=budget,
             too_long=room.too_long,
         )
@@ -187,15 +191,28 @@ class Rewriter:
             budget_tokens=budget.limit(largest) if budget is not None else None,
             room_tokens=left,
             shared=len(shared),
-            obliged=history.explicit or left is not None,
+            obliged=history.explicit or (left is not None and not lean),
             cost=plan.weighing.cost if plan.weighing is not None else None,
         )
         return dataclasses.replace(plan, facts=facts)
 
-    def _shared(self, history: History, jobs: Sequence[Job], tokens: dict[Span, int]) -> tuple[Shared, ...]:
+    def _shared(
+        self, history: History, jobs: Sequence[Job], tokens: dict[Span, int], lean: Sequence[Shared]
+    ) -> tuple[Shared, ...]:
         """Documents that came before with another question, pruned as far as that needs no question."""
+        known = {item.span: item for item in lean}
         spans = [span for job in jobs for span in self._gate.shared(history, job)]
-        return tuple(self._for_any_question(span, tokens[span]) for span in spans)
+        return tuple(known.get(span) or self._for_any_question(span, tokens[span]) for span in spans)
+
+    def _lean(self, job: Job, tokens: dict[Span, int], room: int) -> tuple[Shared, ...]:
+        """The documents as they go for any question, when pages among them make that fit; else none.
+
+        Such a prompt is as free as one that fits: it goes so, or is pruned by its method and no budget.
+        """
+        if all(span.kind != "html" for span in job.spans):
+            return ()
+        lean = tuple(self._for_any_question(span, tokens[span]) for span in job.spans)
+        return lean if sum(item.tokens for item in lean) <= room else ()
 
     def _for_any_question(self, span: Span, tokens: int) -> Shared:
         """A document as it is sent whatever is asked about it, so that the upstream's cache holds."""
@@ -207,9 +224,11 @@ class Rewriter:
 
     def _unpruned(self, plan: Plan, reason: str) -> Outcome:
         """Nothing is pruned for the question; what was pruned before, or is without a question, stays so."""
-        if reason == "reuse-expected":
+        if reason == "reuse-expected" or plan.lean:
             left = [span for job in plan.prunable() for span in job.spans]
-            shared = (*plan.shared, *(self._for_any_question(span, plan.tokens[span]) for span in left))
+            known = {item.span: item for item in plan.lean}
+            more = (known.get(span) or self._for_any_question(span, plan.tokens[span]) for span in left)
+            shared = (*plan.shared, *more)
             plan = dataclasses.replace(plan, shared=shared, weighing=None)
         request, history, base = plan.request, plan.history, plan.base
         changed = base != request.body
@@ -234,6 +253,7 @@ class Rewriter:
             plan.too_long if changed else None,
             record=self._record(plan, body, plan.counts(), receipt),
             expected=expected,
+            steps=steps_of(plan.results) if changed else {},
             fresh=plan.fresh(plan.counts()) if reason in _STILL_OPEN else None,
         )
 
@@ -273,6 +293,9 @@ class Rewriter:
             self._gate.costs.pruned(method, before, seconds, left if plan.budget is None else None)
         if left >= before and all(text == span.text for span, text in edits) and not contexts:
             return self._unpruned(plan, "nothing-to-drop")
+        after_all = plan.unpruned - plan.history.tokens[1] - before + left
+        if plan.lean and after_all > (plan.facts.room_tokens or 0):
+            return self._unpruned(plan, "no-room")  # the method kept more than they are in their lean form
         body = plan.body(edits)
         expected = None
         if plan.weighing is not None:

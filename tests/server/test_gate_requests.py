@@ -103,6 +103,24 @@ class TestSharedDocuments:
         assert first.removesuffix(asks(1, 2)) == second.removesuffix(asks(1, 3))
         assert "x-tokenprune-receipt" in answers[0].headers
 
+    @pytest.mark.parametrize("reuse", [1.0, 0.0])
+    def test_a_page_that_fits_without_its_boilerplate_goes_as_any_page(self, start, reuse):
+        prose = "".join(f"<p>{document(1, 110).splitlines()[k]}</p>" for k in range(0, 110))
+        links = "".join(f'<li><a href="/{n}">Section number {n}</a></li>' for n in range(400))
+        page = f"<html><body><nav><ul>{links}</ul></nav><main><h1>Marks</h1>{prose}</main></body></html>"
+        pipelines = {"default": {"pruners": ["htmlrag-bm25"], "budget": {"max_tokens": 150}}}
+        server = {"reuse_prior": reuse, "max_model_len": 6000}
+        proxy = start(config=Config(pipelines=pipelines, server=server))
+        answer = proxy.send(chat(user(f"{page}\n\n{asks(1, 2)}")))
+        said = proxy.last["messages"][0]["content"]
+        assert int(answer.headers["x-tokenprune-tokens-before"]) > 6000
+        assert "Section number 7<" not in said
+        assert (said.count("mark1x") > 100) == (reuse == 1.0)
+        receipt = httpx.get(f"{proxy.url}/v1/receipts/{answer.headers['x-tokenprune-receipt']}").json()
+        stages = {unit["stage"] for unit in receipt["results"][0]["receipts"][0]["units"]}
+        assert ("boilerplate" if reuse else "htmlrag-bm25") in stages
+        assert "server-timing" in answer.headers
+
     @pytest.mark.parametrize(("name", "word"), [("bm25-sentences", "question"), ("magic", "magic")])
     def test_only_methods_without_a_question(self, stub, name, word):
         with pytest.raises(ConfigError, match=word):
