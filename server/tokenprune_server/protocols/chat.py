@@ -77,7 +77,7 @@ class ChatProtocol(Protocol):
                     spans += [
                         s for s in reading.spans if reading.marked and (not reading.whole or s.kind == "html")
                     ]
-                    short += reading.short or not reading.marked
+                    short += reading.short
                 else:
                     spans += reading.spans
                     short += reading.short
