@@ -350,7 +350,7 @@ def test_other_folders_are_refused(tiny, tmp_path):
 
 
 def test_missing_files_are_named_once(tiny):
-    checkpoint = tiny("open-bert", fresh=True)
+    checkpoint = tiny("provence", fresh=True)
     load(checkpoint)
     name = str(checkpoint.folder)
     for file in ("special_tokens_map.json", "tokenizer_config.json"):
