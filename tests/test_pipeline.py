@@ -541,6 +541,8 @@ def test_documents_must_be_a_list(documents):
 
 def test_wrong_types_are_named():
     pipe = tp.Pipeline("none")
+    with pytest.raises(DocumentError, match="must be a list of documents, not NoneType"):
+        pipe.prune("", None)
     with pytest.raises(DocumentError, match="must be Document or str, not int"):
         pipe.prune("", [3])
     with pytest.raises(QueryError, match="query must be str, not NoneType"):

@@ -22,8 +22,9 @@ from tokenprune.registry import pruner as build_pruner
 from tokenprune.registry import without_query
 from tokenprune.render.costs import priced
 from tokenprune.score import notes, ranks, score_and_rank, within
+from tokenprune.select import floor
 from tokenprune.select.budget import fill
-from tokenprune.select.partial import use_up
+from tokenprune.select.partial import SMALL, only_the_best, use_up
 from tokenprune.select.simple import KeepRatio, ranking
 from tokenprune.tokens import DEFAULT_TOKENIZER, TokenCounter, get_counter
 from tokenprune.units import Units
@@ -37,10 +38,11 @@ class _Scored:
     pruner: Pruner
     units: Units
     scores: FloatArray
+    kept: str = "kept"  # the reason of what stays
 
     def finish(self, keep: BoolArray, counter: TokenCounter, dropped: str) -> None:
         """Give the document its output and receipt of this stage."""
-        self.job.finish(self.pruner, self.units, self.scores, keep, counter, dropped=dropped)
+        self.job.finish(self.pruner, self.units, self.scores, keep, counter, kept=self.kept, dropped=dropped)
 
 
 class _Whole(NamedTuple):
@@ -130,7 +132,7 @@ class Pipeline:
 
         Raises:
             QueryError: the query is empty and a pruner that applies needs one.
-            DocumentError: two documents have the same id, or something is not a document.
+            DocumentError: two documents have the same id, or something is not a document or no list of them.
             BudgetError: the budget is not a `Budget`.
         """
         begin = time.perf_counter()
@@ -165,7 +167,7 @@ class Pipeline:
                     job.leave("none", "no-pruner-for-kind")
             with clock.time("select"):
                 masks = (
-                    _adaptive(scored, counter)
+                    _with_floor(scored, _adaptive(scored, counter), jobs)
                     if limit is None
                     else _within(scored, limit, counter, in_part=True)
                 )
@@ -259,6 +261,8 @@ class Pipeline:
             early = [item for item, last in zip(items, ending, strict=True) if not last]
             with clock.time("select"):
                 masks = _adaptive(early, counter)
+                if limit is None:
+                    masks = _with_floor(early, masks, jobs)
             with clock.time("render"):
                 for item, mask in zip(early, masks, strict=True):
                     item.finish(mask, counter, "low-score")
@@ -309,8 +313,9 @@ def _order(jobs: Sequence[Job], scored: Sequence[_Scored]) -> Sequence[int]:
 def _for_budget(pruner: Pruner, units: Units, limit: int | None, counter: TokenCounter) -> Units:
     """Price units; cut finer when a single one would not fit the budget, so that its best part can stay."""
     finer = getattr(pruner.segmenter, "finer", None)
-    if limit and finer is not None and len(units) and int(units.cost.max()) > limit:
-        units = finer(limit).segment(units.document, counter)
+    largest = max(limit, SMALL) if limit else 0  # pieces of a few words say nothing to a scorer
+    if largest and finer is not None and len(units) and int(units.cost.max()) > largest:
+        units = finer(largest).segment(units.document, counter)
     return priced(units, pruner.renderer, counter)
 
 
@@ -347,11 +352,43 @@ def _adaptive(scored: Sequence[_Scored], counter: TokenCounter) -> list[BoolArra
         chosen = selector.select(scores, cost)
         bounds = np.cumsum([len(i.units) for i in items])[:-1]
         for n, item, mask in zip(group, items, np.split(chosen, bounds), strict=True):
-            lead = item.units.lead
-            for unit in range(len(mask) - 1, -1, -1):  # a lead never stands behind what it leads
-                if mask[unit] and lead[unit] >= 0:
-                    mask[lead[unit]] = True
+            _with_leads(item.units, mask)
             masks[n] = mask
+    return masks
+
+
+def _with_leads(units: Units, mask: BoolArray) -> None:
+    """Keep what leads a kept unit, too."""
+    for unit in range(len(mask) - 1, -1, -1):  # a lead never stands behind what it leads
+        if mask[unit] and units.lead[unit] >= 0:
+            mask[units.lead[unit]] = True
+
+
+def _with_floor(scored: Sequence[_Scored], masks: list[BoolArray], jobs: Sequence[Job]) -> list[BoolArray]:
+    """Keep the best of documents when no word of the whole call would stay (see `tokenprune.select.floor`).
+
+    One document may well go away entirely; so may all under a selector that counts, as `TopK` does.
+    """
+    mine = {id(item.job) for item in scored}
+    if any(mask.any() for mask in masks) or any(
+        job.current.text.strip() for job in jobs if id(job) not in mine
+    ):
+        return masks
+    able = [item for item in scored if not item.job.beaten and floor.holds(item.pruner.selector)]
+    items = [able[k] for group in _groups(able) for k in group]
+    if not items:
+        return masks
+    groups = _groups(items)
+    scores = [_join([items[k].scores for k in group]) for group in groups]
+    costs = [np.concatenate([items[k].units.cost for k in group]) for group in groups]
+    bounds = np.cumsum([len(item.units) for item in items])[:-1]
+    parts = np.split(_join(comparable(scores, costs)), bounds)
+    chosen = floor.best_of_nothing([item.units for item in items], parts)
+    place = {id(item): n for n, item in enumerate(scored)}
+    for item, mask in zip(items, chosen, strict=True):
+        if mask.any():
+            _with_leads(item.units, mask)
+            masks[place[id(item)]], item.kept = mask, floor.REASON
     return masks
 
 
@@ -366,8 +403,8 @@ def _within(
     for group, values in zip(groups, comparable(joined, costs), strict=True):
         bounds = np.cumsum([len(scored[n].units) for n in group])[:-1]
         for n, part in zip(group, np.split(values, bounds), strict=True):
-            floor = np.inf if scored[n].job.beaten else scored[n].pruner.floor
-            scores[n] = part if floor is None else np.where(scored[n].scores < floor, -np.inf, part)
+            least = np.inf if scored[n].job.beaten else scored[n].pruner.floor
+            scores[n] = part if least is None else np.where(scored[n].scores < least, -np.inf, part)
 
     def tokens(n: int, units: Units, mask: BoolArray) -> int:
         return counter.count(scored[n].pruner.renderer.render(units, mask).text)
@@ -376,7 +413,13 @@ def _within(
     documents = [item.units for item in scored]
     masks = fill(documents, scores, limit, lambda n, mask: tokens(n, documents[n], mask), in_order)
     if in_part:
-        documents, masks, cut = use_up(documents, scores, masks, limit, tokens, in_order)
+        alone = only_the_best(scores, masks, in_order, limit)
+        if alone is not None:
+            nothing = [np.zeros(len(units), dtype=bool) for units in documents]
+            begun, kept, cut = use_up(documents, alone, nothing, limit, tokens, in_order)
+        if alone is None or not any(mask.any() for mask in kept):
+            begun, kept, cut = use_up(documents, scores, masks, limit, tokens, in_order)
+        documents, masks = begun, kept
         for item, units, parts in zip(scored, documents, cut, strict=True):
             item.units, item.scores = units, np.append(item.scores, item.scores[parts])
     return masks

@@ -3,7 +3,7 @@ import time
 
 import pytest
 
-from tokenprune.models.once import Once
+from tokenprune.models.once import Once, state_of
 
 
 def test_one_load_for_all_threads():
@@ -30,3 +30,15 @@ def test_a_load_that_fails_is_tried_again():
     with pytest.raises(OSError, match="gone"):
         models.get(1, lambda: (_ for _ in ()).throw(OSError("gone")))
     assert models.get(1, lambda: 7) == 7
+
+
+def test_files_that_change_are_another_model(tmp_path):
+    assert state_of("minilm-l6") == state_of(str(tmp_path)) == ()
+    file = tmp_path / "model.safetensors"
+    states = []
+    for content in (b"one", b"three"):
+        file.write_bytes(content)
+        states.append(state_of(str(tmp_path)))
+    assert states[0] != states[1] == state_of(str(tmp_path))
+    file.unlink()
+    assert state_of(str(tmp_path)) == ()

@@ -273,7 +273,10 @@ def test_budget_keeps_content_first():
 
 def test_threshold_takes_the_place_of_favour():
     assert text_of(NEWS, threshold=0.0).count("Home") == 1
-    assert text_of(NEWS, threshold=1.1) == ""
+    receipt = prune(NEWS, threshold=1.1).receipts[0]
+    assert {u.reason for u in receipt.units if u.kept and u.score == u.score} == {"floor"}
+    nothing = prune(NEWS, tp.Budget(max_tokens=100), threshold=1.1)
+    assert nothing.tokens_after == 0  # what it takes out goes whatever the budget
 
 
 def test_same_output_is_html_with_its_tags():

@@ -48,7 +48,47 @@ def test_threshold_mode(model, check):
         kept = {u.kept for u in receipt.units if u.score > middle}
         assert kept <= {True}
     tokens = [prune(model, docs, threshold=t).tokens_after for t in (0.0, middle, 1.0)]
-    assert tokens[0] == result.tokens_before > tokens[1] > tokens[2] == 0
+    assert tokens[0] == result.tokens_before > tokens[1] >= tokens[2] > 0
+
+
+def test_a_threshold_never_empties_a_call(model, check):
+    """The best sentence and those of its document that score half as much stay; other documents go."""
+    docs = documents()
+    result = prune(model, docs, threshold=1.0)
+    check(result, docs)
+    best = max((u.score, r.document_id) for r in result.receipts for u in r.units)
+    for receipt in result.receipts:
+        for u in receipt.units:
+            stays = receipt.document_id == best[1] and u.score >= best[0] / 2
+            assert (u.kept, u.reason) == (stays, "floor" if stays else "low-score")
+    blank = documents(["", " \n"])
+    assert not any(u.kept for r in prune(model, blank, threshold=1.0).receipts for u in r.units)
+    # A document that no threshold judges is not nothing.
+    method = tp.pruner("provence", model=model, threshold=1.0, kinds=["text"])
+    page = tp.Document("<p>Words.</p>", id="page", kind="html")
+    mixed = tp.Pipeline([method]).prune(QUERY, [docs[0], page])
+    assert [d.text for d in mixed.documents] == ["", page.text]
+
+
+def test_a_vague_question_leaves_something():
+    docs = documents(
+        [f"In week {n} the mill ground {n * 7} sacks. The roof was mended then." for n in range(9)]
+    )
+    pipe = tp.Pipeline([tp.pruner("provence", threshold=0.999)])
+    result = pipe.prune("Who is named first in it?", docs)
+    assert 0 < result.tokens_after < 40
+    assert {u.reason for r in result.receipts for u in r.units if u.kept} == {"floor"}
+
+
+@pytest.mark.parametrize("limit", range(2, 24))
+def test_a_small_budget_begins_with_the_best_sentence(limit, check):
+    docs = documents(["The Eiffel Tower. It was finished in 1889. It is repainted every seven years."])
+    result = tp.Pipeline(["provence"]).prune("When was it finished?", docs, tp.Budget(max_tokens=limit))
+    check(result, docs, limit)
+    out, best = result.documents[0].text, "It was finished in 1889. "
+    assert out.strip() and (best in out or best.startswith(out)), "worse words stand in its place"
+    assert set(out.split()) <= set(docs[0].text.split()), "a word was cut"
+    assert best in out or limit < 11
 
 
 def test_rank_scores_are_in_the_receipts(model):
@@ -108,11 +148,11 @@ def test_reorder_and_top_k(model):
         docs[int(i[1:])].text if n < 3 else "" for n, i in enumerate(by_rank)
     ]
     assert roomy.receipts[0].units[0].reason == "fits-budget"
-    assert prune(model, docs, top_k=0, threshold=0.0).tokens_after == 0
     share = prune(model, docs, keep_ratio=0.5, top_k=2)
     assert 0 < share.tokens_after <= share.tokens_before / 2
-    with pytest.raises(ConfigError, match="0 or more"):
-        tp.pruner("provence", model=model, top_k=-1)
+    for wrong in (-1, 0):
+        with pytest.raises(ConfigError, match=f"top_k must be 1 or more .*not {wrong}"):
+            tp.pruner("provence", model=model, top_k=wrong)
     with pytest.raises(ConfigError, match="only one"):
         tp.pruner("provence", model=model, threshold=0.1, keep_ratio=0.5)
 
@@ -141,10 +181,13 @@ def test_first_sentence_as_title(model):
         for t in (False, True)
     )
     assert with_title == "A title sentence. " + plain
-    assert prune(model, documents([text]), threshold=1.0, always_select_title=True).tokens_after == 0
+    floor = prune(model, documents([text]), threshold=1.0, always_select_title=True).documents[0].text
+    assert floor.startswith("A title sentence. ") and len(floor) > len("A title sentence. ")
     own = [tp.Document(text, title="Own title", kind="text")]
-    out = prune(model, own, threshold=threshold, always_select_title=True).documents[0]
-    assert (out.title, out.text.startswith("A title")) == ("Own title", False)
+    out, as_ever = (
+        prune(model, own, threshold=threshold, always_select_title=t).documents[0] for t in (True, False)
+    )
+    assert (out.title, out.text) == ("Own title", as_ever.text)
 
 
 def test_html_stays_html(model, samples, check):
@@ -191,7 +234,8 @@ def test_odd_texts(name, check):
             limit = None if budget is None else budget.limit(result.tokens_before)
             check(result, docs, limit)
     alone = [tp.Document(ODD[name], kind="text")]
-    assert shipped(alone, threshold=1.0).tokens_after == 0
+    least = shipped(alone, threshold=1.0)
+    assert {u.reason for r in least.receipts for u in r.units if u.kept} == {"floor"}
     everything = shipped(alone, threshold=0.0)
     if name == "no spaces":  # one unknown word, which lies where it ends: the parts before it have no score
         assert everything.documents[0].text == "x" * 1000

@@ -17,7 +17,7 @@ from tokenprune.errors import MissingExtraError, ModelError
 from tokenprune.models.batches import TOKENISE_AT_ONCE, by_length, padded_tokens
 from tokenprune.models.catalog import resolve_model
 from tokenprune.models.device import pick_device, pick_dtype, quiet_loading
-from tokenprune.models.once import Once
+from tokenprune.models.once import Once, state_of
 
 if TYPE_CHECKING:
     import torch
@@ -60,7 +60,7 @@ class Encoder:
         path = resolve_model(name_or_path)
         device = pick_device(device)
         chosen = pick_dtype(device, dtype)
-        key = (path, device, str(chosen))
+        key = (path, state_of(path), device, str(chosen))
         return _models.get(key, lambda: cls(_load(path, device, chosen), name_or_path))
 
     @property

@@ -4,9 +4,23 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Hashable
+from pathlib import Path
 from typing import Generic, TypeVar
 
 Loaded = TypeVar("Loaded")
+_FILES = ("*.safetensors", "*.json")
+
+
+def state_of(name_or_path: str) -> tuple[tuple[str, int, int], ...]:
+    """Return names, times (ns) and sizes (bytes) of the files of a model in a folder, for keys of `Once`.
+
+    Another model in the same folder is another one; what is no folder (a name, a hub id) has no state.
+    """
+    folder = Path(name_or_path)
+    if not folder.is_dir():
+        return ()
+    found = sorted({file for pattern in _FILES for file in folder.glob(pattern)})
+    return tuple((f.name, s.st_mtime_ns, s.st_size) for f in found if (s := f.stat()))
 
 
 class Once(Generic[Loaded]):

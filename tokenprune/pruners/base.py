@@ -20,7 +20,8 @@ class Pruner:
     Args:
         segmenter: document -> units.
         scorer: units and query -> scores.
-        selector: decides when no budget is given.
+        selector: decides when no budget is given; where one with a threshold keeps nothing of a whole call,
+            the best stays (see `tokenprune.select.floor`).
         renderer: kept units -> content.
         name: shown in receipts.
         kinds: document kinds it accepts.
@@ -47,8 +48,8 @@ class Pruner:
     as_is: bool = False
 
     def __post_init__(self) -> None:
-        if self.top_documents is not None and self.top_documents < 0:
-            raise ConfigError(f"top_documents must be 0 or more, not {self.top_documents}")
+        if self.top_documents is not None and self.top_documents < 1:
+            raise ConfigError(f"top_documents must be 1 or more, not {self.top_documents}")
 
     @property
     def ranks(self) -> bool:

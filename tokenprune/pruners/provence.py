@@ -42,8 +42,10 @@ def provence(
     """Compose the method.
 
     Without a budget a sentence stays when the mean keep probability of its tokens is above ``threshold``, 0
-    to 1; None takes the model's own, 0.1 where it has none. With a model whose config says so, as
-    provence-mini's does, the rank of its passage among those of the call has a say in the probability.
+    to 1; None takes the model's own, 0.1 where it has none. Where no sentence of a call passes, the best
+    one and those of its document that score at least half as much stay, whoever set the threshold. With a
+    model whose config says so, as provence-mini's does, the rank of its passage among those of the call has a
+    say in the probability.
     ``reorder`` puts the documents in the order of their rank scores, ``top_k`` keeps the best of them by
     rank, ``always_select_title`` keeps the first sentence of a text without a title of its own when another
     one stays. ``max_words`` is the size of a block of HTML. ``read_tokens`` bounds what the model reads per
@@ -53,6 +55,8 @@ def provence(
         raise ConfigError("give only one of threshold and keep_ratio")
     if threshold is not None and not 0 <= threshold <= 1:
         raise ConfigError(f"threshold is compared with probabilities: 0 to 1, not {threshold}")
+    if top_k is not None and top_k < 1:
+        raise ConfigError(f"top_k must be 1 or more (None: all documents), not {top_k}")
     if cache_bytes < 0:
         raise ConfigError(f"cache_bytes must be 0 (nothing is remembered) or more, not {cache_bytes}")
     cut = ByKind(html=HtmlBlocks(max_words))

@@ -17,6 +17,7 @@ from tokenprune.select.simple import best_first
 from tokenprune.units import Units
 
 USED = 0.9  # share of a budget that counts as used
+SMALL = 24  # a budget of fewer tokens is about one sentence: it cuts no word that it need not cut
 _WORDS = 8  # a smaller budget is not worth the beginning of a word
 _TRIES = 12  # units looked at
 _STEPS = 16  # cuts counted per unit; a place is halved upon at the latest after half of them
@@ -55,7 +56,8 @@ def use_up(
     """Keep beginnings of the best units that do not fit, where less than 90 % of a budget is used.
 
     The cut stands at the end of a sentence, else between words, else between grapheme clusters: the first of
-    these that leaves less than a tenth of the budget unused; budgets of less than 8 tokens cut no word. Where
+    these that leaves less than a tenth of the budget unused; budgets of less than 24 tokens cut no word where
+    another stands before it, those of less than 8 none at all. Where
     the tags around the words alone do not fit, words are kept without them. What is used up already costs
     one sum.
 
@@ -175,6 +177,31 @@ def _longest(state: _State, n: int, part: Divisible, mask: BoolArray, *, sentenc
     for nicer in (part.sentence_end(low) if sentences else 0, part.word_end(low)):
         if part.text[:nicer].strip() and state.need <= others + tokens(nicer) <= state.limit:
             return nicer, tokens(nicer)
-    if state.limit < _WORDS:
-        low = part.word_end(low)
+    if state.limit < SMALL:
+        word = part.word_end(low)
+        low = word if part.text[:word].strip() or state.limit < _WORDS else low
     return (low, tokens(low)) if part.text[:low].strip() else (0, 0)
+
+
+def only_the_best(
+    scores: Sequence[FloatArray], masks: Sequence[BoolArray], in_order: Sequence[bool], limit: int
+) -> list[FloatArray] | None:
+    """Return scores that leave nothing but the best unit, where a small budget has no room for it whole.
+
+    What is worse but shorter would fit, and use up what the beginning of the best one needs.
+
+    Args:
+        scores: float64 [n] per document; minus infinity for a unit of which nothing may be kept.
+        masks: bool [n] per document, what is kept.
+        in_order: per document, whether it is kept from one end on, whatever fits.
+        limit: tokens of all documents together.
+
+    Returns:
+        float64 [n] per document, all but one minus infinity; None where the best unit is kept.
+    """
+    best = next(best_first(scores), None) if limit < SMALL else None
+    if best is None or in_order[best[0]] or masks[best[0]][best[1]]:
+        return None
+    alone = [np.full(len(s), -np.inf) for s in scores]
+    alone[best[0]][best[1]] = scores[best[0]][best[1]]
+    return alone

@@ -100,7 +100,7 @@ class TopK:
 
     def __post_init__(self) -> None:
         if self.k < 0:
-            raise BudgetError(f"k must be 0 or more, not {self.k}")
+            raise BudgetError(f"top_k must be 0 or more, not {self.k}")
 
     def select(self, scores: FloatArray, cost: IntArray) -> BoolArray:
         """Take the first k of the ranking."""

@@ -349,6 +349,20 @@ def test_other_folders_are_refused(tiny, tmp_path):
         load(checkpoint)
 
 
+def test_missing_files_are_named_once(tiny):
+    checkpoint = tiny("provence", fresh=True)
+    load(checkpoint)
+    name = str(checkpoint.folder)
+    for file in ("special_tokens_map.json", "tokenizer_config.json"):
+        (checkpoint.folder / file).unlink(missing_ok=True)
+    with pytest.raises(ModelError, match=r"no special_tokens_map\.json and no tokenizer_config\.json"):
+        load(checkpoint)  # not what was loaded before
+    (checkpoint.folder / "model.safetensors").unlink()
+    with pytest.raises(ModelError, match=r"has no model\.safetensors: copy the whole") as caught:
+        Labeler.load(name, device="cpu", dtype="float32")
+    assert str(caught.value).count(name) == 1
+
+
 def test_a_hub_name_in_the_cache(tiny, tmp_path, monkeypatch):
     """A hub id that is downloaded already is found in transformers' own cache, without a network."""
     checkpoint = tiny("open-modernbert")

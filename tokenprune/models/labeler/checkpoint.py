@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 # What is taken of a hub repository: no code, no pickled weights.
 _WANTED = ("*.json", "*.safetensors", "*.model", "vocab.txt", "merges.txt", "LICENSE*")
 _SPECIAL = ("cls_token", "sep_token", "bos_token", "eos_token", "pad_token", "unk_token")
+_ROLES = ("special_tokens_map.json", "tokenizer_config.json")  # they say which token is cls, sep, ...
 _VOCABULARIES = ("spm.model", "sentencepiece.bpe.model", "tokenizer.model", "vocab.txt", "vocab.json")
 # Buffers that older releases of transformers saved and newer ones compute.
 _COMPUTED = (".position_ids", ".inv_freq")
@@ -74,7 +75,8 @@ class Checkpoint:
                 f"{self.name!r} has only pickled weights ({', '.join(pickled)}), which can run code when "
                 "they are loaded: convert them to model.safetensors"
             )
-        raise ModelError(f"{self.name!r} has no model.safetensors in {self.folder}")
+        where = "" if Path(self.name) == self.folder else f" in {self.folder}"
+        raise ModelError(f"{self.name!r} has no model.safetensors{where}: copy the whole folder of the model")
 
     def reader(self) -> tuple[TextReader, dict[str, int | None]]:
         """Return the tokenizer and the ids of its special tokens by role (``cls_token``, ...).
@@ -96,7 +98,7 @@ class Checkpoint:
         except Exception as error:  # the tokenizers library raises bare Exception
             raise ModelError(f"cannot read the tokenizer of {self.name!r}: {error}") from error
         roles: dict[str, int | None] = dict.fromkeys(_SPECIAL)
-        for source in ("special_tokens_map.json", "tokenizer_config.json"):
+        for source in _ROLES:
             path = self.folder / source
             content = _json(path, self.name) if path.is_file() else {}
             for role in _SPECIAL:
@@ -138,7 +140,9 @@ class Checkpoint:
         """
         token = roles.get(role)
         if token is None:
-            raise ModelError(f"the tokenizer of {self.name!r} has no {role}")
+            absent = [n for n in _ROLES if not (self.folder / n).is_file()]
+            missing = f": the folder has no {' and no '.join(absent)}, which would name it" if absent else ""
+            raise ModelError(f"the tokenizer of {self.name!r} has no {role}{missing}")
         return token
 
 

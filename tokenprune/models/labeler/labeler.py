@@ -14,7 +14,7 @@ from tokenprune.models.batches import PADDED_TOKENS_CPU, TOKENISE_AT_ONCE, by_le
 from tokenprune.models.labeler.text import Frame, TextReader, Tokens
 from tokenprune.models.labeler.types import DEFAULT_THRESHOLD, Batch, Labels, Network, Passage
 from tokenprune.models.labeler.windows import cut, merge
-from tokenprune.models.once import Once
+from tokenprune.models.once import Once, state_of
 
 if TYPE_CHECKING:
     import torch
@@ -94,7 +94,7 @@ class Labeler:
         """
         from tokenprune.models.labeler.families import load_labeler
 
-        key = (name_or_path, device, None if dtype is None else str(dtype))
+        key = (name_or_path, state_of(name_or_path), device, None if dtype is None else str(dtype))
         return _models.get(key, lambda: load_labeler(name_or_path, device, dtype))
 
     @classmethod
