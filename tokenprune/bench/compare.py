@@ -216,7 +216,7 @@ def _by_position(pairs: Sequence[Pair], cases: Sequence[Case], seed: int) -> lis
             if case.group in seen:
                 later.add(case.id)
             seen.add(case.group)
-    return _slices(pairs, lambda p: "later in its group" if p.direct.case in later else "first", seed)
+    return _slices(pairs, lambda p: "later" if p.direct.case in later else "first", seed)
 
 
 def quality(rows: Sequence[Row], cases: Sequence[Case]) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 TITLE = "Time to first token, before and after pruning"
+_MEANT = " (TTFT of both routes, and pruning, in ms)"
 # title, how to read it, function of `tokenprune.bench.plots`
 _FIGURES = (
     (
@@ -127,12 +128,13 @@ def show(report: Mapping[str, Any], console: Console) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    def put(title: str, head: tuple[str, ...], rows: Any) -> None:
+    def put(title: str, head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
         made = Table(title=title, title_justify="left", box=None, pad_edge=False)
-        for i, name in enumerate(head):
-            made.add_column(name, justify="left" if i == 0 else "right")
+        used = [i for i in range(len(head)) if i == 0 or any(row[i] for row in rows)]
+        for i in used:
+            made.add_column(head[i], justify="left" if i == 0 else "right")
         for row in rows:
-            made.add_row(*map(Text, row))
+            made.add_row(*(Text(row[i]) for i in used))
         console.print(made)
         console.print()
 
@@ -143,11 +145,15 @@ def show(report: Mapping[str, Any], console: Console) -> None:
     if quality := words.quality_rows(report):
         put("Answers", ("", "direct", "pruned", ""), quality)
     if len(report["by_length"]) > 1:
-        put("By prompt length", words.SLICE_HEAD, words.slice_rows(report["by_length"]))
+        put(
+            f"By prompt length{_MEANT}",
+            ("tokens", *words.NARROW_HEAD[1:]),
+            words.narrow_rows(report["by_length"]),
+        )
     if in_parts := words.part_rows(report):
         put("One request in parts", words.PART_HEAD, in_parts)
     if report["by_position"]:
-        put("By position in the group", words.SLICE_HEAD, words.slice_rows(report["by_position"]))
+        put(f"By position in the group{_MEANT}", words.NARROW_HEAD, words.narrow_rows(report["by_position"]))
     for line in words.findings(report)[report["no_verdict"] is not None :]:
         console.print(Text(line))
     for line in words.warnings(report):
