@@ -122,6 +122,8 @@ def test_the_front_and_the_rule_by_hand():
     assert "evidence within 2%" in result.rule
     assert conclude([row("full", 1000, 0.5), row("x", 10, 0.5 - NEAR / 2)]).recommended == "x @ 0.5"
     assert conclude([row("full", 1000, 0.5), row("x", 10, 0.5 - NEAR * 2)]).recommended == "full"
+    nearly = conclude([row("random", 98, 0.0), row("bm25", 99, 1.0), row("full", 500, 1.0)])
+    assert [r.method for r in nearly.rows if r.pareto] == ["bm25"], "a budget filled to a token less"
     by_nll = conclude([row("full", 1000, None, 3.0), row("x", 10, None, 2.9), row("y", 10, None, 3.5)])
     assert by_nll.recommended == "x @ 0.5" and [r.pareto for r in by_nll.rows] == [False, True, False]
 

@@ -29,6 +29,8 @@ ADAPTIVE = "adaptive"  # no budget: the method decides
 NEAR = 0.02  # share of the evidence that a cheaper choice may lose
 # Where nobody knows the evidence, the gold answer's likelihood may get worse by so many nats per token.
 NEAR_NLL = 0.05
+# Budgets are filled to within a few tokens: so many fewer, of the tokens kept, make no row better than another.
+SAME_TOKENS = 0.02
 
 
 class Pruned(Protocol):
@@ -90,7 +92,8 @@ class Row:
             where it was not measured.
         nll_interval: as for the evidence.
         prefill_seconds: predicted for the tokens kept, None without a model and a device.
-        pareto: no other row keeps fewer tokens and as much evidence (where unknown: as good an NLL).
+        pareto: no other row keeps fewer tokens and as much evidence (where unknown: as good an NLL), or more
+            of it with about as many tokens (within `SAME_TOKENS`).
     """
 
     method: str
@@ -288,7 +291,7 @@ def _unbeaten(n: int, rows: Sequence[Row], good: Sequence[float | None]) -> bool
     for m, (row, other) in enumerate(zip(rows, good, strict=True)):
         if m == n or other is None:
             continue
-        better = other > mine or row.tokens < rows[n].tokens
-        if better and other >= mine and row.tokens <= rows[n].tokens:
+        fewer = other >= mine and row.tokens < rows[n].tokens
+        if fewer or (other > mine and row.tokens <= rows[n].tokens * (1 + SAME_TOKENS)):
             return False
     return True
