@@ -29,7 +29,7 @@ ADAPTIVE = "adaptive"  # no budget: the method decides
 NEAR = 0.02  # share of the evidence that a cheaper choice may lose
 # Where nobody knows the evidence, the gold answer's likelihood may get worse by so many nats per token.
 NEAR_NLL = 0.05
-# Budgets are filled to within a few tokens: so many fewer, of the tokens kept, make no row better than another.
+# Budgets are filled to within a few tokens: that share fewer makes no row better than another.
 SAME_TOKENS = 0.02
 
 
