@@ -86,8 +86,9 @@ def test_a_small_budget_begins_with_the_best_sentence(limit, check):
     result = tp.Pipeline(["provence"]).prune("When was it finished?", docs, tp.Budget(max_tokens=limit))
     check(result, docs, limit)
     out, best = result.documents[0].text, "It was finished in 1889. "
-    assert out.strip() and (best in out or best.startswith(out)), "worse words stand in its place"
-    assert set(out.split()) <= set(docs[0].text.split()), "a word was cut"
+    assert out.strip() and (best in out or best.startswith(out.rstrip())), "worse words stand in its place"
+    # From 8 tokens on, 90 % of a budget are used: more than a whole word would.
+    assert limit >= 8 or set(out.split()) <= set(docs[0].text.split()), "a word was cut"
     assert best in out or limit < 11
 
 

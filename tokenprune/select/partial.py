@@ -17,7 +17,7 @@ from tokenprune.select.simple import best_first
 from tokenprune.units import Units
 
 USED = 0.9  # share of a budget that counts as used
-SMALL = 24  # a budget of fewer tokens is about one sentence: it cuts no word that it need not cut
+SMALL = 24  # a budget of fewer tokens is about one sentence
 _WORDS = 8  # a smaller budget is not worth the beginning of a word
 _TRIES = 12  # units looked at
 _STEPS = 16  # cuts counted per unit; a place is halved upon at the latest after half of them
@@ -56,8 +56,7 @@ def use_up(
     """Keep beginnings of the best units that do not fit, where less than 90 % of a budget is used.
 
     The cut stands at the end of a sentence, else between words, else between grapheme clusters: the first of
-    these that leaves less than a tenth of the budget unused; budgets of less than 24 tokens cut no word where
-    another stands before it, those of less than 8 none at all. Where
+    these that leaves less than a tenth of the budget unused; budgets of less than 8 tokens cut no word. Where
     the tags around the words alone do not fit, words are kept without them. What is used up already costs
     one sum.
 
@@ -177,9 +176,8 @@ def _longest(state: _State, n: int, part: Divisible, mask: BoolArray, *, sentenc
     for nicer in (part.sentence_end(low) if sentences else 0, part.word_end(low)):
         if part.text[:nicer].strip() and state.need <= others + tokens(nicer) <= state.limit:
             return nicer, tokens(nicer)
-    if state.limit < SMALL:
-        word = part.word_end(low)
-        low = word if part.text[:word].strip() or state.limit < _WORDS else low
+    if state.limit < _WORDS:
+        low = part.word_end(low)
     return (low, tokens(low)) if part.text[:low].strip() else (0, 0)
 
 
