@@ -378,12 +378,7 @@ def _with_floor(scored: Sequence[_Scored], masks: list[BoolArray], jobs: Sequenc
     items = [able[k] for group in _groups(able) for k in group]
     if not items:
         return masks
-    groups = _groups(items)
-    scores = [_join([items[k].scores for k in group]) for group in groups]
-    costs = [np.concatenate([items[k].units.cost for k in group]) for group in groups]
-    bounds = np.cumsum([len(item.units) for item in items])[:-1]
-    parts = np.split(_join(comparable(scores, costs)), bounds)
-    chosen = floor.best_of_nothing([item.units for item in items], parts)
+    chosen = floor.best_of_nothing([item.units for item in items], _on_one_scale(items))
     place = {id(item): n for n, item in enumerate(scored)}
     for item, mask in zip(items, chosen, strict=True):
         if mask.any():
@@ -392,10 +387,8 @@ def _with_floor(scored: Sequence[_Scored], masks: list[BoolArray], jobs: Sequenc
     return masks
 
 
-def _within(
-    scored: Sequence[_Scored], limit: int, counter: TokenCounter, *, in_part: bool = False
-) -> list[BoolArray]:
-    """Share the budget among all documents by score; cut units ``in_part`` where it would stay unused."""
+def _on_one_scale(scored: Sequence[_Scored]) -> list[FloatArray]:
+    """Scores of each document that can be compared with those of the others, whatever scorers gave them."""
     groups = _groups(scored)
     joined = [_join([scored[n].scores for n in g]) for g in groups]
     costs = [np.concatenate([scored[n].units.cost for n in g]) for g in groups]
@@ -403,8 +396,19 @@ def _within(
     for group, values in zip(groups, comparable(joined, costs), strict=True):
         bounds = np.cumsum([len(scored[n].units) for n in group])[:-1]
         for n, part in zip(group, np.split(values, bounds), strict=True):
-            least = np.inf if scored[n].job.beaten else scored[n].pruner.floor
-            scores[n] = part if least is None else np.where(scored[n].scores < least, -np.inf, part)
+            scores[n] = part
+    return scores
+
+
+def _within(
+    scored: Sequence[_Scored], limit: int, counter: TokenCounter, *, in_part: bool = False
+) -> list[BoolArray]:
+    """Share the budget among all documents by score; cut units ``in_part`` where it would stay unused."""
+    scores = _on_one_scale(scored)
+    for n, item in enumerate(scored):
+        least = np.inf if item.job.beaten else item.pruner.floor
+        if least is not None:
+            scores[n] = np.where(item.scores < least, -np.inf, scores[n])
 
     def tokens(n: int, units: Units, mask: BoolArray) -> int:
         return counter.count(scored[n].pruner.renderer.render(units, mask).text)

@@ -51,15 +51,7 @@ def config() -> LlavaConfig:
 
     The projector reads the last of the tower's layers, its class token left out.
     """
-    vision = CLIPVisionConfig(
-        hidden_size=128,
-        intermediate_size=512,
-        projection_dim=128,
-        num_hidden_layers=4,
-        num_attention_heads=4,
-        image_size=SIDE,
-        patch_size=PATCH,
-    )
+    vision = tower(width=128, layers=4)
     text = LlamaConfig(
         vocab_size=VOCABULARY_SIZE,
         hidden_size=192,
@@ -78,6 +70,19 @@ def config() -> LlavaConfig:
         eos_token_id=SPECIALS.index("</s>"),
     )
     return joined(vision, text, SPECIALS.index("<image>"))
+
+
+def tower(*, width: int, layers: int) -> CLIPVisionConfig:
+    """Return the shapes of a vision tower with heads of 32."""
+    return CLIPVisionConfig(
+        hidden_size=width,
+        intermediate_size=4 * width,
+        projection_dim=width,
+        num_hidden_layers=layers,
+        num_attention_heads=width // 32,
+        image_size=SIDE,
+        patch_size=PATCH,
+    )
 
 
 def joined(vision: CLIPVisionConfig, text: LlamaConfig, image_token: int) -> LlavaConfig:

@@ -9,9 +9,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from transformers import AutoTokenizer, CLIPVisionConfig, LlavaForConditionalGeneration
+from transformers import AutoTokenizer, LlavaForConditionalGeneration
 
-from benchmarks.vision.model import PATCH, SIDE, joined, store
+from benchmarks.vision.model import joined, store, tower
 from tokenprune.models.causal_lm import fresh_causal_lm
 
 IMAGE = "<image>"
@@ -34,17 +34,8 @@ def build(folder: Path, language: str = "smollm2-135m") -> Path:
     tokenizer.add_special_tokens({"additional_special_tokens": [IMAGE]})
     tokenizer.chat_template = TEMPLATE
     lm.model.resize_token_embeddings(len(tokenizer), pad_to_multiple_of=64, mean_resizing=False)
-    tower = CLIPVisionConfig(
-        hidden_size=256,
-        intermediate_size=1024,
-        projection_dim=256,
-        num_hidden_layers=8,
-        num_attention_heads=8,
-        image_size=SIDE,
-        patch_size=PATCH,
-    )
     torch.manual_seed(0)
-    config = joined(tower, lm.model.config, tokenizer.convert_tokens_to_ids(IMAGE))
+    config = joined(tower(width=256, layers=8), lm.model.config, tokenizer.convert_tokens_to_ids(IMAGE))
     model = LlavaForConditionalGeneration(config)
     model.model.language_model.load_state_dict(lm.model.model.state_dict())
     store(model, tokenizer, folder)

@@ -1,6 +1,6 @@
 """How a request stands before anything is pruned: its documents sorted, counted and weighed."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tokenprune.budget import Budget
@@ -53,7 +53,7 @@ class Plan:
     budget: Budget | None = None
     too_long: int | None = None
     weighing: Weighing | None = None
-    lean: tuple[Shared, ...] = ()
+    lean: Mapping[Span, Shared] = field(default_factory=dict)
     stand_in: Pipeline | None = None
 
     @property

@@ -2,7 +2,7 @@
 
 import dataclasses
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from tokenprune.budget import Budget
 from tokenprune.config import Config
@@ -158,7 +158,7 @@ class Rewriter:
         left = room.documents(largest)
         before, after = history.beside(main)
         asked = _left(options.budget, largest, before, after)
-        lean: tuple[Shared, ...] = ()
+        lean: Mapping[Span, Shared] = {}
         if left is not None and options.budget is None and len(jobs) == 1 and main.query and not contexts:
             lean = self._lean(main, tokens, left)
         budget = _budget(asked, largest, None if lean else left)
@@ -197,22 +197,21 @@ class Rewriter:
         return dataclasses.replace(plan, facts=facts)
 
     def _shared(
-        self, history: History, jobs: Sequence[Job], tokens: dict[Span, int], lean: Sequence[Shared]
+        self, history: History, jobs: Sequence[Job], tokens: dict[Span, int], lean: Mapping[Span, Shared]
     ) -> tuple[Shared, ...]:
         """Documents that came before with another question, pruned as far as that needs no question."""
-        known = {item.span: item for item in lean}
         spans = [span for job in jobs for span in self._gate.shared(history, job)]
-        return tuple(known.get(span) or self._for_any_question(span, tokens[span]) for span in spans)
+        return tuple(lean.get(span) or self._for_any_question(span, tokens[span]) for span in spans)
 
-    def _lean(self, job: Job, tokens: dict[Span, int], room: int) -> tuple[Shared, ...]:
+    def _lean(self, job: Job, tokens: dict[Span, int], room: int) -> dict[Span, Shared]:
         """The documents as they go for any question, when pages among them make that fit; else none.
 
         Such a prompt is as free as one that fits: it goes so, or is pruned by its method and no budget.
         """
         if all(span.kind != "html" for span in job.spans):
-            return ()
-        lean = tuple(self._for_any_question(span, tokens[span]) for span in job.spans)
-        return lean if sum(item.tokens for item in lean) <= room else ()
+            return {}
+        lean = {span: self._for_any_question(span, tokens[span]) for span in job.spans}
+        return lean if sum(item.tokens for item in lean.values()) <= room else {}
 
     def _for_any_question(self, span: Span, tokens: int) -> Shared:
         """A document as it is sent whatever is asked about it, so that the upstream's cache holds."""
@@ -226,8 +225,7 @@ class Rewriter:
         """Nothing is pruned for the question; what was pruned before, or is without a question, stays so."""
         if reason == "reuse-expected" or plan.lean:
             left = [span for job in plan.prunable() for span in job.spans]
-            known = {item.span: item for item in plan.lean}
-            more = (known.get(span) or self._for_any_question(span, plan.tokens[span]) for span in left)
+            more = (plan.lean.get(span) or self._for_any_question(span, plan.tokens[span]) for span in left)
             shared = (*plan.shared, *more)
             plan = dataclasses.replace(plan, shared=shared, weighing=None)
         request, history, base = plan.request, plan.history, plan.base

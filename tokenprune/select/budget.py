@@ -114,6 +114,9 @@ def _company(
 ) -> tuple[int, list[int], list[int]]:
     """Tokens, units and wrappers that keeping one unit adds: with all of its leads, the nearest, or alone."""
     alone = _needed(units, unit, keep, opened, leads=0)
+    lead = units.lead[unit]
+    if lead < 0 or keep[lead]:  # most units: nothing to be looked at that often
+        return alone
     near = _needed(units, unit, keep, opened, leads=1)
     if near[0] > left:
         return alone

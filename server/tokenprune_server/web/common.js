@@ -21,6 +21,14 @@ function stats(box, before, after, seconds) {
   box.querySelector(".meter i").style.width = 100 * share + "%";
 }
 
+function addGroup(select, title, options) {
+  if (!options.length) return;
+  const group = document.createElement("optgroup");
+  group.label = title;
+  group.append(...options);
+  select.append(group);
+}
+
 function failed(box, error) {
   const message = document.createElement("div");
   message.className = "empty error";

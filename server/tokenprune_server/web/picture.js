@@ -6,15 +6,10 @@ function showPictures(setUp) {
   $("picture-form").hidden = $("picture-result").hidden = !setUp;
   if (!setUp) return;
   for (const inside of [false, true]) {
-    const group = document.createElement("optgroup");
-    group.label = inside ? "Inside the language model (with a question)" : "Before the language model";
-    for (const method of setUp.methods.filter((one) => one.inside === inside)) {
-      const option = new Option(method.name, method.name);
-      option.about = method.about;
-      option.inside = inside;
-      group.append(option);
-    }
-    if (group.children.length) $("picture-method").append(group);
+    const title = inside ? "Inside the language model (with a question)" : "Before the language model";
+    const methods = setUp.methods.filter((one) => one.inside === inside);
+    const option = ({name, about}) => Object.assign(new Option(name, name), {about, inside});
+    addGroup($("picture-method"), title, methods.map(option));
   }
   $("picture-method").value = setUp.method;
   if (setUp.keep && !Number.isInteger(setUp.keep)) $("picture-ratio").value = Math.round(100 * setUp.keep);

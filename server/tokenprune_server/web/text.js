@@ -20,11 +20,7 @@ function showBudget() {
 
 function fillNames(names) {
   for (const [title, list] of [["Pipelines", names.pipelines], ["Methods", names.methods]]) {
-    if (!list.length) continue;
-    const group = document.createElement("optgroup");
-    group.label = title;
-    for (const name of list) group.append(new Option(name, name));
-    $("method").append(group);
+    addGroup($("method"), title, list.map((name) => new Option(name, name)));
   }
 }
 
