@@ -40,6 +40,24 @@ def test_finds_the_head_that_knows():
     assert by_layer[1].kept < 0.5 and by_layer[3].all_heads < 0.5 <= by_layer[5].kept
 
 
+def test_heads_of_earlier_layers_join_where_they_help():
+    """One head knows the answers of some prompts, one of a later layer those of the others."""
+
+    def plant(answer, layer, heads, raw, last):
+        known = (answer // 30) % 3
+        if (layer, known) in ((2, 0), (4, 1), (4, 2)):
+            heads[{2: 1, 4: 3}[layer], answer : answer + 3] += 3
+
+    found = search(prompts(plant), (64,))
+    assert found.question.layer == 4 and found.question.heads == (3,)
+    assert dict(found.question.earlier) == {2: (1,)} and found.question.kept[64] == 1.0
+    by_layer = {layer.choice.layer: layer for layer in found.layers}
+    assert by_layer[4].alone.earlier == {} and by_layer[4].alone.kept[64] < 0.8
+    assert by_layer[4].chosen_by == 1.0 and by_layer[4].kept == 1.0
+    rules = {look.layer: look for look in found.question.looks()}
+    assert rules[2].share == rules[4].share == 0.5
+
+
 def test_takes_raw_products_and_the_last_token_where_they_know():
     def plant(answer, layer, heads, raw, last):
         if layer == 2:

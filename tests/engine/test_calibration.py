@@ -13,7 +13,7 @@ from tokenprune.engine.fingerprint import fingerprint  # noqa: E402
 from tokenprune.engine.methods.gemfilter import GemFilter, QuestionGemFilter, scores_at  # noqa: E402
 from tokenprune.engine.methods.lazyllm import LazyLLM  # noqa: E402
 from tokenprune.engine.reading import read_prompt  # noqa: E402
-from tokenprune.engine.rules import AttentionProbability, DotProduct, Pooled, Relative  # noqa: E402
+from tokenprune.engine.rules import AttentionProbability, DotProduct, Look, Pooled, Relative  # noqa: E402
 from tokenprune.engine.schedule import Drop, Marks, TokenDropSchedule  # noqa: E402
 from tokenprune.errors import ConfigError  # noqa: E402
 
@@ -30,7 +30,7 @@ def cache(tmp_path, monkeypatch):
 
 
 def made(mark, model="tiny", layer=3, depth=5):
-    question = Choice(layer, True, 5, (1, 4), 9, {64: 0.75})
+    question = Choice(layer, True, 5, (1, 4), 9, kept={64: 0.75})
     return Calibration(
         model, mark, depth, question, Choice(2, False, 5), "by hand", (), ({"layer": 1, "kept": 0.5},)
     )
@@ -69,7 +69,7 @@ def test_methods_go_by_it_and_callers_go_before(tiny_lm, cache):
     rule = Pooled(Relative(AttentionProbability((1, 4)), 9), 5)
     assert QuestionGemFilter(keep=20).choice(decoder).rule() == rule
     assert QuestionGemFilter(3, keep=20).choice(decoder).rule() == rule
-    scores = scores_at(decoder, IDS, 3, rule, marks.window).scores
+    scores = scores_at(decoder, IDS, (Look(3, rule),), marks.window).scores
     kept = set(QuestionGemFilter(keep=20).select(decoder, IDS, marks).positions)
     free = [p for p in range(4, 52) if p not in marks.window]
     assert min(scores[p] for p in free if p in kept) >= max(scores[p] for p in free if p not in kept)
@@ -78,6 +78,44 @@ def test_methods_go_by_it_and_callers_go_before(tiny_lm, cache):
     assert QuestionGemFilter(2).choice(decoder) == Choice(2, True, 5)
     assert QuestionGemFilter(softmax=False).choice(decoder).rule() == Pooled(DotProduct(), 5)
     assert QuestionGemFilter(kernel=1).choice(decoder) == Choice(3, True, 1, (1, 4), 9)
+
+
+def test_earlier_layers_count_beside_the_last(tiny_lm, cache):
+    """Scores of layers and heads that were asked for one by one, added by the number of heads."""
+    _, decoder = tiny_lm("llama")
+    choice = Choice(3, True, 5, (1, 4), 9, {1: (0,), 2: (3, 5)})
+    parts = [
+        (0.2, Look(1, Choice(1, True, 5, (0,), 9).rule())),
+        (0.4, Look(2, Choice(2, True, 5, (3, 5), 9).rule())),
+        (0.4, Look(3, Choice(3, True, 5, (1, 4), 9).rule())),
+    ]
+    window = (50, 51)
+    expected = sum(share * scores_at(decoder, IDS, (look,), window).scores for share, look in parts)
+    found = scores_at(decoder, IDS, choice.looks(), window)
+    assert torch.allclose(found.scores, expected, atol=1e-5)
+    # Nothing more is held: a layer's keys and values go behind it, looked at or not.
+    assert found.peak_kv_bytes == scores_at(decoder, IDS, parts[2][1:], window).peak_kv_bytes
+
+    stored = replace(made(fingerprint(decoder)), question=choice)
+    assert parse(stored.to_json(), "g") == stored
+    store(stored)
+    method = QuestionGemFilter(keep=20)
+    assert method.choice(decoder) == choice
+    assert method.select(decoder, IDS, Marks(window)).positions != (
+        QuestionGemFilter(3, 20, heads=(1, 4)).select(decoder, IDS, Marks(window)).positions
+    )
+    # Earlier layers belong to the heads of their layer, and go with them.
+    assert QuestionGemFilter(kernel=1).choice(decoder).earlier == choice.earlier
+    for other in (QuestionGemFilter(2), QuestionGemFilter(heads=(1, 4)), QuestionGemFilter(softmax=False)):
+        assert not other.choice(decoder).earlier
+    for wrong, words in (
+        ({"heads": None, "earlier": {1: (0,)}}, "named heads"),
+        ({"heads": (0,), "earlier": {3: (0,)}}, "between 0 and 3"),
+        ({"heads": (0,), "earlier": {0: (0,)}}, "between 0 and 3"),
+        ({"heads": (0,), "earlier": {1: (1, 1)}}, "different"),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            Choice(3, **wrong)
 
 
 def test_lazyllm_scores_each_layer_with_its_own_rule(tiny_lm, cache):

@@ -73,12 +73,13 @@ def calibrate(lm: LoadedLM, decoder: Decoder, settings: Settings, report: Report
         question=found.question,
         published=found.published,
         prompts=f"{len(made)} prompts of {settings.tokens} tokens, seed {settings.seed}; half of them chose",
-        choices=tuple(layer.choice for layer in found.layers),
+        choices=tuple(layer.alone for layer in found.layers),
         layers=tuple(
             {
                 "layer": layer.choice.layer,
                 "cost": round(layer.choice.layer / depth, 3),
                 "kept": round(layer.kept, 4),
+                "alone": round(sum(layer.alone.kept.values()) / len(layer.alone.kept), 4),
                 "all_heads": round(layer.all_heads, 4),
                 "last_token": round(layer.last, 4),
             }

@@ -1,17 +1,18 @@
 """From what all heads said of some prompts to the layer, rule, pooling and heads to go by.
 
-Half of the prompts choose, the other half says what the choice is worth. Early layers cost less: of the
-layers that keep nearly as many answers as the best one, the earliest is taken.
+Half of the prompts choose, the other half says what the choice is worth. Heads of earlier layers, which are
+run anyway, join those of a layer one by one as long as they help. Early layers cost less: of the layers that
+keep nearly as many answers as the best one, the earliest is taken.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from tokenprune.calibrate.observe import Observed
-from tokenprune.engine.calibration import PUBLISHED_KERNEL, Choice
+from tokenprune.engine.calibration import FALLBACK_KERNEL, PUBLISHED_KERNEL, Choice
 from tokenprune.engine.rules import relative
 from tokenprune.errors import ConfigError
 
@@ -23,6 +24,8 @@ AROUND = (None, 129)
 COUNTS = (64, 128, 256, 512, 1024)
 HEAD_COUNTS = (1, 2, 3, 4, 6, 8, 12, 16)
 HEAD, TAIL = 4, 8  # of `QuestionGemFilter`: tokens that stay anyway
+MOST_HEADS = 8  # of all layers together
+JOINING = 24  # heads of earlier layers that are tried, the best alone
 TOLERANCE = 0.03
 
 
@@ -31,14 +34,16 @@ class LayerFound:
     """What one layer is worth; shares of answers kept are means over the token counts, on unseen prompts.
 
     Attributes:
-        choice: the best rule of the layer; ``kept`` is of unseen prompts.
-        chosen_by: share of answers kept on the prompts that chose it.
+        alone: the best rule of the layer; ``kept`` is of unseen prompts.
+        choice: the same with heads of earlier layers, where they help.
+        chosen_by: share of answers that ``choice`` kept on the prompts that chose it.
         all_heads: of the best pooling with all heads.
         last: of the published rule.
         last_chosen_by: of the published rule, on the prompts that choose.
         last_kept: of the published rule, by tokens kept.
     """
 
+    alone: Choice
     choice: Choice
     chosen_by: float
     all_heads: float
@@ -97,7 +102,13 @@ def search(observed: Sequence[Observed], counts: Sequence[int], tolerance: float
     if not 0 <= tolerance <= 1:
         raise ConfigError(f"the tolerance must lie in [0, 1], not {tolerance}")
     chooses = [n // 2 % 2 == 0 for n in range(len(observed))]
-    layers = tuple(_layer(observed, layer, counts, chooses) for layer in sorted(observed[0].layers))
+    choosing = [one for one, picks in zip(observed, chooses, strict=True) if picks]
+    alone = {
+        (layer, head): need
+        for layer in sorted(observed[0].layers)
+        for head, need in enumerate(_size_of_heads(choosing, layer))
+    }
+    layers = tuple(_layer(observed, layer, counts, chooses, alone) for layer in sorted(observed[0].layers))
     question = _earliest(layers, [found.chosen_by for found in layers], tolerance)
     last = _earliest(layers, [found.last_chosen_by for found in layers], tolerance)
     published = Choice(last.choice.layer, False, PUBLISHED_KERNEL, kept=last.last_kept)
@@ -110,7 +121,11 @@ def _earliest(layers: Sequence[LayerFound], values: Sequence[float], tolerance: 
 
 
 def _layer(
-    observed: Sequence[Observed], layer: int, counts: Sequence[int], chooses: Sequence[bool]
+    observed: Sequence[Observed],
+    layer: int,
+    counts: Sequence[int],
+    chooses: Sequence[bool],
+    alone: Mapping[tuple[int, int], float],
 ) -> LayerFound:
     import torch
 
@@ -122,24 +137,87 @@ def _layer(
             candidates.append(_all_heads(observed, layer, kernel, True, around))
             candidates += _few_heads(observed, layer, kernel, around, picks)
     # Of equals the one with the smaller sets, then the first: all heads before few.
-    best = max(candidates, key=lambda c: (_share(c.needs[picks], counts), -_size(c.needs[picks])))
+    best = max(candidates, key=lambda c: _worth(c.needs[picks], counts))
     plain = max(
         (c for c in candidates if c.heads is None and c.softmax and c.around is None),
-        key=lambda c: (_share(c.needs[picks], counts), -_size(c.needs[picks])),
+        key=lambda c: _worth(c.needs[picks], counts),
     )
     last = torch.stack(
         [_needs(o, o.layers[layer].last[None], PUBLISHED_KERNEL, None, 0, 0)[0] for o in observed]
     )
     kept = _by_count(best.needs[~picks], counts)
-    choice = Choice(layer, best.softmax, best.kernel, best.heads, best.around, kept)
+    found = Choice(layer, best.softmax, best.kernel, best.heads, best.around, kept=kept)
+    fused = found
+    if best.heads is not None:
+        choosing = [one for one, chosen in zip(observed, chooses, strict=True) if chosen]
+        earlier = _joined(choosing, found, counts, alone)
+        if earlier:
+            fused = replace(found, earlier=earlier)
+            testing = [one for one, chosen in zip(observed, chooses, strict=True) if not chosen]
+            fused = replace(fused, kept=_by_count(_needs_of(testing, fused), counts))
     return LayerFound(
-        choice=choice,
-        chosen_by=_share(best.needs[picks], counts),
+        alone=found,
+        choice=fused,
+        chosen_by=_share(best.needs[picks] if fused is found else _needs_of(choosing, fused), counts),
         all_heads=_share(plain.needs[~picks], counts),
         last=_share(last[~picks], counts),
         last_chosen_by=_share(last[picks], counts),
         last_kept=_by_count(last[~picks], counts),
     )
+
+
+def _size_of_heads(observed: Sequence[Observed], layer: int) -> list[float]:
+    """For each head of a layer, how many tokens must stay when it alone scores (mean of logarithms)."""
+    import torch
+
+    needs = torch.stack([_needs(o, o.layers[layer].heads.float(), FALLBACK_KERNEL, None) for o in observed])
+    sizes: list[float] = needs.double().log().mean(0).tolist()
+    return sizes
+
+
+def _joined(
+    observed: Sequence[Observed],
+    choice: Choice,
+    counts: Sequence[int],
+    alone: Mapping[tuple[int, int], float],
+) -> dict[int, tuple[int, ...]]:
+    """Return the heads of earlier layers that help, each the one that helps most beside those before it."""
+    tried = sorted((pair for pair in alone if pair[0] < choice.layer), key=lambda pair: alone[pair])[:JOINING]
+    worth = _worth(_needs_of(observed, choice), counts)
+    chosen: set[tuple[int, int]] = set()
+    while len(chosen) + len(choice.heads or ()) < MOST_HEADS:
+        found = {
+            pair: _worth(_needs_of(observed, replace(choice, earlier=_by_layer({*chosen, pair}))), counts)
+            for pair in tried
+            if pair not in chosen
+        }
+        if not found or max(found.values()) <= worth:
+            break
+        best = max(found, key=lambda pair: found[pair])
+        chosen.add(best)
+        worth = found[best]
+    return _by_layer(chosen)
+
+
+def _by_layer(pairs: Collection[tuple[int, int]]) -> dict[int, tuple[int, ...]]:
+    layers = sorted({layer for layer, _ in pairs})
+    return {layer: tuple(sorted(head for own, head in pairs if own == layer)) for layer in layers}
+
+
+def _needs_of(observed: Sequence[Observed], choice: Choice) -> torch.Tensor:
+    """Return what a choice of named heads needs of each prompt, int64 [prompts]."""
+    import torch
+
+    named = {**choice.earlier, choice.layer: choice.heads or ()}
+    total = sum(map(len, named.values()))
+    needs = []
+    for one in observed:
+        scores = torch.zeros(1, one.size)
+        for layer, heads in named.items():
+            own = one.layers[layer].heads[list(heads)].float().mean(0, keepdim=True)
+            scores += len(heads) / total * _pooled(own, choice.kernel, choice.around)
+        needs.append(one.need(scores, HEAD, TAIL)[0])
+    return torch.stack(needs)
 
 
 def _all_heads(
@@ -184,11 +262,20 @@ def _needs(
     head: int = HEAD,
     tail: int = TAIL,
 ) -> torch.Tensor:
+    return one.need(_pooled(scores, kernel, around), head, tail)
+
+
+def _pooled(scores: torch.Tensor, kernel: int, around: int | None) -> torch.Tensor:
     from torch.nn.functional import avg_pool1d
 
     if around is not None:
         scores = relative(scores, around)
-    return one.need(avg_pool1d(scores, kernel, stride=1, padding=kernel // 2), head, tail)
+    return avg_pool1d(scores, kernel, stride=1, padding=kernel // 2)
+
+
+def _worth(needs: torch.Tensor, counts: Sequence[int]) -> tuple[float, float]:
+    """Order needs: more answers kept, then smaller sets."""
+    return _share(needs, counts), -_size(needs)
 
 
 def _share(needs: torch.Tensor, counts: Sequence[int]) -> float:

@@ -66,23 +66,26 @@ def _show(found: Calibration) -> None:
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
-    for heading in ("layer", "cost", "question", "question, all heads", "last token"):
+    for heading in ("layer", "cost", "question", "layer alone", "all heads", "last token"):
         table.add_column(heading, justify="right")
     for row in found.layers:
         layer = int(row["layer"])
         marks = "*" * (layer == found.question.layer) + "+" * (layer == found.published.layer)
-        shares = (f"{row[name]:.2f}" for name in ("cost", "kept", "all_heads", "last_token"))
+        shares = (f"{row[name]:.2f}" for name in ("cost", "kept", "alone", "all_heads", "last_token"))
         table.add_row(f"{marks}{layer}", *shares)
     console = Console()
     console.print(table)
     chosen = found.question
     heads = "all heads" if chosen.heads is None else f"heads {', '.join(map(str, chosen.heads))}"
+    earlier = "".join(
+        f", and of layer {n} {', '.join(map(str, own))}" for n, own in sorted(chosen.earlier.items())
+    )
     rule = "attention" if chosen.softmax else "raw q.k"
     if chosen.around is not None:
         rule += f" relative to {chosen.around} tokens about"
     console.print(
-        f"* gemfilter-q: layer {chosen.layer} of {found.depth}, {rule}, pooling {chosen.kernel}, {heads}; "
-        f"answers kept: {_kept(chosen.kept)}"
+        f"* gemfilter-q: layer {chosen.layer} of {found.depth}, {rule}, pooling {chosen.kernel}, {heads}"
+        f"{earlier}; answers kept: {_kept(chosen.kept)}"
     )
     console.print(f"+ gemfilter: layer {found.published.layer}; answers kept: {_kept(found.published.kept)}")
     console.print(f"{found.prompts}, the others are shown here.")

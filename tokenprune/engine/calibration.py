@@ -20,7 +20,7 @@ from weakref import WeakKeyDictionary
 from pydantic import Field, TypeAdapter, ValidationError
 
 from tokenprune.engine.fingerprint import fingerprint
-from tokenprune.engine.rules import AttentionProbability, DotProduct, Pooled, Relative, ScoreRule
+from tokenprune.engine.rules import AttentionProbability, DotProduct, Look, Pooled, Relative, ScoreRule
 from tokenprune.errors import ConfigError
 from tokenprune.models.catalog import cache_root
 from tokenprune.validation import faults
@@ -45,6 +45,8 @@ class Choice:
         kernel: Scores are averaged over as many neighbours.
         heads: Query heads of the layer that count; None: all.
         around: Attention counts relative to so many tokens about each; None: as it is.
+        earlier: Layers before r -> query heads that count as well, each as much as one of r. Heads that
+            retrieve stand in many layers, and those of r alone may miss what an earlier one has found.
         kept: Tokens kept -> share of the answers that were among them, on prompts that chose nothing.
     """
 
@@ -53,21 +55,38 @@ class Choice:
     kernel: int = FALLBACK_KERNEL
     heads: tuple[int, ...] | None = None
     around: int | None = None
+    earlier: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
     kept: Mapping[int, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Check that there is such a rule.
 
         Raises:
-            ConfigError: A kernel or heads that no rule has.
+            ConfigError: A kernel or heads that no rule has, or an earlier layer that is not before r.
         """
         if not self.softmax and (self.heads is not None or self.around is not None):
             raise ConfigError("heads and around are of attention probabilities, not of raw products")
-        self.rule()
+        if self.earlier and self.heads is None:
+            raise ConfigError("heads of earlier layers count beside named heads of the layer")
+        wrong = [layer for layer in self.earlier if not 0 < layer < self.layer]
+        if wrong:
+            raise ConfigError(f"an earlier layer lies between 0 and {self.layer}, not at {wrong[0]}")
+        self.looks()
+
+    def looks(self) -> tuple[Look, ...]:
+        """Return which layers score the tokens, by which rule, and what each layer's word weighs."""
+        if self.heads is None or not self.earlier:
+            return (Look(self.layer, self.rule()),)
+        named = {**self.earlier, self.layer: self.heads}
+        total = sum(map(len, named.values()))
+        return tuple(Look(n, self._rule(heads), len(heads) / total) for n, heads in sorted(named.items()))
 
     def rule(self) -> ScoreRule:
-        """Return how tokens are scored."""
-        base: ScoreRule = AttentionProbability(self.heads) if self.softmax else DotProduct()
+        """Return how the layer itself scores tokens."""
+        return self._rule(self.heads)
+
+    def _rule(self, heads: tuple[int, ...] | None) -> ScoreRule:
+        base: ScoreRule = AttentionProbability(heads) if self.softmax else DotProduct()
         return Pooled(base if self.around is None else Relative(base, self.around), self.kernel)
 
     def but(
@@ -77,17 +96,17 @@ class Choice:
         kernel: int | None = None,
         heads: tuple[int, ...] | None = None,
     ) -> Choice:
-        """Return this choice with what a caller says; heads and around belong to their layer.
+        """Return this choice with what a caller says; heads, earlier and around belong to their layer.
 
         Raises:
             ConfigError: There is no such rule.
         """
         wanted = self.layer if layer is None else layer
         soft = self.softmax if softmax is None else softmax
-        around = None
+        around, earlier = None, {}
         if heads is None and soft and wanted == self.layer:
-            heads, around = self.heads, self.around
-        asked = Choice(wanted, soft, self.kernel if kernel is None else kernel, heads, around)
+            heads, around, earlier = self.heads, self.around, dict(self.earlier)
+        asked = Choice(wanted, soft, self.kernel if kernel is None else kernel, heads, around, earlier)
         return self if asked == replace(self, kept={}) else asked
 
 
@@ -102,7 +121,7 @@ class Calibration:
         question: For the question as the query (``gemfilter-q``).
         published: For the last token as the query and raw q.k (``gemfilter``).
         prompts: What it was found out on, in words.
-        choices: The best of each layer for the question as the query (``lazyllm`` scores in several).
+        choices: The best of each layer alone for the question as the query (``lazyllm`` scores in several).
         layers: Per layer: ``layer``, ``cost`` (share of a full prefill), and shares of answers kept, of the
             question with all heads, with the best ones, and of the last token.
     """

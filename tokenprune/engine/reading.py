@@ -86,7 +86,8 @@ def read(
         decoder: the model.
         sequences: where keys and values go; each at its own length.
         ids: tokens to read, at least one per sequence; a :class:`Prompt` where some are visual.
-        reducer: drops or merges rows between layers; None: nothing.
+        reducer: drops or merges rows between layers, behind the last that runs too where all its rows are
+            asked for and the model has more; None: nothing.
         marks: query window and pinned positions per sequence, for the reducer.
         positions: of the tokens, ascending, behind what was read; None: without gaps. Not with marks.
         depth: layers to run; None: all.
@@ -120,7 +121,8 @@ def read(
             for rows in every:
                 rows.sequence.computed += rows.end - rows.start
             x, query = decoder.layer(number, x, rotary, parts, last_only=last, check=check)
-            if reducer is not None and number < depth - 1 and reducer.acts_after(number, decoder.depth):
+            onward = number < depth - 1 or (not last_only and depth < decoder.depth)
+            if reducer is not None and onward and reducer.acts_after(number, decoder.depth):
                 x = _reduce(decoder, reducer, number, x, query, every)
                 rotary = _packed(decoder, every)
             if not keep_kv:

@@ -156,3 +156,18 @@ class Pooled:
 
         scores = self.rule.score(query, keys, scale)
         return avg_pool1d(scores[None], self.kernel, stride=1, padding=self.kernel // 2)[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """A layer whose queries and keys score the tokens of a prompt.
+
+    Attributes:
+        layer: Its number, from 1.
+        rule: How it scores.
+        share: What its scores weigh where several layers are added up.
+    """
+
+    layer: int
+    rule: ScoreRule
+    share: float = 1.0

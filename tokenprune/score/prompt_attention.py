@@ -79,7 +79,7 @@ class EarlyLayer:
         choice = base.but(self.layer, self.softmax, self.kernel, self.heads)
         window = (marks.window if self.question else ()) or (len(ids) - 1,)
         near = None if self.near is None else Near(self.near, free_from=min(window))
-        said = scores_at(decoder, ids, choice.layer, choice.rule(), window, near=near)
+        said = scores_at(decoder, ids, choice.looks(), window, near=near)
         scores = said.scores.double().cpu().numpy()
         even = choice.softmax and choice.around is None
         return np.asarray(scores * len(ids) if even else scores, dtype=np.float64)

@@ -74,7 +74,7 @@ def test_question_window_is_the_query_and_stays(tiny_lm):
     kept = set(method.select(decoder, IDS, marks).positions)
     fixed = {0, 1, 40, 41, 42, 50, 56, 57, 58, 59}
     assert fixed <= kept and len(kept) == 25
-    scores = scores_at(decoder, IDS, 2, method.choice(decoder).rule(), marks.window).scores
+    scores = scores_at(decoder, IDS, method.choice(decoder).looks(), marks.window).scores
     free = [p for p in range(SIZE) if p not in fixed]
     expected = sorted(free, key=lambda p: -scores[p])[:15]
     assert kept == fixed | set(expected)

@@ -10,7 +10,7 @@ question stands before it: :class:`QuestionGemFilter` takes the question's token
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -19,8 +19,8 @@ from tokenprune.engine.choice import best_units, count_for_mass
 from tokenprune.engine.decoder import Check, Decoder, Near, no_check
 from tokenprune.engine.prompt import take
 from tokenprune.engine.reading import Reading, SequenceKV, read, read_prompt
-from tokenprune.engine.rules import DotProduct, Pooled, ScoreRule
-from tokenprune.engine.schedule import Marks, best
+from tokenprune.engine.rules import DotProduct, Look, Pooled, ScoreRule
+from tokenprune.engine.schedule import LayerView, Marks, Reduction, best
 from tokenprune.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ class GemFilter:
         if len(ids) <= self.keep:
             return Selected(tuple(range(len(ids))))
         layer = go_by(decoder, None).published.layer if self.layer is None else self.layer
-        found = scores_at(decoder, ids, layer, self.rule(), (len(ids) - 1,), check)
+        found = scores_at(decoder, ids, (Look(layer, self.rule()),), (len(ids) - 1,), check)
         chosen = found.scores.topk(self.keep).indices.sort().values
         return Selected(tuple(chosen.tolist()), found.peak_kv_bytes)
 
@@ -160,7 +160,7 @@ class QuestionGemFilter:
         near = None if self.near is None else Near(self.near, free_from=min(window))
         choice = self.choice(decoder)
         self._check_mass(choice.softmax)
-        found = scores_at(decoder, ids, choice.layer, choice.rule(), window, check, near)
+        found = scores_at(decoder, ids, choice.looks(), window, check, near)
         _, fixed = marks.rows(0, size)
         fixed[: self.head] = True
         fixed[size - self.tail :] = True
@@ -181,7 +181,7 @@ class QuestionGemFilter:
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """What one layer says of a prompt.
+    """What some layers say of a prompt.
 
     Attributes:
         scores: float32 [n].
@@ -192,34 +192,68 @@ class Scores:
     peak_kv_bytes: int
 
 
+@dataclass(slots=True)
+class _Glances:
+    """Adds up what layers say on the way; drops nothing."""
+
+    looks: Mapping[int, Look]
+    window: torch.Tensor
+    total: torch.Tensor | None = None
+
+    def acts_after(self, layer: int, depth: int) -> bool:
+        return layer in self.looks
+
+    def reduce(self, view: LayerView) -> Reduction | None:
+        look = self.looks[view.layer]
+        self.add(look.share * look.rule.score(view.query[:, self.window], view.keys, view.scale))
+        return None
+
+    def add(self, scores: torch.Tensor) -> torch.Tensor:
+        self.total = scores if self.total is None else self.total + scores
+        return self.total
+
+
 def scores_at(
     decoder: Decoder,
     ids: Sequence[int],
-    layer: int,
-    rule: ScoreRule,
+    looks: Sequence[Look],
     window: Sequence[int],
     check: Check = no_check,
     near: Near | None = None,
 ) -> Scores:
-    """Run the layers before ``layer`` and score the tokens of a prompt there, from the queries of ``window``.
+    """Score the tokens of a prompt from the queries of ``window`` in the layers looked at, and add up.
+
+    The layers before the last of them run; of that one only queries and keys are computed.
 
     Raises:
         ConfigError: The model has no such layer.
     """
     import torch
 
+    *before, last = sorted(looks, key=lambda look: look.layer)
+    layer = last.layer
     if not 0 < layer < decoder.depth:
         raise ConfigError(f"the layer must lie in 1..{decoder.depth - 1} for this model, not {layer}")
     sequence = SequenceKV.empty(decoder, layer)
+    rows = torch.tensor(list(window), device=decoder.device)
+    glances = _Glances({look.layer: look for look in before}, rows)
     hidden = read(
-        decoder, [sequence], [ids], depth=layer, last_only=False, keep_kv=False, near=near, check=check
+        decoder,
+        [sequence],
+        [ids],
+        reducer=glances,
+        depth=layer,
+        last_only=False,
+        keep_kv=False,
+        near=near,
+        check=check,
     )
     check()
     with torch.inference_mode():
         rotary = decoder.rotary(torch.arange(len(ids), device=decoder.device))
-        rows = torch.tensor(list(window), device=decoder.device)
         query, keys = decoder.query_and_keys(layer, hidden, rotary, rows)
-        return Scores(rule.score(query, keys, decoder.weights.scale), sequence.meter.peak)
+        own = last.rule.score(query, keys, decoder.weights.scale)
+        return Scores(glances.add(last.share * own), sequence.meter.peak)
 
 
 def _check_layer_and_keep(layer: int | None, keep: int) -> None:
