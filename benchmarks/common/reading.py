@@ -12,11 +12,13 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from zlib import crc32
 
 from benchmarks.common.context import Context
 from benchmarks.common.nll import messages
 from tokenprune.bench.statistics import interval
 from tokenprune.document import Document
+from tokenprune.engine.calibration import go_by
 from tokenprune.engine.engine import Continuation, Engine, Strategy
 from tokenprune.engine.schedule import Marks
 from tokenprune.pipeline import Pipeline
@@ -208,7 +210,8 @@ def in_turns(
     _, now = clock()
     store = context.store("reading")
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in methods}
-    about = f"{engine.lm.name}|{engine.decoder.dtype}"
+    known_by = crc32(go_by(engine.decoder, None).to_json().encode())  # layers and heads come from there
+    about = f"{engine.lm.name}|{engine.decoder.dtype}|{known_by}"
     for method in methods.values():
         if method.texts is not None:  # so that no case pays for loading models
             method.texts.prune("warm up", [Document("One sentence. Another one.", kind="text")])

@@ -28,6 +28,7 @@ from benchmarks.common.token_methods import HELP, KEEP, MODEL
 from benchmarks.common.token_methods import methods as by_name
 from benchmarks.needle.haystack import KINDS, build
 from tokenprune.bench.machine import machine
+from tokenprune.engine.calibration import go_by
 from tokenprune.engine.engine import Engine, Strategy
 from tokenprune.engine.methods.gemfilter import GemFilter, QuestionGemFilter
 
@@ -106,8 +107,12 @@ def limit_of(engine: Engine, strategy: Strategy | None, row: dict[str, Any]) -> 
     """How many times fewer operations than the full prompt a method needs at least, for a row it measured."""
     whole = [row["tokens"]] * engine.decoder.depth
     cost = operations(engine, row["work"])
-    if isinstance(strategy, GemFilter | QuestionGemFilter):
-        cost += operations(engine, whole[: strategy.layer], getattr(strategy, "near", None))
+    if isinstance(strategy, GemFilter):
+        layer = go_by(engine.decoder, None).published.layer if strategy.layer is None else strategy.layer
+        cost += operations(engine, whole[:layer])
+    if isinstance(strategy, QuestionGemFilter):
+        layer = strategy.choice(engine.decoder).layer
+        cost += operations(engine, whole[:layer], strategy.near)
     return operations(engine, whole) / cost
 
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from benchmarks.common.context import Context
 from benchmarks.common.reading import Case, Prompt, gold_nll, prompt, rendered
-from benchmarks.common.token_methods import KERNEL, LAYER, MODEL
+from benchmarks.common.token_methods import MODEL
 from benchmarks.tokens.cases import cases
 from tokenprune.bench.statistics import interval
 from tokenprune.engine.choice import best_units
@@ -32,6 +32,7 @@ SET = "nq20"
 FULL = "full"
 DEPTHS = (10, 12, 14, 16, 17, 18, 19, 20)
 KERNELS = (13, 31, 63)
+LAYER, KERNEL = 15, 31  # where one thing at a time is varied
 DEFAULT = QuestionGemFilter(LAYER, kernel=KERNEL)
 
 

@@ -16,6 +16,7 @@ from benchmarks.needle.grid import cases
 from benchmarks.needle.haystack import KINDS, build
 from benchmarks.tokens.sweep import Choice, Look, selected
 from tokenprune.document import Document
+from tokenprune.engine.methods.gemfilter import QuestionGemFilter
 from tokenprune.errors import UnknownNameError
 from tokenprune.quality import answer_nll
 from tokenprune.tokens import get_counter
@@ -143,8 +144,8 @@ def test_the_sweep_selects_as_the_method_does(engine):
     read_tokens(engine.decoder, [sequence], [made.ids], depth=22, reducer=look, marks=[made.marks])
     for snap in (False, True):
         choice = Choice(keep=90, snap=snap)
-        name = "gemfilter-q snap" if snap else "gemfilter-q"
-        strategy = MAKERS[name](90).strategy
+        every = tuple(range(engine.decoder.weights.heads))
+        strategy = QuestionGemFilter(choice.layer, 90, kernel=choice.kernel, heads=every, snap=snap)
         expected = strategy.select(engine.decoder, made.ids, made.marks).positions
         assert selected(look.seen[choice.layer], made, choice).positions == expected
 

@@ -26,7 +26,9 @@ HEAD_COUNTS = (1, 2, 3, 4, 6, 8, 12, 16)
 HEAD, TAIL = 4, 8  # of `QuestionGemFilter`: tokens that stay anyway
 MOST_HEADS = 8  # of all layers together
 JOINING = 24  # heads of earlier layers that are tried, the best alone
-TOLERANCE = 0.03
+GAIN = 0.02  # share of answers that a head has to add to join
+TOLERANCE = 0.05
+PUBLISHED_TOLERANCE = 0.03  # that rule may find so little that any layer lies within a wider one
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +112,8 @@ def search(observed: Sequence[Observed], counts: Sequence[int], tolerance: float
     }
     layers = tuple(_layer(observed, layer, counts, chooses, alone) for layer in sorted(observed[0].layers))
     question = _earliest(layers, [found.chosen_by for found in layers], tolerance)
-    last = _earliest(layers, [found.last_chosen_by for found in layers], tolerance)
+    least = min(tolerance, PUBLISHED_TOLERANCE)
+    last = _earliest(layers, [found.last_chosen_by for found in layers], least)
     published = Choice(last.choice.layer, False, PUBLISHED_KERNEL, kept=last.last_kept)
     return Found(question.choice, published, layers)
 
@@ -191,7 +194,7 @@ def _joined(
             for pair in tried
             if pair not in chosen
         }
-        if not found or max(found.values()) <= worth:
+        if not found or max(found.values())[0] < worth[0] + GAIN:
             break
         best = max(found, key=lambda pair: found[pair])
         chosen.add(best)

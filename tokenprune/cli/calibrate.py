@@ -26,7 +26,7 @@ def calibrate(
     seed: Annotated[int, typer.Option(help="Of the prompts.")] = 0,
     tolerance: Annotated[
         float | None,
-        typer.Option(help="Share of answers an earlier layer may miss beyond the best.", show_default="0.03"),
+        typer.Option(help="Share of answers an earlier layer may miss beyond the best.", show_default="0.05"),
     ] = None,
     dtype: Annotated[
         str | None, typer.Option(help="Number format of the model.", show_default="the fastest")
