@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from tokenprune.errors import MissingExtraError, ModelError, VisionError
 from tokenprune.models.catalog import resolve_model
 from tokenprune.models.device import pick_device, pick_dtype, quiet_loading
-from tokenprune.models.once import Once
+from tokenprune.models.once import Once, state_of
 
 if TYPE_CHECKING:
     import torch
@@ -174,7 +174,7 @@ def load_vision_encoder(
     path = resolve_model(name_or_path)
     device = pick_device(device)
     chosen = pick_dtype(device, dtype)
-    key = (path, device, str(chosen))
+    key = (path, state_of(path), device, str(chosen))
     return _encoders.get(key, lambda: _load(path, device, chosen, name_or_path))
 
 
