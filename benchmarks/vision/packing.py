@@ -98,7 +98,7 @@ def project(model: LlavaForConditionalGeneration, features: Tensor) -> Tensor:
 
 
 def states(
-    model: LlavaForConditionalGeneration, packed: Pack, images: Tensor, patch_step: float = 1.0
+    model: LlavaForConditionalGeneration, packed: Pack, images: Tensor, patch_steps: Tensor | None = None
 ) -> Tensor:
     """Return the last states of all slots [b, k, l, h]; images are projected, [b, frames * patches, h].
 
@@ -106,7 +106,8 @@ def states(
         model: whose projector made the images.
         packed: the questions.
         images: what stands for the patches.
-        patch_step: from the position of a patch to that of the next, 1 in the model as it is used.
+        patch_steps: from the position of each patch to that of the next, [frames * patches]; None: 1, as in
+            the model as it is used.
     """
     batch, slots, length = packed.slots.shape
     embed = model.get_input_embeddings()
@@ -114,7 +115,10 @@ def states(
     patches = packed.head == model.config.image_token_index
     head = head.masked_scatter(patches[None, :, None].expand_as(head), images)
     inputs = torch.cat([head, embed(packed.slots.flatten(1))], dim=1)
-    mask, positions = mask_and_positions(torch.where(patches, patch_step, 1.0), slots, length)
+    steps = torch.ones(len(packed.head))
+    if patch_steps is not None:
+        steps[patches] = patch_steps
+    mask, positions = mask_and_positions(steps, slots, length)
     found = model.model.language_model(
         inputs_embeds=inputs, attention_mask=mask, position_ids=positions, use_cache=False
     ).last_hidden_state
@@ -122,10 +126,10 @@ def states(
 
 
 def answer_loss(
-    model: LlavaForConditionalGeneration, packed: Pack, images: Tensor, patch_step: float = 1.0
+    model: LlavaForConditionalGeneration, packed: Pack, images: Tensor, patch_steps: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """Return the loss of the answers and of the end behind them, and which answers are right [b, k]."""
-    found = states(model, packed, images, patch_step)
+    found = states(model, packed, images, patch_steps)
     index = packed.ends[..., None, None].expand(-1, -1, 1, found.shape[-1])
     logits = model.lm_head(found.gather(2, index)[:, :, 0])
     behind = model.lm_head(found.gather(2, index + 1)[:, :, 0])

@@ -21,13 +21,28 @@ from benchmarks.vision.tower import normalized
 
 LENGTH = 9  # of a question with its answer, tokens
 PICTURE_QUESTIONS = 16
-LEAST_STEP = 0.04  # from a patch to the next in the closest packing that is trained
+LEAST_STEP = 0.04  # from a patch to the next on average, in the closest packing that is trained
 
 
 def clip(scene: Scene, frames: tuple[int, ...]) -> Scene:
     """Return a video of fewer frames; they have to begin with the first and end with the last."""
     things = tuple(replace(thing, path=tuple(thing.path[f] for f in frames)) for thing in scene.things)
     return replace(scene, things=things, frames=len(frames))
+
+
+def patch_steps(rng: np.random.Generator, frames: int) -> Tensor | None:
+    """Draw how far each patch's position lies from the next's, [frames * patches]; None: 1 everywhere.
+
+    A picture of which tokens are left out is a shorter one, a video's frames become unequally short, and what
+    is left lies in runs: the language model has to know such distances, as one does that has read texts of
+    all lengths. No token is left out here.
+    """
+    if rng.random() < 0.3:
+        return None
+    shares = np.exp(rng.uniform(np.log(LEAST_STEP), 0, frames if rng.random() < 0.7 else 1))
+    each = np.broadcast_to(shares[:, None], (frames, PATCHES))
+    drawn = each if rng.random() < 0.3 else rng.random(each.shape) < each
+    return torch.from_numpy(drawn.astype(np.float32)).flatten()
 
 
 class Batches:
@@ -55,11 +70,8 @@ class Batches:
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return the answers' loss, the loss of where to look, and which answers are right [b, k]."""
         scenes, asked, packed, images = self.batch(kind, numbers, rng, frames)
-        # A picture of which tokens are left out is a shorter one: the language model has to know such
-        # distances, as one does that has read texts of all lengths.
-        step = 1.0 if rng.random() < 0.3 else float(np.exp(rng.uniform(np.log(LEAST_STEP), 0)))
         with gaze.watching():
-            loss, right = answer_loss(self.model, packed, images, step)
+            loss, right = answer_loss(self.model, packed, images, patch_steps(rng, len(frames)))
         targets = wanted(scenes, asked, packed, self.model.config.image_token_index)
         return loss, gaze.loss(packed, targets), right
 

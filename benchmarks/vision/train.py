@@ -214,7 +214,7 @@ def train_reader(run: Run, options: argparse.Namespace) -> None:
         rng = np.random.default_rng((2, step, worker))
         done = step / options.steps
         kind, frames, size = "picture", (0,), options.batch // WORKERS
-        if done > options.video_from and step % 2:
+        if done > options.video_from and step % 3:
             whole = done > (1 + options.video_from) / 2
             kind, frames = "video", (0, 1, 2, 3) if whole else (0, 3)
             size = max(1, size // len(frames) * 2)

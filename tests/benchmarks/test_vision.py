@@ -195,6 +195,21 @@ def test_patches_can_be_packed_closer_and_the_question_follows_them():
     assert seen[9].tolist() == [True] * 6 + [False] * 3 + [True] + [False] * 2
 
 
+def test_packing_differs_by_frame_and_leaves_the_order():
+    """Steps from 0 to 1; frames of one video unlike, on average down to a twenty-fifth, and often 1."""
+    from benchmarks.vision.reader import LEAST_STEP, patch_steps
+
+    rng = np.random.default_rng(0)
+    drawn = [patch_steps(rng, 4) for _ in range(200)]
+    plain = [steps for steps in drawn if steps is None]
+    assert 40 <= len(plain) <= 80
+    shares = np.stack([steps.view(4, PATCHES).mean(1).numpy() for steps in drawn if steps is not None])
+    assert shares.min() < 2 * LEAST_STEP and shares.max() > 0.9
+    assert all(steps.min() >= 0 and steps.max() <= 1 for steps in drawn if steps is not None)
+    spread = shares.max(1) / shares.min(1).clip(0.01)
+    assert 0.5 < (spread > 2).mean() < 0.9 and (spread < 1.01).any()
+
+
 def test_where_to_look_is_taught_on_the_attention_that_the_layer_computes():
     made = config()
     made._attn_implementation = "eager"
