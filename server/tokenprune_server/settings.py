@@ -3,7 +3,7 @@
 import os
 from typing import Any, Literal
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import BaseModel, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from tokenprune.errors import ConfigError
@@ -158,5 +158,9 @@ class ServerSettings(BaseSettings):
         try:
             return cls(**(server or {}))
         except ValidationError as error:
-            known = ", ".join(cls.model_fields)
-            raise ConfigError(f"{faults(error, 'server')}; known settings: {known}") from error
+            parts = {str(e["loc"][0]) if len(e["loc"]) > 1 else "" for e in error.errors()}
+            part = parts.pop() if len(parts) == 1 else ""
+            nested: dict[str, type[BaseModel]] = {"tokens": TokenSettings, "vision": VisionSettings}
+            known = ", ".join(nested.get(part, cls).model_fields)
+            where = f" of {part}" if part in nested else ""
+            raise ConfigError(f"{faults(error, 'server')}; known settings{where}: {known}") from error

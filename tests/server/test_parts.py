@@ -102,6 +102,18 @@ class TestSettings:
         with pytest.raises(ConfigError, match=word):
             ServerSettings.load(server)
 
+    @pytest.mark.parametrize(
+        ("server", "known"),
+        [
+            ({"tokens": {"keeep": 3}}, "known settings of tokens: model, "),
+            ({"vision": {"keeep": 3}}, "known settings of vision: "),
+            ({"tokens": {"keeep": 3}, "fail": "ajar"}, "known settings: "),
+        ],
+    )
+    def test_what_is_known_is_said_of_the_part_that_is_wrong(self, server, known):
+        with pytest.raises(ConfigError, match=known):
+            ServerSettings.load(server)
+
     def test_keys_are_not_shown(self):
         assert "sk-secret" not in repr(ServerSettings.load({"api_keys": ["sk-secret"]}))
 

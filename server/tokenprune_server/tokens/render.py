@@ -11,6 +11,7 @@ import numpy as np
 
 from tokenprune.arrays import BoolArray, IntArray
 from tokenprune.errors import TokenPruneError
+from tokenprune.segment.words import inside_words
 from tokenprune_server.embedded_types import ApiError, flatten_messages
 from tokenprune_server.protocols.base import Body, Protocol, Span
 
@@ -65,10 +66,15 @@ class Rendered:
 
     @classmethod
     def of(cls, text: str, ids: list[int], offsets: IntArray, places: Sequence[Place] = ()) -> Rendered:
-        """Tile a text; ``offsets`` are int64 [n, 2], the characters of each token by the tokenizer."""
+        """Tile a text; ``offsets`` are int64 [n, 2], the characters of each token by the tokenizer.
+
+        Tokens of one character, and those of one word or number, are a group.
+        """
         ends = np.maximum.accumulate(offsets[:, 1])
         begins = np.concatenate(([0], ends))[:-1]
         new = offsets[:, 0] >= begins  # else it begins within the character that the one before ends in
+        new &= ~inside_words(text, np.maximum(offsets[:, 0], begins))
+        new[:1] = True
         return cls(text, ids, begins, ends, np.cumsum(new) - 1, tuple(places))
 
     def inside_of(self, place: Place) -> BoolArray:

@@ -232,6 +232,8 @@ def scores_at(
 
     *before, last = sorted(looks, key=lambda look: look.layer)
     layer = last.layer
+    if decoder.depth < 2:
+        raise ConfigError("a model of one layer has no early layer that could choose: take a deeper one")
     if not 0 < layer < decoder.depth:
         raise ConfigError(f"the layer must lie in 1..{decoder.depth - 1} for this model, not {layer}")
     sequence = SequenceKV.empty(decoder, layer)
