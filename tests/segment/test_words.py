@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -13,7 +15,7 @@ def cuts(text):
     """The text, cut wherever it may be."""
     places = np.arange(len(text))
     starts = [*places[~inside_words(text, places)].tolist(), len(text)]
-    return [text[a:b] for a, b in zip(starts, starts[1:], strict=False)]
+    return [text[a:b] for a, b in pairwise(starts)]
 
 
 @pytest.mark.parametrize(

@@ -115,6 +115,7 @@ class TokenSelector:
             chosen = best(scores, free, by_sentence(prompt), self._settings.keep)
         if not chosen.any():  # not even one sentence fits
             chosen = best(scores, free, prompt.groups, self._settings.keep)
+        chosen |= gaps(prompt, chosen, free, self._settings.keep)
         keep = ~free | chosen
         seconds = time.perf_counter() - began
         texts = tuple((place.span, _text(prompt, keep, place.start, place.end)) for place in prompt.places)
@@ -214,6 +215,24 @@ def best(scores: FloatArray, free: BoolArray, groups: IntArray, count: int) -> B
     picked = np.zeros(len(first), dtype=bool)
     picked[chosen] = True
     return np.asarray(picked[groups] & free)
+
+
+def gaps(prompt: Rendered, chosen: BoolArray, free: BoolArray, count: int) -> BoolArray:
+    """Which dropped tokens of white space stay so that kept text does not run together, bool [n].
+
+    The space behind a sentence belongs to it: where it goes, so would that before the next one that stays.
+    As many as ``count`` has room for, the first ones first.
+    """
+    found = np.zeros(len(chosen), dtype=bool)
+    room = count - int(chosen.sum())
+    begins = np.flatnonzero(chosen[1:] & ~chosen[:-1] & free[:-1])  # the token before a kept stretch
+    for at in begins.tolist():
+        before = prompt.text[prompt.begins[at] : prompt.ends[at]]
+        after = prompt.text[prompt.begins[at + 1] : prompt.begins[at + 1] + 1]
+        if room > 0 and before.isspace() and not after.isspace():
+            found[at] = True
+            room -= 1
+    return found
 
 
 def by_sentence(prompt: Rendered) -> IntArray:

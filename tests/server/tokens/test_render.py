@@ -9,7 +9,7 @@ from token_world import DOCUMENT, FACTS, PROMPT, TEMPLATE
 from tokenprune_server.protocols.base import Rules
 from tokenprune_server.protocols.chat import ChatProtocol
 from tokenprune_server.tokens.render import ChatTemplate, Rendered, UnreadableChatError
-from tokenprune_server.tokens.select import best, by_characters, by_sentence
+from tokenprune_server.tokens.select import best, by_characters, by_sentence, gaps
 
 CHAT = ChatProtocol()
 
@@ -95,6 +95,24 @@ def test_a_template_that_trims_is_no_change(tokenizer):
 
 
 TEXTS = st.text(st.sampled_from("ab c.\n\t é\u0301👩‍👧日本ß½\u200b<|im_end|>12"), max_size=40)
+
+
+def test_kept_sentences_do_not_run_together():
+    """The paragraph's last sentence goes, and the space behind it stays where there is room for it."""
+    pieces = ["One", ".", " Two", ".", "\n", "\n", "Three", ".", "\n", "Four", "."]
+    edges = np.cumsum([0, *map(len, pieces)])
+    prompt = Rendered.of("".join(pieces), list(range(11)), np.stack([edges[:-1], edges[1:]], axis=1))
+    chosen = np.asarray([True, True, False, False, False, False, True, True, False, True, True])
+    free = np.ones(11, dtype=bool)
+    assert np.flatnonzero(gaps(prompt, chosen, free, 20)).tolist() == [5, 8]
+    assert np.flatnonzero(gaps(prompt, chosen, free, 7)).tolist() == [5]
+    assert not gaps(prompt, chosen, free, 6).any()
+    # A kept stretch with a space of its own needs none, and what is no document is not touched.
+    chosen[2:4] = True
+    chosen[0:2] = chosen[6:8] = False
+    assert np.flatnonzero(gaps(prompt, chosen, free, 20)).tolist() == [8]
+    free[8] = False
+    assert not gaps(prompt, chosen, free, 20).any()
 
 
 @given(TEXTS, st.randoms())
