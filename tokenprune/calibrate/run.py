@@ -79,7 +79,7 @@ def calibrate(lm: LoadedLM, decoder: Decoder, settings: Settings, report: Report
                 "layer": layer.choice.layer,
                 "cost": round(layer.choice.layer / depth, 3),
                 "kept": round(layer.kept, 4),
-                "alone": round(sum(layer.alone.kept.values()) / len(layer.alone.kept), 4),
+                "alone": round(layer.kept_alone, 4),
                 "all_heads": round(layer.all_heads, 4),
                 "last_token": round(layer.last, 4),
             }

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import compress
 from typing import TYPE_CHECKING
 
 from tokenprune.calibrate.observe import Observed
@@ -56,7 +57,12 @@ class LayerFound:
     @property
     def kept(self) -> float:
         """Share of answers kept on unseen prompts, mean over the token counts."""
-        return sum(self.choice.kept.values()) / len(self.choice.kept)
+        return _mean(self.choice)
+
+    @property
+    def kept_alone(self) -> float:
+        """The same without heads of earlier layers."""
+        return _mean(self.alone)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +89,10 @@ class _Candidate:
     needs: torch.Tensor  # int64 [prompts]
 
 
+def _mean(choice: Choice) -> float:
+    return sum(choice.kept.values()) / len(choice.kept)
+
+
 def counts_for(tokens: int) -> tuple[int, ...]:
     """Return how many tokens to keep of prompts of ``tokens``: up to a quarter."""
     return tuple(count for count in COUNTS if count <= max(COUNTS[0], tokens // 4))
@@ -104,7 +114,7 @@ def search(observed: Sequence[Observed], counts: Sequence[int], tolerance: float
     if not 0 <= tolerance <= 1:
         raise ConfigError(f"the tolerance must lie in [0, 1], not {tolerance}")
     chooses = [n // 2 % 2 == 0 for n in range(len(observed))]
-    choosing = [one for one, picks in zip(observed, chooses, strict=True) if picks]
+    choosing = list(compress(observed, chooses))
     alone = {
         (layer, head): need
         for layer in sorted(observed[0].layers)
@@ -133,6 +143,7 @@ def _layer(
     import torch
 
     picks = torch.tensor(chooses)
+    choosing, testing = list(compress(observed, picks)), list(compress(observed, ~picks))
     candidates = []
     for kernel in KERNELS:
         candidates.append(_all_heads(observed, layer, kernel, False, None))
@@ -152,11 +163,9 @@ def _layer(
     found = Choice(layer, best.softmax, best.kernel, best.heads, best.around, kept=kept)
     fused = found
     if best.heads is not None:
-        choosing = [one for one, chosen in zip(observed, chooses, strict=True) if chosen]
         earlier = _joined(choosing, found, counts, alone)
         if earlier:
             fused = replace(found, earlier=earlier)
-            testing = [one for one, chosen in zip(observed, chooses, strict=True) if not chosen]
             fused = replace(fused, kept=_by_count(_needs_of(testing, fused), counts))
     return LayerFound(
         alone=found,
