@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 SET = "nq20"
 FULL = "full"
-DEPTHS = (10, 12, 14, 16, 17, 18, 19, 20)
+DEPTHS = (10, 12, 14, 15, 16, 17, 18, 20)
 KERNELS = (13, 31, 63)
 LAYER, KERNEL = 15, 31  # where one thing at a time is varied
 DEFAULT = QuestionGemFilter(LAYER, kernel=KERNEL)
