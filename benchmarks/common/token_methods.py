@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 from zlib import crc32
 
 import numpy as np
@@ -45,11 +44,6 @@ class Random:
         return read_selected(decoder, ids, Selected(tuple(kept.tolist())), check)
 
 
-def _question(keep: int, **options: Any) -> QuestionGemFilter:
-    """Layer, pooling and heads are as the model is calibrated."""
-    return QuestionGemFilter(keep=keep, **options)
-
-
 def _lazy(steps: tuple[Drop, ...]) -> LazyLLM:
     return LazyLLM(steps, question=True, calibrated=True)
 
@@ -59,14 +53,15 @@ def _provence() -> Pipeline:
     return Pipeline([pruner("provence", cache_bytes=0)])
 
 
+# What is not said here, layers, pooling and heads, is as the model is calibrated.
 MAKERS: dict[str, Callable[[int], Method]] = {
     "full": lambda keep: Method(),
-    "random": lambda keep: Method(Random(_question(keep))),
+    "random": lambda keep: Method(Random(QuestionGemFilter(keep=keep))),
     "gemfilter": lambda keep: Method(GemFilter(keep=keep)),
-    "gemfilter-q": lambda keep: Method(_question(keep)),
-    "gemfilter-q near": lambda keep: Method(_question(keep, near=NEAR)),
-    "gemfilter-q snap": lambda keep: Method(_question(keep, snap=True)),
-    "gemfilter-q near snap": lambda keep: Method(_question(keep, near=NEAR, snap=True)),
+    "gemfilter-q": lambda keep: Method(QuestionGemFilter(keep=keep)),
+    "gemfilter-q near": lambda keep: Method(QuestionGemFilter(keep=keep, near=NEAR)),
+    "gemfilter-q snap": lambda keep: Method(QuestionGemFilter(keep=keep, snap=True)),
+    "gemfilter-q near snap": lambda keep: Method(QuestionGemFilter(keep=keep, near=NEAR, snap=True)),
     "lazyllm": lambda keep: Method(LazyLLM()),
     "lazyllm 40 %": lambda keep: Method(LazyLLM(FORTY)),
     "lazyllm-q 40 %": lambda keep: Method(_lazy(FORTY)),
@@ -74,7 +69,7 @@ MAKERS: dict[str, Callable[[int], Method]] = {
     # Its own draft: what the method keeps, not what a smaller draft would save.
     "specprefill": lambda keep: Method(SpecPrefill(load_causal_lm(MODEL, dtype="float32"), keep)),
     "provence": lambda keep: Method(texts=_provence()),
-    "provence + gemfilter-q": lambda keep: Method(_question(keep), _provence()),
+    "provence + gemfilter-q": lambda keep: Method(QuestionGemFilter(keep=keep), _provence()),
 }
 HELP = ",".join(MAKERS).replace("%", "%%")  # argparse takes a percent sign for a place to fill
 

@@ -28,7 +28,6 @@ from benchmarks.common.token_methods import HELP, KEEP, MODEL
 from benchmarks.common.token_methods import methods as by_name
 from benchmarks.needle.haystack import KINDS, build
 from tokenprune.bench.machine import machine
-from tokenprune.engine.calibration import go_by
 from tokenprune.engine.engine import Engine, Strategy
 from tokenprune.engine.methods.gemfilter import GemFilter, QuestionGemFilter
 
@@ -108,8 +107,7 @@ def limit_of(engine: Engine, strategy: Strategy | None, row: dict[str, Any]) -> 
     whole = [row["tokens"]] * engine.decoder.depth
     cost = operations(engine, row["work"])
     if isinstance(strategy, GemFilter):
-        layer = go_by(engine.decoder, None).published.layer if strategy.layer is None else strategy.layer
-        cost += operations(engine, whole[:layer])
+        cost += operations(engine, whole[: strategy.layer_of(engine.decoder)])
     if isinstance(strategy, QuestionGemFilter):
         layer = strategy.choice(engine.decoder).layer
         cost += operations(engine, whole[:layer], strategy.near)

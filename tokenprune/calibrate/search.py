@@ -220,14 +220,12 @@ def _needs_of(observed: Sequence[Observed], choice: Choice) -> torch.Tensor:
     """Return what a choice of named heads needs of each prompt, int64 [prompts]."""
     import torch
 
-    named = {**choice.earlier, choice.layer: choice.heads or ()}
-    total = sum(map(len, named.values()))
     needs = []
     for one in observed:
         scores = torch.zeros(1, one.size)
-        for layer, heads in named.items():
+        for layer, heads, share in choice.named():
             own = one.layers[layer].heads[list(heads)].float().mean(0, keepdim=True)
-            scores += len(heads) / total * _pooled(own, choice.kernel, choice.around)
+            scores += share * _pooled(own, choice.kernel, choice.around)
         needs.append(one.need(scores, HEAD, TAIL)[0])
     return torch.stack(needs)
 

@@ -75,11 +75,15 @@ class Choice:
 
     def looks(self) -> tuple[Look, ...]:
         """Return which layers score the tokens, by which rule, and what each layer's word weighs."""
-        if self.heads is None or not self.earlier:
+        if self.heads is None:
             return (Look(self.layer, self.rule()),)
-        named = {**self.earlier, self.layer: self.heads}
-        total = sum(map(len, named.values()))
-        return tuple(Look(n, self._rule(heads), len(heads) / total) for n, heads in sorted(named.items()))
+        return tuple(Look(n, self._rule(heads), share) for n, heads, share in self.named())
+
+    def named(self) -> list[tuple[int, tuple[int, ...], float]]:
+        """Return the layers of named heads in order, each with its heads and what they weigh together."""
+        every = {**self.earlier, self.layer: self.heads or ()}
+        total = sum(map(len, every.values()))
+        return [(n, heads, len(heads) / total) for n, heads in sorted(every.items()) if heads]
 
     def rule(self) -> ScoreRule:
         """Return how the layer itself scores tokens."""

@@ -68,12 +68,16 @@ class GemFilter:
         """Return how tokens are scored."""
         return Pooled(DotProduct(), self.kernel)
 
+    def layer_of(self, decoder: Decoder) -> int:
+        """Return r for a model."""
+        return go_by(decoder, None).published.layer if self.layer is None else self.layer
+
     def select(self, decoder: Decoder, ids: Sequence[int], check: Check = no_check) -> Selected:
         """Choose the positions that stay; all of a prompt that is not longer than ``keep``."""
         if len(ids) <= self.keep:
             return Selected(tuple(range(len(ids))))
-        layer = go_by(decoder, None).published.layer if self.layer is None else self.layer
-        found = scores_at(decoder, ids, (Look(layer, self.rule()),), (len(ids) - 1,), check)
+        look = Look(self.layer_of(decoder), self.rule())
+        found = scores_at(decoder, ids, (look,), (len(ids) - 1,), check)
         chosen = found.scores.topk(self.keep).indices.sort().values
         return Selected(tuple(chosen.tolist()), found.peak_kv_bytes)
 
