@@ -67,7 +67,9 @@ class Gaze:
         rows = head + torch.arange(slots) * length + packed.ends  # [b, k]
         asking = q.gather(2, rows[:, None, :, None].expand(-1, 2, -1, width))
         logits = asking @ k.mT * self._attention.scaling  # [b, 2, k, s]
-        logs = (logits + mask[0, 0][rows][:, None]).log_softmax(-1)[..., :head].transpose(1, 2)
+        seen = mask[:, 0].expand(len(rows), -1, -1)
+        seen = seen.gather(1, rows[..., None].expand(-1, -1, seen.shape[-1]))  # [b, k, s]
+        logs = (logits + seen[:, None]).log_softmax(-1)[..., :head].transpose(1, 2)
         taught = wanted.sum(-1) > 0
         each: Tensor = -(wanted * logs).sum(-1)[taught]
         return each.mean()

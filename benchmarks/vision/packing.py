@@ -72,23 +72,31 @@ def pack(
     )
 
 
-def mask_and_positions(steps: Tensor, slots: int, length: int) -> tuple[Tensor, Tensor]:
-    """Return who may attend to whom [1, 1, s, s] (0 or the least float) and the positions [1, s].
+def mask_and_positions(
+    steps: Tensor, slots: int, length: int, shown: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Return who may attend to whom [b, 1, s, s] (0 or the least float) and the positions [b, s].
 
     Args:
-        steps: from each token of the beginning to the position of the next, [h].
+        steps: from each token of the beginning to the position of the next, [b, h].
         slots: number of questions.
         length: of each.
+        shown: bool [b, h], which tokens of the beginning are there at all; None: all.
     """
-    head = len(steps)
+    batch, head = steps.shape
     size = head + slots * length
     slot = torch.cat([torch.full((head,), -1), torch.arange(slots).repeat_interleave(length)])
     causal = torch.arange(size)[:, None] >= torch.arange(size)[None]
-    seen = causal & ((slot[None] == -1) | (slot[:, None] == slot[None]))
-    mask = torch.zeros(size, size).masked_fill(~seen, torch.finfo(torch.float32).min)
-    behind = steps.sum()
-    positions = torch.cat([steps.cumsum(0) - steps, behind + torch.arange(length).repeat(slots)])
-    return mask[None, None], positions[None]
+    seen = (causal & ((slot[None] == -1) | (slot[:, None] == slot[None]))).expand(batch, -1, -1)
+    if shown is not None:
+        there = torch.cat([shown, torch.ones(batch, slots * length, dtype=torch.bool)], dim=1)
+        itself = torch.eye(size, dtype=torch.bool)  # a token that sees nothing would be no number
+        seen = seen & (there[:, None] | itself)
+        steps = steps * shown
+    mask = torch.zeros(batch, size, size).masked_fill(~seen, torch.finfo(torch.float32).min)
+    behind = steps.sum(1, keepdim=True)
+    positions = torch.cat([steps.cumsum(1) - steps, behind + torch.arange(length).repeat(slots)], dim=1)
+    return mask[:, None], positions
 
 
 def project(model: LlavaForConditionalGeneration, features: Tensor) -> Tensor:
@@ -97,8 +105,21 @@ def project(model: LlavaForConditionalGeneration, features: Tensor) -> Tensor:
     return projected
 
 
+@dataclass(frozen=True)
+class Patches:
+    """How the patches of a batch are put to the language model.
+
+    Attributes:
+        steps: from the position of each patch to that of the next, [frames * patches] (or a row per scene).
+        shown: bool [b, frames * patches], which are there at all; None: all.
+    """
+
+    steps: Tensor
+    shown: Tensor | None = None
+
+
 def states(
-    model: LlavaForConditionalGeneration, packed: Pack, images: Tensor, patch_steps: Tensor | None = None
+    model: LlavaForConditionalGeneration, packed: Pack, images: Tensor, how: Patches | None = None
 ) -> Tensor:
     """Return the last states of all slots [b, k, l, h]; images are projected, [b, frames * patches, h].
 
@@ -106,8 +127,7 @@ def states(
         model: whose projector made the images.
         packed: the questions.
         images: what stands for the patches.
-        patch_steps: from the position of each patch to that of the next, [frames * patches]; None: 1, as in
-            the model as it is used.
+        how: they are put; None: all, each one position behind the other, as in the model as it is used.
     """
     batch, slots, length = packed.slots.shape
     embed = model.get_input_embeddings()
@@ -115,10 +135,13 @@ def states(
     patches = packed.head == model.config.image_token_index
     head = head.masked_scatter(patches[None, :, None].expand_as(head), images)
     inputs = torch.cat([head, embed(packed.slots.flatten(1))], dim=1)
-    steps = torch.ones(len(packed.head))
-    if patch_steps is not None:
-        steps[patches] = patch_steps
-    mask, positions = mask_and_positions(steps, slots, length)
+    steps, shown = torch.ones(batch if how is not None else 1, len(packed.head)), None
+    if how is not None:
+        steps[:, patches] = how.steps.expand(batch, -1)
+        if how.shown is not None:
+            shown = torch.ones(batch, len(packed.head), dtype=torch.bool)
+            shown[:, patches] = how.shown
+    mask, positions = mask_and_positions(steps, slots, length, shown)
     found = model.model.language_model(
         inputs_embeds=inputs, attention_mask=mask, position_ids=positions, use_cache=False
     ).last_hidden_state
@@ -126,10 +149,10 @@ def states(
 
 
 def answer_loss(
-    model: LlavaForConditionalGeneration, packed: Pack, images: Tensor, patch_steps: Tensor | None = None
+    model: LlavaForConditionalGeneration, packed: Pack, images: Tensor, how: Patches | None = None
 ) -> tuple[Tensor, Tensor]:
     """Return the loss of the answers and of the end behind them, and which answers are right [b, k]."""
-    found = states(model, packed, images, patch_steps)
+    found = states(model, packed, images, how)
     index = packed.ends[..., None, None].expand(-1, -1, 1, found.shape[-1])
     logits = model.lm_head(found.gather(2, index)[:, :, 0])
     behind = model.lm_head(found.gather(2, index + 1)[:, :, 0])

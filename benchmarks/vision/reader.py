@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,14 +14,15 @@ from transformers import LlavaForConditionalGeneration, PreTrainedTokenizerFast
 
 from benchmarks.vision.gaze import Gaze, wanted
 from benchmarks.vision.model import PATCHES, tokenizer
-from benchmarks.vision.packing import Pack, answer_loss, pack, project
+from benchmarks.vision.packing import Pack, Patches, answer_loss, pack, project
 from benchmarks.vision.prepared import MAKERS, prepared
 from benchmarks.vision.questions import Question, questions, sample
 from benchmarks.vision.scenes import Pixels, Scene, Split
-from benchmarks.vision.tower import normalized
+from benchmarks.vision.tower import labels, normalized
 
 LENGTH = 9  # of a question with its answer, tokens
 PICTURE_QUESTIONS = 16
+SPARSE = 0.6  # of videos, where patches that show nothing new are left out in training
 LEAST_STEP = 0.04  # from a patch to the next on average, in the closest packing that is trained
 
 
@@ -30,19 +32,35 @@ def clip(scene: Scene, frames: tuple[int, ...]) -> Scene:
     return replace(scene, things=things, frames=len(frames))
 
 
-def patch_steps(rng: np.random.Generator, frames: int) -> Tensor | None:
-    """Draw how far each patch's position lies from the next's, [frames * patches]; None: 1 everywhere.
+def patch_steps(rng: np.random.Generator, frames: int) -> Tensor:
+    """Draw how far each patch's position lies from the next's, [frames * patches].
 
     A picture of which tokens are left out is a shorter one, a video's frames become unequally short, and what
     is left lies in runs: the language model has to know such distances, as one does that has read texts of
     all lengths. No token is left out here.
     """
     if rng.random() < 0.3:
-        return None
+        return torch.ones(frames * PATCHES)
     shares = np.exp(rng.uniform(np.log(LEAST_STEP), 0, frames if rng.random() < 0.7 else 1))
     each = np.broadcast_to(shares[:, None], (frames, PATCHES))
     drawn = each if rng.random() < 0.3 else rng.random(each.shape) < each
     return torch.from_numpy(drawn.astype(np.float32)).flatten()
+
+
+def sparse(scenes: Sequence[Scene], rng: np.random.Generator) -> Patches:
+    """Leave out patches of later frames of videos that show nothing new: all of them, or a share.
+
+    New is what the moving thing covers in a frame or has just uncovered. A model that has never seen a frame
+    that is not whole takes a patch that is missing for something that has moved.
+    """
+    shown = np.ones((len(scenes), scenes[0].frames, PATCHES), dtype=bool)
+    for number, scene in enumerate(scenes):
+        assert scene.mover is not None
+        moving = [scene.things[scene.mover]]
+        covers = np.stack([labels(moving, frame)[:, 1] > 0 for frame in range(scene.frames)])
+        stays = 0.0 if rng.random() < 0.5 else rng.random()
+        shown[number, 1:] = covers[1:] | covers[:-1] | (rng.random((scene.frames - 1, PATCHES)) < stays)
+    return Patches(patch_steps(rng, scenes[0].frames), torch.from_numpy(shown).flatten(1))
 
 
 class Batches:
@@ -70,8 +88,12 @@ class Batches:
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return the answers' loss, the loss of where to look, and which answers are right [b, k]."""
         scenes, asked, packed, images = self.batch(kind, numbers, rng, frames)
+        if kind == "video" and rng.random() < SPARSE:
+            how = sparse(scenes, rng)
+        else:
+            how = Patches(patch_steps(rng, len(frames)))
         with gaze.watching():
-            loss, right = answer_loss(self.model, packed, images, patch_steps(rng, len(frames)))
+            loss, right = answer_loss(self.model, packed, images, how)
         targets = wanted(scenes, asked, packed, self.model.config.image_token_index)
         return loss, gaze.loss(packed, targets), right
 

@@ -197,11 +197,16 @@ def train_align(run: Run, options: argparse.Namespace) -> None:
 
 def train_reader(run: Run, options: argparse.Namespace) -> None:
     """Pictures, and videos from the share of the steps on that is asked for: two frames first, then all."""
-    model = with_tower(run)
-    aligned = run.load("align")
-    if aligned is None:
-        raise SystemExit(f"{run.folder} holds no trained projector: run the stage 'align' first")
-    model.model.multi_modal_projector.load_state_dict(aligned["projector"])
+    if options.start is None:
+        model = with_tower(run)
+        aligned = run.load("align")
+        if aligned is None:
+            raise SystemExit(f"{run.folder} holds no trained projector: run the stage 'align' first")
+        model.model.multi_modal_projector.load_state_dict(aligned["projector"])
+    else:
+        model = LlavaForConditionalGeneration.from_pretrained(options.start, dtype="float32")
+        if run.load("tower") is None:
+            run.store("tower", {"tower": model.model.vision_tower.state_dict()})  # `pack` asks for it
     pixels = options.pixels or run.folder
     counts = {"picture": options.pictures, "video": options.videos}
     train = Batches(model, pixels, "train", counts)
@@ -299,6 +304,9 @@ def parser() -> argparse.ArgumentParser:
     )
     stages.choices["reader"].add_argument(
         "--gaze", type=float, default=1.0, help="weight of the loss of where to look"
+    )
+    stages.choices["reader"].add_argument(
+        "--start", type=Path, help="a stored checkpoint to go on from, in the place of the first two stages"
     )
     for name in ("pack", "check", "atp"):
         stage = stages.add_parser(name)

@@ -188,7 +188,7 @@ def test_patches_are_aligned_with_the_words_that_are_true_of_them():
 
 def test_patches_can_be_packed_closer_and_the_question_follows_them():
     steps = torch.tensor([1.0, 0.25, 0.25, 0.25, 0.25, 1.0])
-    mask, positions = mask_and_positions(steps, 2, 3)
+    mask, positions = mask_and_positions(steps[None], 2, 3)
     assert positions[0].tolist() == [0, 1, 1.25, 1.5, 1.75, 2, 3, 4, 5, 3, 4, 5]
     seen = mask[0, 0] == 0
     assert seen[8].tolist() == [True] * 9 + [False] * 3  # the first question's last token
@@ -201,13 +201,54 @@ def test_packing_differs_by_frame_and_leaves_the_order():
 
     rng = np.random.default_rng(0)
     drawn = [patch_steps(rng, 4) for _ in range(200)]
-    plain = [steps for steps in drawn if steps is None]
+    plain = [steps for steps in drawn if (steps == 1).all()]
     assert 40 <= len(plain) <= 80
-    shares = np.stack([steps.view(4, PATCHES).mean(1).numpy() for steps in drawn if steps is not None])
+    packed = [steps for steps in drawn if not (steps == 1).all()]
+    shares = np.stack([steps.view(4, PATCHES).mean(1).numpy() for steps in packed])
     assert shares.min() < 2 * LEAST_STEP and shares.max() > 0.9
-    assert all(steps.min() >= 0 and steps.max() <= 1 for steps in drawn if steps is not None)
+    assert all(steps.min() >= 0 and steps.max() <= 1 for steps in drawn)
     spread = shares.max(1) / shares.min(1).clip(0.01)
     assert 0.5 < (spread > 2).mean() < 0.9 and (spread < 1.01).any()
+
+
+def test_a_video_of_which_patches_are_left_out_reads_as_one_that_never_had_them():
+    """Hidden patches against a sequence without them, positions one behind the other in both."""
+    from benchmarks.vision.packing import Patches
+
+    model = build()
+    scene = video("train", 3)
+    packed = pack(tokenizer(), [questions(scene)], 4, 9)
+    images = torch.randn(1, 4 * PATCHES, 192)
+    shown = torch.rand(1, 4 * PATCHES) < 0.3
+    embed, slots = model.get_input_embeddings(), packed.slots.shape[1]
+    head = embed(packed.head).clone()
+    patch = packed.head == model.config.image_token_index
+    head[patch] = images[0]
+    stays = torch.ones(len(head), dtype=torch.bool)
+    stays[patch] = shown[0]
+    with torch.no_grad():
+        found = states(model, packed, images, Patches(torch.ones(4 * PATCHES), shown))
+        for slot in range(slots):
+            end = packed.ends[0, slot]
+            alone = torch.cat([head[stays], embed(packed.slots[0, slot, : end + 1])])[None]
+            wanted = model.model.language_model(inputs_embeds=alone).last_hidden_state[0, -1]
+            torch.testing.assert_close(found[0, slot, end], wanted, atol=1e-4, rtol=1e-4)
+
+
+def test_only_patches_that_show_nothing_new_are_left_out():
+    """The first frame stays whole; of later ones what the moving thing covers or has just left always stays."""
+    from benchmarks.vision.reader import sparse
+    from benchmarks.vision.tower import labels
+
+    scenes = [video("train", number) for number in range(12)]
+    shown = sparse(scenes, np.random.default_rng(0)).shown.view(12, 4, PATCHES).numpy()
+    assert shown[:, 0].all()
+    for scene, seen in zip(scenes, shown, strict=True):
+        moving = [scene.things[scene.mover]]
+        covers = np.stack([labels(moving, frame)[:, 1] > 0 for frame in range(4)])
+        assert seen[1:][covers[1:] | covers[:-1]].all()
+    left = shown[:, 1:].mean((1, 2))
+    assert left.min() < 0.12 and left.max() > 0.5
 
 
 def test_where_to_look_is_taught_on_the_attention_that_the_layer_computes():

@@ -44,6 +44,7 @@ def test_one_prefill_sees_what_each_layer_says(loaded):
     from tokenprune.calibrate.prompts import items
     from tokenprune.engine.methods.gemfilter import scores_at
     from tokenprune.engine.rules import AttentionProbability, DotProduct, Look
+    from tokenprune.engine.schedule import Marks
     from tokenprune.score.question_prompt import QuestionPrompt
 
     lm, decoder = loaded
@@ -57,12 +58,14 @@ def test_one_prefill_sees_what_each_layer_says(loaded):
     for layer, said in seen.layers.items():
         for head in (None, 0, 3):
             rule = AttentionProbability(None if head is None else (head,))
-            exact = scores_at(decoder, prompt.ids, (Look(layer, rule),), seen.window).scores * seen.size
+            exact = (
+                scores_at(decoder, prompt.ids, (Look(layer, rule),), Marks(seen.window)).scores * seen.size
+            )
             got = said.heads.float().mean(0) if head is None else said.heads[head].float()
             assert torch.allclose(got, exact, atol=1e-3, rtol=2e-3)
-        raw = scores_at(decoder, prompt.ids, (Look(layer, DotProduct()),), seen.window).scores
+        raw = scores_at(decoder, prompt.ids, (Look(layer, DotProduct()),), Marks(seen.window)).scores
         assert torch.allclose(said.raw, raw, atol=1e-3)
-        last = scores_at(decoder, prompt.ids, (Look(layer, DotProduct()),), (seen.size - 1,)).scores
+        last = scores_at(decoder, prompt.ids, (Look(layer, DotProduct()),), Marks()).scores
         assert torch.allclose(said.last, last, atol=1e-3)
 
 

@@ -69,7 +69,7 @@ def test_methods_go_by_it_and_callers_go_before(tiny_lm, cache):
     rule = Pooled(Relative(AttentionProbability((1, 4)), 9), 5)
     assert QuestionGemFilter(keep=20).choice(decoder).rule() == rule
     assert QuestionGemFilter(3, keep=20).choice(decoder).rule() == rule
-    scores = scores_at(decoder, IDS, (Look(3, rule),), marks.window).scores
+    scores = scores_at(decoder, IDS, (Look(3, rule),), marks).scores
     kept = set(QuestionGemFilter(keep=20).select(decoder, IDS, marks).positions)
     free = [p for p in range(4, 52) if p not in marks.window]
     assert min(scores[p] for p in free if p in kept) >= max(scores[p] for p in free if p not in kept)
@@ -89,20 +89,20 @@ def test_earlier_layers_count_beside_the_last(tiny_lm, cache):
         (0.4, Look(2, Choice(2, True, 5, (3, 5), 9).rule())),
         (0.4, Look(3, Choice(3, True, 5, (1, 4), 9).rule())),
     ]
-    window = (50, 51)
-    expected = sum(share * scores_at(decoder, IDS, (look,), window).scores for share, look in parts)
-    found = scores_at(decoder, IDS, choice.looks(), window)
+    marks = Marks((50, 51))
+    expected = sum(share * scores_at(decoder, IDS, (look,), marks).scores for share, look in parts)
+    found = scores_at(decoder, IDS, choice.looks(), marks)
     assert torch.allclose(found.scores, expected, atol=1e-5)
     # Nothing more is held: a layer's keys and values go behind it, looked at or not.
-    assert found.peak_kv_bytes == scores_at(decoder, IDS, parts[2][1:], window).peak_kv_bytes
+    assert found.peak_kv_bytes == scores_at(decoder, IDS, parts[2][1:], marks).peak_kv_bytes
 
     stored = replace(made(fingerprint(decoder)), question=choice)
     assert parse(stored.to_json(), "g") == stored
     store(stored)
     method = QuestionGemFilter(keep=20)
     assert method.choice(decoder) == choice
-    assert method.select(decoder, IDS, Marks(window)).positions != (
-        QuestionGemFilter(3, 20, heads=(1, 4)).select(decoder, IDS, Marks(window)).positions
+    assert method.select(decoder, IDS, marks).positions != (
+        QuestionGemFilter(3, 20, heads=(1, 4)).select(decoder, IDS, marks).positions
     )
     # Earlier layers belong to the heads of their layer, and go with them.
     assert QuestionGemFilter(kernel=1).choice(decoder).earlier == choice.earlier

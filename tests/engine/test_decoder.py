@@ -137,6 +137,37 @@ def test_near_sees_a_window_and_the_first_tokens(build_lm, tiny_lm, monkeypatch)
         Near(0)
 
 
+@pytest.mark.parametrize(("heads", "groups"), [(9, 3), (4, 4)])
+@pytest.mark.parametrize(
+    ("rows", "window", "sinks"),
+    [(700, 100, 4), (513, 130, 0), (300, 50, 60), (300, 1, 4), (257, 200, 150), (400, 128, 4), (90, 40, 3)],
+)
+def test_a_band_of_plain_products_sees_what_masks_say(heads, groups, rows, window, sinks):
+    from tokenprune.engine.attention import _banded
+
+    generator = torch.Generator().manual_seed(rows)
+    query, keys, values = (torch.randn(n, rows, 16, generator=generator) for n in (heads, groups, groups))
+    place = torch.arange(rows)
+    distance = place[:, None] - place
+    mask = (distance >= 0) & ((distance < window) | (place < sinks))
+    repeated = (t.repeat_interleave(heads // groups, 0) for t in (keys, values))
+    expected = torch.nn.functional.scaled_dot_product_attention(query, *repeated, attn_mask=mask, scale=0.3)
+    found = _banded(query, keys, values, 0.3, window, sinks)
+    torch.testing.assert_close(found, expected.transpose(0, 1).reshape(rows, -1), atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_near_in_bfloat16_stays_close(build_lm):
+    """Bands are rounded more than masks are, and both are the same attention."""
+    ids, near = prompt(200), Near(40, 3, free_from=180)
+    exact, found = (
+        read(made, [SequenceKV.empty(made)], [ids], near=near, last_only=False).float()
+        for made in (Decoder(build_lm("llama")), Decoder(build_lm("llama").to(torch.bfloat16)))
+    )
+    likeness = torch.nn.functional.cosine_similarity(found, exact, dim=-1)
+    assert likeness.min() > 0.99 and likeness.mean() > 0.999
+
+
 def test_blocks_of_rows_do_not_matter(tiny_lm, monkeypatch):
     for variant in ("llama-biases", "qwen3", "mistral-window"):
         _, decoder = tiny_lm(variant)

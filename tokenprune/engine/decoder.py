@@ -197,6 +197,7 @@ class Decoder:
                     sinks=0 if near is None else near.sinks,
                     free_from=None if near is None else near.free_from,
                     visible=part.visible,
+                    rough=near is not None,
                 )
             )
         self._add(x, attended[0] if len(attended) == 1 else torch.cat(attended), layer.out)

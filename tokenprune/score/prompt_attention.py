@@ -58,6 +58,7 @@ class EarlyLayer:
         kernel: scores are averaged over as many neighbours.
         heads: query heads that count.
         near: see `QuestionGemFilter`.
+        narrow: see `QuestionGemFilter`; what is not read on scores lowest.
     """
 
     layer: int | None = None
@@ -66,6 +67,7 @@ class EarlyLayer:
     kernel: int | None = None
     heads: tuple[int, ...] | None = None
     near: int | None = None
+    narrow: float | None = None
     room: ClassVar[int] = 0
 
     def scores(self, decoder: Decoder, ids: Sequence[int], marks: Marks) -> FloatArray:
@@ -73,13 +75,17 @@ class EarlyLayer:
         from tokenprune.engine.calibration import go_by
         from tokenprune.engine.decoder import Near
         from tokenprune.engine.methods.gemfilter import scores_at
+        from tokenprune.engine.schedule import Marks
 
         found = go_by(decoder, self.layer)
         base = found.question if self.question else found.published
         choice = base.but(self.layer, self.softmax, self.kernel, self.heads)
-        window = (marks.window if self.question else ()) or (len(ids) - 1,)
-        near = None if self.near is None else Near(self.near, free_from=min(window))
-        said = scores_at(decoder, ids, choice.looks(), window, near=near)
+        asking = Marks(marks.window if self.question else (), marks.pinned)
+        near = None
+        if self.near is not None:
+            near = Near(self.near, free_from=min(asking.window, default=len(ids) - 1))
+        onward = None if self.narrow is None else round(self.narrow * len(ids))
+        said = scores_at(decoder, ids, choice.looks(), asking, near=near, onward=onward)
         scores = said.scores.double().cpu().numpy()
         even = choice.softmax and choice.around is None
         return np.asarray(scores * len(ids) if even else scores, dtype=np.float64)

@@ -2,10 +2,12 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from tokenprune.engine.calibration import Choice  # noqa: E402
 from tokenprune.engine.decoder import no_check  # noqa: E402
 from tokenprune.engine.methods.gemfilter import GemFilter, QuestionGemFilter, scores_at  # noqa: E402
-from tokenprune.engine.reading import read_prompt  # noqa: E402
-from tokenprune.engine.schedule import Marks  # noqa: E402
+from tokenprune.engine.reading import SequenceKV, read, read_prompt  # noqa: E402
+from tokenprune.engine.rules import AttentionProbability, DotProduct, Look, Pooled  # noqa: E402
+from tokenprune.engine.schedule import Drop, Marks, TokenDropSchedule  # noqa: E402
 from tokenprune.errors import ConfigError  # noqa: E402
 
 SIZE = 60
@@ -74,12 +76,57 @@ def test_question_window_is_the_query_and_stays(tiny_lm):
     kept = set(method.select(decoder, IDS, marks).positions)
     fixed = {0, 1, 40, 41, 42, 50, 56, 57, 58, 59}
     assert fixed <= kept and len(kept) == 25
-    scores = scores_at(decoder, IDS, method.choice(decoder).looks(), marks.window).scores
+    scores = scores_at(decoder, IDS, method.choice(decoder).looks(), marks).scores
     free = [p for p in range(SIZE) if p not in fixed]
     expected = sorted(free, key=lambda p: -scores[p])[:15]
     assert kept == fixed | set(expected)
     other = method.select(decoder, IDS, Marks(window=(10, 11), pinned=(50,))).positions
     assert set(other) != kept
+
+
+def test_layers_behind_the_first_look_read_the_best_tokens_only(tiny_lm):
+    """Against a drop schedule with the same rule, and the last layer's scores of what is left of it."""
+    _, decoder = tiny_lm("llama")
+    rules = Pooled(AttentionProbability((0, 2)), 3), Pooled(AttentionProbability(), 1)
+    looks = Look(1, rules[0], 0.4), Look(3, rules[1], 0.6)
+    marks = Marks((50, 51), (0, 1, 59))
+    found = scores_at(decoder, IDS, looks, marks, onward=25).scores
+    left = found.nonzero()[:, 0]
+    assert len(left) == 25 and {0, 1, 50, 51, 59} <= set(left.tolist())
+
+    sequence = SequenceKV.empty(decoder)
+    schedule = TokenDropSchedule((Drop(1, 25),), rules[0])
+    ran = {"reducer": schedule, "marks": [marks], "depth": 3, "last_only": False}
+    hidden = read(decoder, [sequence], [IDS], **ran)
+    assert torch.equal(sequence.layers[2].positions, left)
+    first = scores_at(decoder, IDS, looks[:1], marks).scores[left]
+    rows = torch.isin(left, torch.tensor(marks.window)).nonzero()[:, 0]
+    with torch.inference_mode():
+        query, keys = decoder.query_and_keys(3, hidden, decoder.rotary(left), rows)
+        last = rules[1].score(query, keys, decoder.weights.scale)
+    assert torch.allclose(found[left], first + 0.6 * last, atol=1e-6)
+
+    whole = scores_at(decoder, IDS, looks, marks)
+    assert torch.equal(scores_at(decoder, IDS, looks, marks, onward=SIZE).scores, whole.scores)
+    raw = scores_at(decoder, IDS, (Look(1, DotProduct()), Look(3, DotProduct())), marks, onward=25).scores
+    assert raw.isinf().sum() == SIZE - 25
+
+
+def test_narrow_reads_at_least_what_is_kept(tiny_lm, monkeypatch):
+    _, decoder = tiny_lm("llama")
+    choice = Choice(3, True, 1, (1,), None, {1: (0,)})
+    monkeypatch.setattr(QuestionGemFilter, "choice", lambda self, decoder: choice)
+    asked = []
+
+    def noted(*args):
+        asked.append(args[-1])
+        return scores_at(*args)
+
+    monkeypatch.setattr("tokenprune.engine.methods.gemfilter.scores_at", noted)
+    for narrow in (0.1, 0.5, None):
+        kept = QuestionGemFilter(keep=20, narrow=narrow).select(decoder, IDS, Marks((50,))).positions
+        assert len(kept) == 20
+    assert asked == [20, 30, None]
 
 
 def test_units_stay_whole_and_mass_keeps_less(tiny_lm):
@@ -110,6 +157,8 @@ def test_units_stay_whole_and_mass_keeps_less(tiny_lm):
         (lambda: GemFilter(0), "layer must be 1"),
         (lambda: GemFilter(2, kernel=2), "odd"),
         (lambda: QuestionGemFilter(2, tail=-1), "head and tail"),
+        (lambda: QuestionGemFilter(2, narrow=0), "narrow"),
+        (lambda: QuestionGemFilter(2, narrow=1.5), "narrow"),
         (lambda: QuestionGemFilter(2, mass=1.5), "mass"),
         (lambda: QuestionGemFilter(2, mass=0.5, softmax=False), "mass"),
     ],

@@ -77,7 +77,7 @@ class GemFilter:
         if len(ids) <= self.keep:
             return Selected(tuple(range(len(ids))))
         look = Look(self.layer_of(decoder), self.rule())
-        found = scores_at(decoder, ids, (look,), (len(ids) - 1,), check)
+        found = scores_at(decoder, ids, (look,), Marks(), check)
         chosen = found.scores.topk(self.keep).indices.sort().values
         return Selected(tuple(chosen.tolist()), found.peak_kv_bytes)
 
@@ -108,6 +108,9 @@ class QuestionGemFilter:
         near: While selecting, tokens before the question see at most so many positions before them and the
             first four; those from the question on see everything. None: as in the model. Attention is about
             half of the work at 4,096 tokens of a small model, and most of it is far away.
+        narrow: Share of the tokens that the layers behind the first one looked at still read, ``keep`` at
+            least: those it scores best (as in LazyLLM, arXiv 2407.14057). None: all. Of a model whose
+            calibration looks at one layer only, all are read anyway.
     """
 
     layer: int | None = None
@@ -121,6 +124,7 @@ class QuestionGemFilter:
     mass: float | None = None
     least: int = 64
     near: int | None = None
+    narrow: float | None = None
 
     def __post_init__(self) -> None:
         """Check the ranges.
@@ -134,6 +138,8 @@ class QuestionGemFilter:
             raise ConfigError("head and tail must be 0 or more")
         if self.near is not None:
             Near(self.near)
+        if self.narrow is not None and not 0 < self.narrow <= 1:
+            raise ConfigError(f"narrow is a share in (0, 1], not {self.narrow}")
         if self.mass is not None:
             self._check_mass(self.softmax is not False)
 
@@ -164,10 +170,12 @@ class QuestionGemFilter:
         near = None if self.near is None else Near(self.near, free_from=min(window))
         choice = self.choice(decoder)
         self._check_mass(choice.softmax)
-        found = scores_at(decoder, ids, choice.looks(), window, check, near)
         _, fixed = marks.rows(0, size)
         fixed[: self.head] = True
         fixed[size - self.tail :] = True
+        onward = None if self.narrow is None else max(self.keep, round(self.narrow * size))
+        stays = Marks(window, tuple(fixed.nonzero()[0].tolist()))
+        found = scores_at(decoder, ids, choice.looks(), stays, check, near, onward)
         pinned = torch.from_numpy(fixed).to(found.scores.device)
         count = self.keep
         if self.mass is not None:
@@ -198,21 +206,34 @@ class Scores:
 
 @dataclass(slots=True)
 class _Glances:
-    """Adds up what layers say on the way; drops nothing."""
+    """Adds up what layers say on the way.
+
+    Attributes:
+        looks: Layers that say something.
+        onward: Tokens that go on behind the first of them; None: all.
+        total: What was said so far of the tokens that are left.
+        left: Their positions; None: all.
+    """
 
     looks: Mapping[int, Look]
-    window: torch.Tensor
+    onward: int | None = None
     total: torch.Tensor | None = None
+    left: torch.Tensor | None = None
 
     def acts_after(self, layer: int, depth: int) -> bool:
         return layer in self.looks
 
     def reduce(self, view: LayerView) -> Reduction | None:
         look = self.looks[view.layer]
-        self.add(look.share * look.rule.score(view.query[:, self.window], view.keys, view.scale))
-        return None
+        total = self.add(look, view.query[:, view.window], view.keys, view.scale)
+        if self.onward is None or self.left is not None or self.onward >= len(total):
+            return None
+        keep = best(total, self.onward, view.pinned)
+        self.total, self.left = total[keep], view.positions[keep]
+        return Reduction(keep)
 
-    def add(self, scores: torch.Tensor) -> torch.Tensor:
+    def add(self, look: Look, query: torch.Tensor, keys: torch.Tensor, scale: float) -> torch.Tensor:
+        scores = look.share * look.rule.score(query, keys, scale)
         self.total = scores if self.total is None else self.total + scores
         return self.total
 
@@ -221,13 +242,24 @@ def scores_at(
     decoder: Decoder,
     ids: Sequence[int],
     looks: Sequence[Look],
-    window: Sequence[int],
+    marks: Marks,
     check: Check = no_check,
     near: Near | None = None,
+    onward: int | None = None,
 ) -> Scores:
-    """Score the tokens of a prompt from the queries of ``window`` in the layers looked at, and add up.
+    """Score the tokens of a prompt from the queries of a window in the layers looked at, and add up.
 
     The layers before the last of them run; of that one only queries and keys are computed.
+
+    Args:
+        decoder: the model.
+        ids: of the prompt.
+        looks: at least one layer.
+        marks: the window; and what is pinned, which goes on whatever it scores.
+        check: called between the pieces of the work; raises to stop.
+        near: what tokens see; None: all before them.
+        onward: tokens that go on behind the first of several layers; the others score 0, or -inf where
+            scores can be negative. None: all.
 
     Raises:
         ConfigError: The model has no such layer.
@@ -241,13 +273,13 @@ def scores_at(
     if not 0 < layer < decoder.depth:
         raise ConfigError(f"the layer must lie in 1..{decoder.depth - 1} for this model, not {layer}")
     sequence = SequenceKV.empty(decoder, layer)
-    rows = torch.tensor(list(window), device=decoder.device)
-    glances = _Glances({look.layer: look for look in before}, rows)
+    glances = _Glances({look.layer: look for look in before}, onward)
     hidden = read(
         decoder,
         [sequence],
         [ids],
         reducer=glances,
+        marks=[marks],
         depth=layer,
         last_only=False,
         keep_kv=False,
@@ -256,10 +288,14 @@ def scores_at(
     )
     check()
     with torch.inference_mode():
-        rotary = decoder.rotary(torch.arange(len(ids), device=decoder.device))
-        query, keys = decoder.query_and_keys(layer, hidden, rotary, rows)
-        own = last.rule.score(query, keys, decoder.weights.scale)
-        return Scores(glances.add(last.share * own), sequence.meter.peak)
+        left = torch.arange(len(ids), device=decoder.device) if glances.left is None else glances.left
+        asking = torch.from_numpy(marks.rows(0, len(ids))[0]).to(decoder.device)[left].nonzero()[:, 0]
+        query, keys = decoder.query_and_keys(layer, hidden, decoder.rotary(left), asking)
+        scores = glances.add(last, query, keys, decoder.weights.scale)
+        if glances.left is not None:
+            least = 0.0 if scores.min() >= 0 else -torch.inf
+            scores = torch.full((len(ids),), least, device=scores.device).index_copy(0, left, scores)
+        return Scores(scores, sequence.meter.peak)
 
 
 def _check_layer_and_keep(layer: int | None, keep: int) -> None:
