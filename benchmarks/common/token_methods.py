@@ -21,7 +21,7 @@ from tokenprune.pipeline import Pipeline
 from tokenprune.registry import pruner
 
 MODEL = "smollm2-135m"
-KEEP, NEAR = 512, 1024
+KEEP, NEAR, NARROW = 512, 1024, 0.5
 FORTY = (Drop(0.3, 0.4), Drop(0.6, 0.4), Drop(0.9, 0.4))  # 60 % leave, where the paper's 30 % do
 # Early layers may say little of where the answer is: few leave there, and most at half of the depth.
 LATE = (Drop(0.25, 0.6), Drop(0.5, 0.15))
@@ -62,6 +62,10 @@ MAKERS: dict[str, Callable[[int], Method]] = {
     "gemfilter-q near": lambda keep: Method(QuestionGemFilter(keep=keep, near=NEAR)),
     "gemfilter-q snap": lambda keep: Method(QuestionGemFilter(keep=keep, snap=True)),
     "gemfilter-q near snap": lambda keep: Method(QuestionGemFilter(keep=keep, near=NEAR, snap=True)),
+    "gemfilter-q narrow": lambda keep: Method(QuestionGemFilter(keep=keep, near=NEAR, narrow=NARROW)),
+    "gemfilter-q narrow snap": lambda keep: Method(
+        QuestionGemFilter(keep=keep, near=NEAR, narrow=NARROW, snap=True)
+    ),
     "lazyllm": lambda keep: Method(LazyLLM()),
     "lazyllm 40 %": lambda keep: Method(LazyLLM(FORTY)),
     "lazyllm-q 40 %": lambda keep: Method(_lazy(FORTY)),

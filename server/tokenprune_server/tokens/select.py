@@ -161,7 +161,8 @@ class TokenSelector:
             return LookAhead()
         if settings.method == "gemfilter":
             return EarlyLayer(settings.layer, question=False, softmax=False, kernel=5, near=settings.near)
-        return EarlyLayer(settings.layer, kernel=settings.kernel, near=settings.near)
+        narrow = None if settings.narrow is None else max(settings.narrow, share)
+        return EarlyLayer(settings.layer, kernel=settings.kernel, near=settings.near, narrow=narrow)
 
     def _result(
         self,

@@ -36,6 +36,13 @@ class TokenSettings(BaseModel):
         ge=1,
         description="GemFilter: while they are read, tokens before the question see so many before them.",
     )
+    narrow: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="gemfilter-q: share of a prompt's tokens that is still read behind the first of the layers "
+        "that look.",
+    )
     kernel: int | None = Field(
         None,
         ge=1,

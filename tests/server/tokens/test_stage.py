@@ -434,7 +434,7 @@ def test_single_tokens_fill_the_room_that_sentences_cannot(door):
 @pytest.mark.parametrize("method", ["gemfilter", "lazyllm", "gemfilter-q", "specprefill"])
 def test_methods(door, method):
     world = door(
-        tokens={"method": method, "near": 64} if method.startswith("gemfilter") else {"method": method}
+        tokens={"method": method, "near": 64, "narrow": 0.5} if method.startswith("gemfilter") else {"method": method}
     )
     reply = world.ask()
     assert stage(reply) == "ids"
