@@ -130,8 +130,9 @@ class PruneMiddleware:
         runtime, settings = self.runtime, self._settings.tokens
         if settings is None or runtime.selector is None:
             return None
-        rules, pool = runtime.rewriter.rules, runtime.pool
-        return TokenStage(self.app, settings, runtime.selector, rules, runtime.gate, runtime.receipts, pool)
+        selector, load, rules = runtime.selector, runtime.load_tokens, runtime.rewriter.rules
+        shared = runtime.gate, runtime.receipts, runtime.pool
+        return TokenStage(self.app, settings, selector, load, rules, *shared)
 
     def _vision_stage(self) -> VisionStage | None:
         """What prunes pictures, where it is set up."""
@@ -154,8 +155,7 @@ class PruneMiddleware:
         await self.app(scope, receive, send)
 
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
-        self.runtime.warming_up = True
-        self.runtime.pool.submit(self.runtime.warm_up)
+        self.runtime.start()
         try:
             await self.app(scope, receive, send)
         finally:

@@ -1,6 +1,7 @@
 """What the middleware and the admin app share."""
 
 import logging
+import threading
 import time
 from collections.abc import Callable
 
@@ -24,6 +25,8 @@ log = logging.getLogger("tokenprune.server")
 
 # Parts that load models, as `Runtime.broken` names them.
 TEXTS, TOKENS, PICTURES = "pipeline", "the selection of prompt tokens", "the pruning of pictures"
+
+_RELOAD_S = 60.0  # after a model could not be loaded
 
 
 class Runtime:
@@ -63,6 +66,8 @@ class Runtime:
         self.viewer = None if vision is None or self.reducer is None else Viewer(vision, self.reducer)
         self.warming_up = False
         self._broken: dict[str, str] = {}
+        self._lock = threading.Lock()
+        self._tokens_loading, self._tokens_again = False, 0.0
         self._keys = frozenset(key.get_secret_value() for key in self.settings.api_keys)
 
     def _check_pipeline(self) -> None:
@@ -109,10 +114,13 @@ class Runtime:
         """
         if texts:
             self._broken.pop(TEXTS, None)
-            if not outcome.token_stage.startswith(("failed:", "skipped:")):
-                self._broken.pop(TOKENS, None)
         if outcome.pictures is not None and outcome.pictures.method:
             self._broken.pop(PICTURES, None)
+
+    def start(self) -> None:
+        """Begin to warm up, in a thread beside those that prune: requests do not wait for it."""
+        self.warming_up = True
+        threading.Thread(target=self.warm_up, name="tokenprune-warm-up").start()
 
     def warm_up(self) -> None:
         """Load what requests need, so that the first one does not wait for it; never raises.
@@ -122,12 +130,26 @@ class Runtime:
         """
         self._warm_up(TEXTS, f"{TEXTS} {self.settings.pipeline!r}", self.rewriter.warm_up)
         if self.selector is not None:
-            self._warm_up(TOKENS, TOKENS, self.selector.warm_up)
+            self._load_tokens()
         if self.reducer is not None:
             self._warm_up(PICTURES, PICTURES, self.reducer.warm_up)
         if self.viewer is not None:
             self.viewer.warm_up()
         self.warming_up = False
+
+    def load_tokens(self) -> None:
+        """Begin to load what chooses tokens; not while that goes on, nor soon after it failed."""
+        with self._lock:
+            if self.warming_up or self._tokens_loading or time.monotonic() < self._tokens_again:
+                return
+            self._tokens_loading = True
+        threading.Thread(target=self._load_tokens, name="tokenprune-loading").start()
+
+    def _load_tokens(self) -> None:
+        if self.selector is not None:
+            self._warm_up(TOKENS, TOKENS, self.selector.warm_up)
+        self._tokens_again = time.monotonic() + _RELOAD_S
+        self._tokens_loading = False
 
     def _warm_up(self, part: str, shown: str, load: Callable[[], None]) -> None:
         try:

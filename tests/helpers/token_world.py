@@ -3,7 +3,10 @@
 import asyncio
 import json
 import lzma
+import time
 from importlib import resources
+
+import httpx
 
 TEMPLATE = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' }}"
@@ -56,6 +59,15 @@ def save_model(folder, template=TEMPLATE, layers=4):
     )
     LlamaForCausalLM(config).save_pretrained(folder)
     return folder
+
+
+def once_ready(url):
+    """The answer of ``/readyz`` once nothing is being loaded any more."""
+    deadline = time.monotonic() + 60
+    while "loading" in (said := httpx.get(f"{url}/readyz")).json().get("reason", ""):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    return said
 
 
 def said(ids):

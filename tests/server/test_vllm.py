@@ -10,6 +10,7 @@ import time
 import httpx
 import openai
 import pytest
+from token_world import once_ready
 
 from tokenprune.config import load_config
 from tokenprune_server.app import create_app
@@ -230,6 +231,7 @@ def token_door(vllm_server, serve):
     tokens = {"model": "smollm2-135m", "keep": 60}
     settings = ServerSettings.load(SETTINGS | {"pipeline": "none", "tokens": tokens})
     url = serve(create_app(load_config(None), vllm_server.url, settings))
+    once_ready(url)
     with openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=120) as client:
         yield client
 

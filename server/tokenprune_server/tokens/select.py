@@ -49,9 +49,16 @@ class Selection:
 
 
 class TokenSelector:
-    """Chooses tokens with a model that is loaded when it is first needed; thread-safe, one call at a time."""
+    """Chooses tokens with a model that `warm_up` loads; thread-safe, one call at a time.
+
+    Attributes:
+        ready: it is loaded, and has run.
+        fault: why the last `warm_up` failed; None while there is none to speak of.
+    """
 
     def __init__(self, settings: TokenSettings) -> None:
+        self.ready = False
+        self.fault: Exception | None = None
         self._settings = settings
         self._lock, self._loading = threading.Lock(), threading.Lock()
         self._loaded: tuple[LoadedLM, Decoder, ChatTemplate] | None = None
@@ -81,10 +88,15 @@ class TokenSelector:
         return self._loaded
 
     def warm_up(self) -> None:
-        """Load and run once, so that the first request does not wait for it."""
-        lm, _, _ = self.load()
-        ids = lm.tokenizer(_WARM_UP * 20, add_special_tokens=False)["input_ids"]
-        self._scores_of(list(ids), tuple(range(len(ids) - 5, len(ids))), (), 0.5)
+        """Load and run once, so that no request waits for it; raises as `load` and a call do."""
+        try:
+            lm, _, _ = self.load()
+            ids = lm.tokenizer(_WARM_UP * 20, add_special_tokens=False)["input_ids"]
+            self._scores_of(list(ids), tuple(range(len(ids) - 5, len(ids))), (), 0.5)
+        except Exception as error:
+            self.fault = error
+            raise
+        self.ready, self.fault = True, None
 
     def template(self) -> ChatTemplate:
         """The chat template of the served model; see `load`."""

@@ -55,6 +55,14 @@ class _Skipped(Exception):
         self.reason = reason
 
 
+class _Broken(Exception):
+    """What chooses cannot be used, as was logged when it showed; ``reason`` is a short name of why."""
+
+    def __init__(self, fault: Exception) -> None:
+        super().__init__(f"{type(fault).__name__}: {fault}")
+        self.reason = type(fault).__name__
+
+
 class TokenStage:
     """Chooses tokens of chats that passed the pipeline, whether it pruned them or not.
 
@@ -62,6 +70,7 @@ class TokenStage:
         app: the upstream.
         settings: which tokens, and what chooses them.
         selector: the model that chooses.
+        load: begins to load that model, beside requests.
         rules: what counts as a document, for a request.
         gate: says whether it is worth it, and learns what it costs.
         receipts: where the receipts go.
@@ -73,12 +82,14 @@ class TokenStage:
         app: ASGIApp,
         settings: TokenSettings,
         selector: TokenSelector,
+        load: Callable[[], None],
         rules: Callable[[Request], Rules],
         gate: Gate,
         receipts: ReceiptStore,
         pool: PrunePool,
     ) -> None:
         self._app, self._settings, self._selector = app, settings, selector
+        self._load = load
         self._rules, self._gate, self._receipts, self._pool = rules, gate, receipts, pool
         self._agreement = Agreement(app)
         self._sent: ByteLru[bytes, list[int]] = ByteLru(_SENT_BYTES, _SENT_COUNT)
@@ -114,6 +125,8 @@ class TokenStage:
             raise
         except _Skipped as skipped:
             return _noted(outcome, f"skipped:{skipped.reason}"), None
+        except _Broken as broken:
+            return _failed(outcome, broken.reason, str(broken)), None
         except UnreadableChatError as error:
             log.info("no tokens are chosen: %s", error)
             return _noted(outcome, f"skipped:{error.reason}"), None
@@ -167,8 +180,8 @@ class TokenStage:
 
         Raises:
             _Skipped: it is not, or there are none.
+            _Broken: the model that chooses cannot be used.
             UnreadableChatError: the prompt cannot be read.
-            ModelError: the model that chooses cannot be loaded.
         """
         job = request.protocol.locate(body, self._rules(request)).jobs[0]
         if job.query is None:
@@ -181,6 +194,7 @@ class TokenStage:
         )
         if not spans:
             raise _Skipped("no-documents")
+        self._check_ready()
         prompt = self._selector.template().read(body, spans, request.protocol)
         tokens = sum(int(prompt.inside_of(place).sum()) for place in prompt.places)
         if tokens <= self._settings.keep:
@@ -189,6 +203,14 @@ class TokenStage:
             raise _Skipped("too-long")
         weighing = self._weigh(request, body, fresh, Job(job.query, spans), tokens, len(prompt.ids))
         return _Prepared(body, fresh, job.query, prompt, weighing)
+
+    def _check_ready(self) -> None:
+        """Raise _Skipped or _Broken unless the model that chooses is there: no request waits for it."""
+        if self._selector.ready:
+            return
+        self._load()
+        fault = self._selector.fault
+        raise _Skipped("loading") if fault is None else _Broken(fault)
 
     def _weigh(
         self, request: Request, body: Body, fresh: Fresh, job: Job, tokens: int, size: int

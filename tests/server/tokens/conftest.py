@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import httpx
 import pytest
-from token_world import PROMPT, URL, TokenUpstream, save_model
+from token_world import PROMPT, URL, TokenUpstream, once_ready, save_model
 
 from tokenprune_server.app import create_app
 
@@ -28,14 +28,21 @@ def tokenizer(folder):
 
 @pytest.fixture
 def door(folder, tokenizer, serve, stand_in):
-    """Make a proxy in front of an upstream that takes ids: ``door(...)`` gives it with ``ask``."""
+    """Make a proxy in front of an upstream that takes ids: ``door(...)`` gives it with ``ask``.
 
-    def make(upstream=None, *, tokens=None, config=None, **server):
+    ``before`` is called with the app before it starts; the models need not be loaded then.
+    """
+
+    def make(upstream=None, *, tokens=None, config=None, before=None, **server):
         upstream = upstream or TokenUpstream(tokenizer)
         chooses = {"model": str(folder), "layer": 2, "keep": 60, "dtype": "float32"} | (tokens or {})
         settings = {"pipeline": "keep-all", "tokens": chooses} | server
         app = create_app(config or stand_in(**settings), serve(upstream))
+        if before is not None:
+            before(app)
         url = serve(app)
+        if before is None:
+            once_ready(url)
 
         def ask(path=URL, headers=None, **body):
             # A request that asks for it is pruned however slow the machine is.
