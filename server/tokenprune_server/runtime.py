@@ -74,6 +74,8 @@ class Runtime:
         """Refuse a default pipeline that does not exist; one whose model is missing shows in ``/readyz``."""
         if "shared_pipeline" in self.settings.model_fields_set:
             self._check_shared()
+        if self.settings.tokens is not None:
+            self.settings.tokens.check()
         if self.settings.vision is not None:
             check_settings(self.settings.vision)
         try:

@@ -63,11 +63,20 @@ def save_model(folder, template=TEMPLATE, layers=4):
 
 def once_ready(url):
     """The answer of ``/readyz`` once nothing is being loaded any more."""
-    deadline = time.monotonic() + 60
-    while "loading" in (said := httpx.get(f"{url}/readyz")).json().get("reason", ""):
+    while "loading" in (ready := httpx.get(f"{url}/readyz")).json().get("reason", ""):
+        time.sleep(0.02)
+    return ready
+
+
+def wait_for(done, seconds=20):
+    deadline = time.monotonic() + seconds
+    while not done():
         assert time.monotonic() < deadline
         time.sleep(0.02)
-    return said
+
+
+def stage(reply):
+    return reply.headers["x-tokenprune-token-stage"]
 
 
 def said(ids):

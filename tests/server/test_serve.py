@@ -76,6 +76,16 @@ def test_failures_are_one_line_and_exit_1(arguments, word):
     assert word in lines[0]
 
 
+def test_a_model_that_chooses_tokens_and_is_not_there_ends_the_start(tmp_path):
+    config = tmp_path / "tokenprune.yaml"
+    config.write_text("server: {pipeline: none, tokens: {model: smolm2-135m}}")
+    result = run("--port", "0", "--upstream", "http://127.0.0.1:1", "--config", str(config))
+    assert result.exit_code == 1
+    (line,) = (line for line in result.stderr.splitlines() if line)
+    assert "server.tokens.model: unknown model 'smolm2-135m'" in line
+    assert "smollm2-135m" in line
+
+
 def test_port_in_use():
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))

@@ -122,6 +122,11 @@ def read_weights(model: Any) -> DecoderWeights:
     )
 
 
+def unknown_family(what: str) -> ModelError:
+    """Return the error for another architecture."""
+    return ModelError(f"the engine cannot run {what}; it runs {', '.join((*FAMILIES, *SEEING_FAMILIES))}")
+
+
 def _body(model: Any) -> Any:
     """Return the decoder stack of a model, below its head.
 
@@ -132,8 +137,7 @@ def _body(model: Any) -> Any:
     if family in FAMILIES:
         return model.model
     if family not in SEEING_FAMILIES:
-        known = ", ".join((*FAMILIES, *SEEING_FAMILIES))
-        raise ModelError(f"the engine cannot run a {family}; it runs {known}")
+        raise unknown_family(f"a {family}")
     body = model.model.language_model
     inner = f"{type(body).__name__.removesuffix('Model')}ForCausalLM"
     if inner not in FAMILIES:

@@ -98,6 +98,7 @@ def fresh_causal_lm(name_or_path: str, dtype: str = "float32") -> LoadedLM:
 
 def _load(name: str, path: str, device: str, dtype: torch.dtype) -> LoadedLM:
     try:
+        from safetensors import SafetensorError
         from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, AutoTokenizer
     except ImportError as error:
         raise MissingExtraError("causal language models", "models", error.name or "transformers") from error
@@ -109,7 +110,7 @@ def _load(name: str, path: str, device: str, dtype: torch.dtype) -> LoadedLM:
             model = (AutoModelForImageTextToText if seeing else AutoModelForCausalLM).from_pretrained(
                 path, dtype=dtype, use_safetensors=True, trust_remote_code=False, attn_implementation="sdpa"
             )
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise ModelError(
             f"cannot load {name!r} as a causal language model: {error}; give a folder in Hugging Face layout "
             "with safetensors, a hub id that is downloaded or can be reached, or a name that "

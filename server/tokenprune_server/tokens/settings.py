@@ -4,6 +4,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from tokenprune.errors import ConfigError, ModelError
+
 
 class TokenSettings(BaseModel):
     """Which tokens go on, and what chooses them."""
@@ -55,3 +57,20 @@ class TokenSettings(BaseModel):
     )
     dtype: str | None = Field(None, description="Number format of the model; None: the fastest that is good.")
     timeout_s: float = Field(30.0, gt=0, description="Deadline of a selection, seconds.")
+
+    def check(self) -> None:
+        """Raise ConfigError unless the model and the tokenizer are there, as far as is seen unloaded."""
+        from tokenprune.engine.check import check_model, check_tokenizer
+
+        try:
+            check_model(self.model, self.layer)
+        except ModelError as error:
+            raise ConfigError(f"server.tokens.model: {error}") from error
+        except ConfigError as error:
+            raise ConfigError(f"server.tokens.layer: {error}") from error
+        for place, name in (("model", self.model), ("tokenizer", self.tokenizer)):
+            try:
+                if name is not None:
+                    check_tokenizer(name)
+            except ModelError as error:
+                raise ConfigError(f"server.tokens.{place}: {error}") from error

@@ -2,7 +2,6 @@
 
 import json
 import socket
-import time
 
 import httpx
 import openai
@@ -15,21 +14,11 @@ from token_world import (
     TEMPLATE,
     URL,
     TokenUpstream,
-    once_ready,
     said,
     save_model,
+    stage,
+    wait_for,
 )
-
-
-def wait_for(done, seconds=20):
-    deadline = time.monotonic() + seconds
-    while not done():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
-def stage(reply):
-    return reply.headers["x-tokenprune-token-stage"]
 
 
 def test_ids_go_and_a_chat_comes_back(door, tokenizer):
@@ -382,53 +371,6 @@ def test_html_and_a_short_question_are_left_alone(door):
     assert stage(world.ask(messages=[{"role": "user", "content": content}])) == "skipped:no-documents"
     reply = world.ask(messages=[{"role": "user", "content": "Hello."}])
     assert "x-tokenprune-token-stage" not in reply.headers
-
-
-def test_a_model_that_cannot_be_loaded_fails_open(door, tmp_path):
-    world = door(tokens={"model": str(tmp_path / "nothing")})
-    reply = world.ask()
-    assert reply.status_code == 200
-    assert stage(reply) == "failed:ModelError"
-    assert reply.headers["x-tokenprune-decision"] == "failed:ModelError"
-    assert world.upstream.last[1]["messages"][0]["content"] == PROMPT
-    assert httpx.get(f"{world.url}/readyz").status_code == 503
-    closed = door(tokens={"model": str(tmp_path / "nothing")}, fail="closed").ask()
-    assert closed.status_code == 503
-
-
-@pytest.mark.parametrize("pipeline", ["default", "keep-all"])
-def test_a_chat_does_not_wait_for_the_model(door, pipeline):
-    """Text is pruned meanwhile, even where a single thread prunes."""
-    loads = []  # the lock that a load holds
-
-    def hold(app):
-        loads.append(app.runtime.selector._loading)
-        loads[0].acquire()
-
-    world = door(before=hold, pipeline=pipeline, workers=1)
-    content = "Context:\n{}\n\nQuestion: How old is the ferry of Oslo?\nAnswer:".format("\n".join(FACTS))
-    ask = {"messages": [{"role": "user", "content": content}]}
-    began = time.monotonic()
-    try:
-        reply = world.ask(**ask)
-        assert time.monotonic() - began < 5
-        assert stage(reply) == "skipped:loading"
-        sent = world.upstream.last[1]["messages"][0]["content"]
-        if pipeline == "default":
-            assert reply.headers["x-tokenprune-decision"] == "pruned"
-            assert len(sent) < len(content) / 2
-        else:
-            assert reply.headers["x-tokenprune-decision"] == "skipped:nothing-to-drop"
-            assert sent == content
-        assert httpx.get(f"{world.url}/readyz").status_code == 503
-        # What cannot lose tokens says so, as ever.
-        page = "<html><body>" + "".join(f"<p>{fact}</p>" for fact in FACTS) + "</body></html>"
-        html = world.ask(messages=[{"role": "user", "content": f"{page}\n\nQuestion: {QUESTION}"}])
-        assert stage(html) == "skipped:no-documents"
-    finally:
-        loads[0].release()
-    assert once_ready(world.url).status_code == 200
-    assert stage(world.ask()) == "ids"
 
 
 def test_too_slow_fails_open(door):

@@ -268,10 +268,7 @@ def scores_at(
 
     *before, last = sorted(looks, key=lambda look: look.layer)
     layer = last.layer
-    if decoder.depth < 2:
-        raise ConfigError("a model of one layer has no early layer that could choose: take a deeper one")
-    if not 0 < layer < decoder.depth:
-        raise ConfigError(f"the layer must lie in 1..{decoder.depth - 1} for this model, not {layer}")
+    check_layer(layer, decoder.depth)
     sequence = SequenceKV.empty(decoder, layer)
     glances = _Glances({look.layer: look for look in before}, onward)
     hidden = read(
@@ -296,6 +293,14 @@ def scores_at(
             least = 0.0 if scores.min() >= 0 else -torch.inf
             scores = torch.full((len(ids),), least, device=scores.device).index_copy(0, left, scores)
         return Scores(scores, sequence.meter.peak)
+
+
+def check_layer(layer: int, depth: int) -> None:
+    """Raise ConfigError unless a model of ``depth`` layers can be looked at in this one."""
+    if depth < 2:
+        raise ConfigError("a model of one layer has no early layer that could choose: take a deeper one")
+    if not 0 < layer < depth:
+        raise ConfigError(f"the layer must lie in 1..{depth - 1} for this model, not {layer}")
 
 
 def _check_layer_and_keep(layer: int | None, keep: int) -> None:
