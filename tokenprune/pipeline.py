@@ -120,6 +120,11 @@ class Pipeline:
         """Whether the output depends on the question."""
         return any(p.uses_query for p in self.pruners)
 
+    @property
+    def prunes_nothing(self) -> bool:
+        """Whether texts stay as they are, but for a budget that a call is given."""
+        return self.budget.adaptive and all(p.name == "none" for p in self.pruners)
+
     def prune(
         self, query: str, documents: Sequence[Document | str], budget: Budget | None = None
     ) -> PruneResult:

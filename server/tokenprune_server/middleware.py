@@ -37,7 +37,7 @@ from tokenprune_server.request import Outcome, Pictures, Request, plain_body
 from tokenprune_server.runtime import Runtime
 from tokenprune_server.settings import ServerSettings
 from tokenprune_server.tokens.sending import Sending
-from tokenprune_server.tokens.stage import TokenStage
+from tokenprune_server.tokens.stage import TokenStage, owes_budget
 from tokenprune_server.types import ASGIApp, Headers, Message, Receive, Scope, Send
 from tokenprune_server.upstream_info import UpstreamInfo
 from tokenprune_server.vision.settings import NOT_SET_UP
@@ -240,22 +240,26 @@ class PruneMiddleware:
             request = replace(request, model_len=model_len)
             # Asked last, with no await between it and the submission, so that the limit holds.
             decision = decide(replace(facts, waiting=pool.waiting, max_waiting=pool.max_waiting))
-        if decision == PRUNED:
-            outcome, pending = await self._prune(request, receive)
-        elif self._vision is not None and self._vision.has_work(request, decision):
-            outcome, pending = Outcome(decision), asyncio.ensure_future(receive())
-        else:
+        if decision != PRUNED and (self._vision is None or not self._vision.has_work(request, decision)):
             new = serialise(plain_body(request)) if read.has_options else None
             message = body_message(raw if new is None else new)
             return _Result(Outcome(decision), new, False, request), Replay([message], receive)
-        sending, texts = None, outcome.receipt is not None and options.name is None
+        pending = asyncio.ensure_future(receive())
         try:
+            outcome, sending = Outcome(decision), None
+            if decision == PRUNED:
+                later = self._tokens is not None and self._tokens.holds_budgets(protocol)
+                outcome = await self._prune(request, pending, later=later)
+            texts = outcome.receipt is not None and options.name is None
             if self._tokens is not None and decision == PRUNED:
                 outcome, sending = await self._tokens(request, outcome, headers, pending)
+                if owes_budget(outcome):
+                    pruned = await self._prune(request, pending)
+                    outcome = replace(pruned, token_stage=outcome.token_stage)
             if self._vision is not None:
                 outcome = await self._vision(request, outcome, headers, pending)
             new = self._rewritten(request, outcome, read.has_options)
-        except (RequestError, ClientGone, asyncio.CancelledError):
+        except BaseException:
             pending.cancel()
             raise
         self.runtime.note_works(outcome, texts=texts)
@@ -318,22 +322,17 @@ class PruneMiddleware:
         if has_option_headers(headers) or (isinstance(body, dict) and "tokenprune" in body):
             raise RequestError(f"the request body cannot be rewritten: {error}") from error
 
-    async def _prune(self, request: Request, receive: Receive) -> "tuple[Outcome, asyncio.Task[Message]]":
-        """Prune in a thread while watching the client and the clock."""
-        work = self.runtime.pool.submit(lambda: self.runtime.rewriter(request))
-        watching = asyncio.ensure_future(receive())
-        keep_watching = False
+    async def _prune(
+        self, request: Request, watching: "asyncio.Task[Message]", *, later: bool = False
+    ) -> Outcome:
+        """Prune in a thread while watching the client and the clock; ``later`` as for the `Rewriter`."""
+        work = self.runtime.pool.submit(lambda: self.runtime.rewriter(request, later=later))
         try:
             if await done_in_time(work, watching, self._settings.timeout_s):
-                outcome = work.result()
-            else:
-                outcome = await self._late(request)
-            keep_watching = True
-            return outcome, watching
+                return work.result()
+            return await self._late(request)
         finally:
             work.cancel()
-            if not keep_watching:
-                watching.cancel()
 
     async def _late(self, request: Request) -> Outcome:
         log.warning("pruning took longer than %s s", self._settings.timeout_s)

@@ -36,6 +36,7 @@ class Plan:
         context_tokens: of the contexts.
         shared: those documents of ``jobs`` that are not pruned for the question.
         budget: for the others.
+        later: tokens that the request lets stay, where that is seen to behind a pipeline that prunes nothing.
         too_long: tokens of the prompt when it does not fit the model's context.
         weighing: what pruning would gain; None when nobody asks.
         lean: documents without what no question needs, where the prompt is too long with it and fits without.
@@ -51,6 +52,7 @@ class Plan:
     context_tokens: int = 0
     shared: tuple[Shared, ...] = ()
     budget: Budget | None = None
+    later: int | None = None
     too_long: int | None = None
     weighing: Weighing | None = None
     lean: Mapping[Span, Shared] = field(default_factory=dict)
@@ -105,4 +107,5 @@ class Plan:
         """What may be pruned further; ``counts`` are tokens of the documents by turn, before and after."""
         shared = {turn_path(item.span.path) for item in self.shared}
         closed = frozenset(self.history.replayed) | shared
-        return Fresh(self.history, self.jobs, counts, closed, bool(self.contexts), self.facts.obliged)
+        beside, obliged = bool(self.contexts), self.facts.obliged
+        return Fresh(self.history, self.jobs, counts, closed, beside, obliged, self.later)

@@ -40,6 +40,7 @@ class Fresh:
         closed: turns that stay as they are: they were sent so, or are shared with other questions.
         contexts: documents came beside the messages.
         obliged: the request asks for pruning itself, or does not fit the model.
+        budget: tokens that the request lets stay, where no pipeline has held to it; None: there is none.
     """
 
     history: History
@@ -48,6 +49,7 @@ class Fresh:
     closed: frozenset[Path]
     contexts: bool
     obliged: bool
+    budget: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,13 +60,17 @@ class Rewriter:
         """How the prompt of a request stands to the context of its model."""
         return Room(request, self._settings, self._config.tokenizer)
 
-    def __call__(self, request: Request) -> Outcome:
+    def __call__(self, request: Request, *, later: bool = False) -> Outcome:
         """Locate, decide, prune and put back.
+
+        Args:
+            request: as it came.
+            later: what comes behind can hold the budget of a request whose pipeline prunes nothing.
 
         Raises:
             RequestError: the request asks for something that does not exist or cannot be.
         """
-        outcome = self._attempt(request)
+        outcome = self._attempt(request, later=later)
         if outcome.too_long is None or not outcome.decision.startswith("failed:"):
             return outcome
         return self.rescue(request) or outcome
@@ -85,7 +89,7 @@ class Rewriter:
         log.warning("a prompt too long for the model was cut by BM25 or from the middle: its pruning failed")
         return outcome
 
-    def _attempt(self, request: Request, *, quick: bool = False) -> Outcome:
+    def _attempt(self, request: Request, *, quick: bool = False, later: bool = False) -> Outcome:
         options = request.options
         located = request.protocol.locate(request.body, self.rules(request))
         # A wrong pipeline name is an error even when there is nothing to prune today.
@@ -101,6 +105,8 @@ class Rewriter:
             if quick and plan.stand_in is None:
                 quickly = for_question(self._config.tokenizer, options.output)
                 plan = dataclasses.replace(plan, stand_in=quickly)
+            elif later and plan.stand_in is None:
+                plan = self._for_later(plan)
             reason = skip_reason(plan.facts)
             return self._prune(plan) if reason is None else self._unpruned(plan, reason)
         except RequestError:
@@ -195,6 +201,15 @@ class Rewriter:
             cost=plan.weighing.cost if plan.weighing is not None else None,
         )
         return dataclasses.replace(plan, facts=facts)
+
+    def _for_later(self, plan: Plan) -> Plan:
+        """Leave the budget of a prompt that fits its model to what comes behind, if the pipeline is idle."""
+        prompt = plan.jobs[0] if len(plan.jobs) == 1 else None
+        if plan.budget is None or plan.too_long is not None or prompt is None or prompt.query is None:
+            return plan
+        if not self._config.build(self._method(plan.request)).prunes_nothing:
+            return plan
+        return dataclasses.replace(plan, budget=None, later=plan.facts.budget_tokens)
 
     def _shared(
         self, history: History, jobs: Sequence[Job], tokens: dict[Span, int], lean: Mapping[Span, Shared]

@@ -15,6 +15,7 @@ import uvicorn
 
 from benchmarks.common.served import any_vllm, free_port
 from tokenprune.errors import MeasureError, UnknownNameError
+from tokenprune.pipeline import Pipeline
 from tokenprune.receipt import PruneResult, Receipt, UnitRecords
 from tokenprune.tokens import get_counter
 from tokenprune_server.app import create_app, listen, uvicorn_config
@@ -186,6 +187,7 @@ class WordPipeline:
     """Keeps the lines that share a word with the query, within the budget; does what its name says."""
 
     uses_query = True
+    prunes_nothing = False
 
     def __init__(self, name, calls):
         self.name, self.calls = name, calls
@@ -226,10 +228,13 @@ class WordPipeline:
 
 
 class StandInConfig:
-    """A configuration whose pipelines are simple enough to foretell, so that tests are about the server."""
+    """A configuration whose pipelines are simple enough to foretell, so that tests are about the server.
+
+    ``none`` is the real one.
+    """
 
     tokenizer = "smollm2-135m"
-    names = ("default", "broken", "slow", "drop-all", "keep-all")
+    names = ("default", "broken", "slow", "drop-all", "keep-all", "none")
 
     def __init__(self, **server):
         self.server = server
@@ -239,7 +244,7 @@ class StandInConfig:
     def build(self, name="default", output=None):
         if name not in self.names:
             raise UnknownNameError("pipeline or pruner", name, list(self.names))
-        return WordPipeline(name, self.calls)
+        return Pipeline("none") if name == "none" else WordPipeline(name, self.calls)
 
 
 @pytest.fixture

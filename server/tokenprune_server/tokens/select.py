@@ -106,8 +106,8 @@ class TokenSelector:
         """Whether the model that chooses can read the prompt, as far as its tokens are known."""
         return len(prompt.ids) + self._reader(1.0).room <= self.load()[0].max_positions
 
-    def __call__(self, prompt: Rendered, query: str) -> Selection:
-        """Keep the ``keep`` best tokens of all documents, and everything that is no document.
+    def __call__(self, prompt: Rendered, query: str, count: int) -> Selection:
+        """Keep the ``count`` best tokens of all documents, and everything that is no document.
 
         Raises:
             UnreadableChatError: the question does not stand in the prompt; the model that chooses cannot read
@@ -121,23 +121,23 @@ class TokenSelector:
         places = [prompt.inside_of(place) for place in prompt.places]
         free = np.logical_or.reduce(places)
         with self._lock:
-            scores = self._scores(prompt, window, free)
+            scores = self._scores(prompt, window, free, count)
         chosen = np.zeros(len(free), dtype=bool)
         if self._settings.unit == "sentence":
-            chosen = best(scores, free, by_sentence(prompt), self._settings.keep)
+            chosen = best(scores, free, by_sentence(prompt), count)
         if not chosen.any():  # not even one sentence fits
-            chosen = best(scores, free, prompt.groups, self._settings.keep)
-        chosen |= gaps(prompt, chosen, free, self._settings.keep)
+            chosen = best(scores, free, prompt.groups, count)
+        chosen |= gaps(prompt, chosen, free, count)
         keep = ~free | chosen
         seconds = time.perf_counter() - began
         texts = tuple((place.span, _text(prompt, keep, place.start, place.end)) for place in prompt.places)
         ids = np.asarray(prompt.ids)[keep].tolist()
         return Selection(ids, texts, self._result(prompt, keep, scores, texts, seconds), seconds)
 
-    def _scores(self, prompt: Rendered, window: tuple[int, ...], free: BoolArray) -> FloatArray:
+    def _scores(self, prompt: Rendered, window: tuple[int, ...], free: BoolArray, count: int) -> FloatArray:
         """Score the tokens of the prompt, float64 [n]: a draft with other tokens scores by characters."""
         lm, _, template = self.load()
-        share = min(1.0, (self._settings.keep + int((~free).sum())) / len(prompt.ids))
+        share = min(1.0, (count + int((~free).sum())) / len(prompt.ids))
         if lm.tokenizer is template.tokenizer:
             fixed = tuple(np.flatnonzero(~free).tolist())
             return self._scores_of(prompt.ids, window, fixed, share)

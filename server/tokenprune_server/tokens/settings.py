@@ -28,7 +28,10 @@ class TokenSettings(BaseModel):
         "lose half of a number.",
     )
     keep: int = Field(
-        512, ge=1, description="Tokens of documents that go on; all else of a prompt always does."
+        512,
+        ge=1,
+        description="Tokens of documents that go on; all else of a prompt always does. With the pipeline "
+        "`none`, a request's own budget takes its place.",
     )
     layer: int | None = Field(
         None, ge=1, description="GemFilter: the layer that looks; None: the one known for the model."

@@ -6,7 +6,7 @@ import asyncio
 import dataclasses
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from tokenprune.receipt import steps_of
@@ -17,7 +17,7 @@ from tokenprune_server.json_body import serialise
 from tokenprune_server.ledger import digest
 from tokenprune_server.lru import ByteLru
 from tokenprune_server.pool import PrunePool
-from tokenprune_server.protocols.base import Body, Job, Path, Rules
+from tokenprune_server.protocols.base import Body, Job, Path, Protocol, Rules, Span
 from tokenprune_server.receipts import ReceiptStore
 from tokenprune_server.request import Fresh, Outcome, Request, plain_body
 from tokenprune_server.tokens.agreement import AGREES, Agreement
@@ -32,6 +32,7 @@ from tokenprune_server.watch import done_in_time
 log = logging.getLogger("tokenprune.server")
 
 _CHATS = "/v1/chat/completions"
+_FITS = "fits-budget"
 # Of chats that went as ids, for their repeats.
 _SENT_BYTES, _SENT_COUNT, _BYTES_PER_ID = 8 * 2**20, 256, 36
 
@@ -44,6 +45,7 @@ class _Prepared:
     fresh: Fresh
     query: str
     prompt: Rendered
+    keep: int
     weighing: Weighing | None
 
 
@@ -93,6 +95,10 @@ class TokenStage:
         self._rules, self._gate, self._receipts, self._pool = rules, gate, receipts, pool
         self._agreement = Agreement(app)
         self._sent: ByteLru[bytes, list[int]] = ByteLru(_SENT_BYTES, _SENT_COUNT)
+
+    def holds_budgets(self, protocol: Protocol) -> bool:
+        """Whether it can keep a request of a route to a budget, as far as is known."""
+        return _CHATS in protocol.routes and self._selector.ready
 
     async def __call__(
         self, request: Request, outcome: Outcome, headers: Headers, watching: asyncio.Task[Message]
@@ -153,7 +159,7 @@ class TokenStage:
         body = plain_body(request) if outcome.body is None else outcome.body
         ready = await self._pool.submit(lambda: self._prepare(request, body, fresh))
         why = "configured" if self._settings.send == "text" else unmappable(body)
-        choosing = self._pool.submit(lambda: self._selector(ready.prompt, ready.query))
+        choosing = self._pool.submit(lambda: self._selector(ready.prompt, ready.query, ready.keep))
         if why is None:
             keys = [(name, value) for name, value in headers if name == b"authorization"]
             asking = self._agreement.prompt(self._selector.template(), body, ready.prompt.ids, keys)
@@ -197,12 +203,29 @@ class TokenStage:
         self._check_ready()
         prompt = self._selector.template().read(body, spans, request.protocol)
         tokens = sum(int(prompt.inside_of(place).sum()) for place in prompt.places)
-        if tokens <= self._settings.keep:
-            raise _Skipped("fits-budget")
+        keep = self._settings.keep
+        if fresh.budget is not None:
+            keep = self._keep(fresh.budget, prompt, [span for span in job.spans if span not in spans], tokens)
+        if tokens <= keep:
+            raise _Skipped(_FITS)
         if not self._selector.fits(prompt):
             raise _Skipped("too-long")
-        weighing = self._weigh(request, body, fresh, Job(job.query, spans), tokens, len(prompt.ids))
-        return _Prepared(body, fresh, job.query, prompt, weighing)
+        weighing = self._weigh(
+            request, body, fresh, Job(job.query, spans), tokens - keep, tokens, len(prompt.ids)
+        )
+        return _Prepared(body, fresh, job.query, prompt, keep, weighing)
+
+    def _keep(self, budget: int, prompt: Rendered, others: Sequence[Span], tokens: int) -> int:
+        """How many of the ``tokens`` that may go a request's budget lets stay.
+
+        Raises:
+            _Skipped: less than one, beside those that cannot go: of ``others``, and at documents' edges.
+        """
+        edges = sum(len(prompt.overlapping(place.start, place.end)) for place in prompt.places) - tokens
+        fixed = edges + sum(len(self._selector.template().encode(span.text)[0]) for span in others)
+        if budget <= fixed:
+            raise _Skipped("no-room")
+        return budget - fixed
 
     def _check_ready(self) -> None:
         """Raise _Skipped or _Broken unless the model that chooses is there: no request waits for it."""
@@ -213,17 +236,15 @@ class TokenStage:
         raise _Skipped("loading") if fault is None else _Broken(fault)
 
     def _weigh(
-        self, request: Request, body: Body, fresh: Fresh, job: Job, tokens: int, size: int
+        self, request: Request, body: Body, fresh: Fresh, job: Job, saved: int, tokens: int, size: int
     ) -> Weighing | None:
         """What it would gain, None when nobody asks; raises _Skipped when that is too little."""
         gate, name = self._gate, self._selector.name
         weighing = gate.weigh(body, fresh.history, request.protocol, job, job.spans, tokens, name)
         if weighing is None:
             return None
-        saved = float(tokens - self._settings.keep)
-        cost = dataclasses.replace(
-            weighing.cost, saved_tokens=saved, prune_s=gate.costs.pruning_s(name, size)
-        )
+        prune_s = gate.costs.pruning_s(name, size)
+        cost = dataclasses.replace(weighing.cost, saved_tokens=float(saved), prune_s=prune_s)
         reason = skip_reason(Facts(cost=cost, obliged=fresh.obliged))
         if reason is not None:
             raise _Skipped(reason)
@@ -259,6 +280,13 @@ class TokenStage:
             expected=expected,
             steps=steps_of([*before, selection.result]),
         )
+
+
+def owes_budget(outcome: Outcome) -> bool:
+    """Whether the budget of a request was left to the tokens, and they have not held it."""
+    fresh, how = outcome.fresh, outcome.token_stage
+    left = fresh is not None and fresh.budget is not None and how != f"skipped:{_FITS}"
+    return left and how.startswith(("skipped:", "failed:"))
 
 
 def _identity(body: Body) -> bytes:

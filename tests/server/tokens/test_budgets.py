@@ -1,0 +1,145 @@
+"""A request's own budget, where no pipeline prunes texts: the tokens hold it."""
+
+import json
+
+import httpx
+import pytest
+from token_world import DOCUMENT, FACTS, PROMPT, QUESTION, URL, stage
+
+from tokenprune.tokens import get_counter
+
+
+def kept(world, reply):
+    """Tokens of documents that stay, by the last receipt, and the text of the first."""
+    stored = httpx.get(f"{world.url}/v1/receipts/{reply.headers['x-tokenprune-receipt']}").json()
+    last = stored["results"][-1]
+    return last["tokens_after"], last["documents"][0]["text"]
+
+
+@pytest.mark.parametrize("server", [{"pipeline": "none"}, {"pipeline": "default"}])
+@pytest.mark.parametrize(
+    ("budget", "limit"), [({"max_tokens": 90}, 90), ({"max_tokens": 33}, 33), ({"keep_ratio": 0.2}, None)]
+)
+def test_it_is_the_number_of_tokens_that_stay(door, server, budget, limit):
+    world = door(**server)
+    named = {} if server["pipeline"] == "none" else {"pipeline": "none"}
+    reply = world.ask(tokenprune=budget | named)
+    assert stage(reply) == "ids"
+    assert reply.headers["x-tokenprune-decision"] == "pruned"
+    before, after = (int(reply.headers[f"x-tokenprune-tokens-{name}"]) for name in ("before", "after"))
+    limit = int(0.2 * before) if limit is None else limit
+    tokens, text = kept(world, reply)
+    assert limit - 30 < tokens <= limit, "as many whole sentences as fit"
+    assert after <= limit
+    assert not DOCUMENT.startswith(text), "not the head of the text"
+    ids = world.upstream.last[1]["prompt"]
+    assert len(ids) - tokens == len(world.upstream.encode("<|im_start|>user\nContext:\n")) + len(
+        world.upstream.encode(f"\n\nQuestion: {QUESTION}\nAnswer:<|im_end|>\n<|im_start|>assistant\n")
+    )
+
+
+def test_a_pipeline_that_prunes_holds_it_itself(door):
+    """The tokens then keep what they are set to keep."""
+    world = door(pipeline="default", tokens={"keep": 30})
+    lines = "\n".join(FACTS)
+    content = f"Context:\n{lines}\n\nQuestion: How old is the ferry of Oslo?\nAnswer:"
+    reply = world.ask(messages=[{"role": "user", "content": content}], tokenprune={"max_tokens": 90})
+    assert stage(reply) == "ids"
+    assert kept(world, reply)[0] <= 32
+
+
+def test_documents_that_fit_stay_whole(door):
+    reply = door(pipeline="none").ask(tokenprune={"max_tokens": 2000})
+    assert stage(reply) == "skipped:fits-budget"
+    assert reply.headers["x-tokenprune-decision"] == "skipped:fits-budget"
+
+
+PAGE = "".join(f"<p>{fact}</p>" for fact in FACTS[:20])  # clean as it is
+
+
+@pytest.mark.parametrize("room", [200, 900])
+def test_what_cannot_lose_tokens_counts_as_it_is(door, tokenizer, room):
+    """A page beside a text: where both do not fit, the budget is held as without a model that chooses."""
+    world = door(pipeline="none")
+    messages = [
+        {"role": "tool", "tool_call_id": "a", "content": PAGE},
+        {"role": "tool", "tool_call_id": "b", "content": DOCUMENT},
+        {"role": "user", "content": QUESTION},
+    ]
+    size = len(tokenizer(PAGE)["input_ids"])
+    assert 200 < size < 600
+    reply = world.ask(messages=messages, tokenprune={"max_tokens": room})
+    if room < size:
+        assert stage(reply) == "skipped:no-room"
+        sent = [message["content"] for message in world.upstream.last[1]["messages"][:2]]
+        assert sum(get_counter().count_many(sent)) <= room
+        assert int(reply.headers["x-tokenprune-tokens-after"]) <= room
+    else:
+        assert stage(reply) == "ids"
+        assert PAGE in tokenizer.decode(world.upstream.last[1]["prompt"])
+        assert room - size - 40 < kept(world, reply)[0] <= room - size
+        assert int(reply.headers["x-tokenprune-tokens-after"]) <= room
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"query": "What does nobody ask here?"}, "skipped:no-question"),
+        ({"max_tokens": 0}, "skipped:no-room"),
+    ],
+)
+def test_it_holds_where_nothing_can_be_chosen(door, options, said):
+    reply = (world := door(pipeline="none")).ask(tokenprune={"max_tokens": 50} | options)
+    assert stage(reply) == said
+    assert reply.headers["x-tokenprune-decision"] == "pruned"
+    limit = options.get("max_tokens", 50)
+    assert int(reply.headers["x-tokenprune-tokens-after"]) <= limit
+    path, body = world.upstream.last
+    assert path == URL
+    assert len(body["messages"][0]["content"]) < len(PROMPT) - len(DOCUMENT) + 6 * limit + 1
+
+
+def test_it_holds_while_the_model_loads(door):
+    locks = []
+
+    def hold(app):
+        locks.append(app.runtime.selector._loading)
+        locks[0].acquire()
+
+    world = door(before=hold, pipeline="none")
+    try:
+        reply = world.ask(tokenprune={"max_tokens": 50})
+    finally:
+        locks[0].release()
+    assert stage(reply) == "skipped:loading"
+    assert reply.headers["x-tokenprune-decision"] == "pruned"
+    assert int(reply.headers["x-tokenprune-tokens-after"]) <= 50
+
+
+def test_contexts_and_a_growing_chat_share_it(door):
+    world = door(pipeline="none")
+    ask = [{"role": "user", "content": QUESTION}]
+    reply = world.ask(messages=ask, tokenprune={"contexts": [{"text": DOCUMENT}], "max_tokens": 80})
+    assert stage(reply) == "ids"
+    assert kept(world, reply)[0] <= 80
+
+    first = world.ask(tokenprune={"keep_ratio": 0.3}, tools=[TOOL])
+    assert stage(first) == "text:tools"
+    sent = world.upstream.last[1]["messages"][0]["content"]
+    more = "\n".join(f"Line {n}: {fact}" for n, fact in enumerate(FACTS))
+    messages = [
+        {"role": "user", "content": PROMPT},
+        {"role": "assistant", "content": "In 1990."},
+        {"role": "user", "content": f"Context:\n{more}\n\nQuestion: Which market is in Quito?\nAnswer:"},
+    ]
+    second = world.ask(messages=messages, tokenprune={"keep_ratio": 0.3}, tools=[TOOL])
+    assert stage(second) == "text:tools"
+    body = world.upstream.last[1]
+    assert body["messages"][0]["content"] == sent
+    before, after = (int(second.headers[f"x-tokenprune-tokens-{name}"]) for name in ("before", "after"))
+    assert before > 1500
+    assert after <= 0.3 * before
+    assert len(json.dumps(body)) < len(json.dumps(messages)) / 2
+
+
+TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {}}}}
