@@ -149,9 +149,25 @@ def pruner(name: str, *, kinds: Sequence[str] | None = None, **options: Any) -> 
         built: Pruner = validate_call(factory)(**options)
     except ValidationError as error:
         known = ", ".join(info.options) or "(none)"
-        raise ConfigError(f"method {name!r}: {faults(error)}; its options: {known}") from None
+        message = f"method {name!r}: {faults(error)}; its options: {known}{_elsewhere(name, error)}"
+        raise ConfigError(message) from None
     _check(name, options)
     return replace(built, name=name, kinds=accepted)
+
+
+def _elsewhere(name: str, error: ValidationError) -> str:
+    """Which methods have the options that this one lacks, as the end of a message."""
+    said = ""
+    for fault in error.errors():
+        if fault["type"] != "unexpected_keyword_argument":
+            continue
+        option = str(fault["loc"][-1])
+        having = [
+            info.name for info in list_pruners() if any(o.split("=")[0] == option for o in info.options)
+        ]
+        if having:
+            said += f"; {name!r} has no {option}, these methods have: {', '.join(having)}"
+    return said
 
 
 def _check(name: str, options: Mapping[str, Any]) -> None:

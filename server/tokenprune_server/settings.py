@@ -158,9 +158,9 @@ class ServerSettings(BaseSettings):
         try:
             return cls(**(server or {}))
         except ValidationError as error:
-            parts = {str(e["loc"][0]) if len(e["loc"]) > 1 else "" for e in error.errors()}
-            part = parts.pop() if len(parts) == 1 else ""
             nested: dict[str, type[BaseModel]] = {"tokens": TokenSettings, "vision": VisionSettings}
+            parts = {str(e["loc"][0]) for e in error.errors()}
+            part = parts.pop() if len(parts) == 1 else ""
             known = ", ".join(nested.get(part, cls).model_fields)
             where = f" of {part}" if part in nested else ""
             raise ConfigError(f"{faults(error, 'server')}; known settings{where}: {known}") from error

@@ -90,6 +90,11 @@ def test_threshold(run):
     )
 
 
+def test_threshold_that_no_score_reaches(run):
+    message = failure(run(*QUERY, "-m", "lazyllm", "--threshold", 1.5, "-", stdin=TEXT), 1)
+    assert message.endswith("threshold is compared with shares of the layers: 0 to 1, not 1.5\n")
+
+
 def test_threshold_of_a_method_without_one(run):
     message = failure(run(*QUERY, "-m", "none", "--threshold", 1, "-", stdin=TEXT), 1)
     assert "threshold" in message

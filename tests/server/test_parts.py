@@ -107,6 +107,12 @@ class TestSettings:
         [
             ({"tokens": {"keeep": 3}}, "known settings of tokens: model, "),
             ({"vision": {"keeep": 3}}, "known settings of vision: "),
+            (
+                {"tokens": {"model": "m", "method": "specprefill", "layer": 3}},
+                "'specprefill' has no layer: leave it out, or use gemfilter-q or gemfilter; known settings of ",
+            ),
+            ({"tokens": {"model": "m", "method": "lazyllm", "near": 3}}, "'lazyllm' has no near: "),
+            ({"tokens": {"model": "m", "method": "gemfilter", "kernel": 3}}, "or use gemfilter-q; known "),
             ({"tokens": {"keeep": 3}, "fail": "ajar"}, "known settings: "),
         ],
     )

@@ -4,7 +4,7 @@ from tokenprune.pruners.base import Pruner
 from tokenprune.pruners.gemfilter import KINDS, Unit, cut
 from tokenprune.registry import named
 from tokenprune.score.prompt_attention import LayersReached, PromptAttention
-from tokenprune.select.choice import choose
+from tokenprune.select.choice import check_threshold, choose
 from tokenprune.select.simple import Threshold
 
 
@@ -28,7 +28,8 @@ def lazyllm(
 
     Without a budget tokens that reach the last layer stay, about a third under the published schedule.
     ``question``: its tokens score the others; False, as published, the last token of the prompt does.
-    ``threshold`` is a share of the layers; ``unit`` is ``token`` or ``sentence``.
+    ``threshold`` is a share of the layers, 0 to 1; ``unit`` is ``token`` or ``sentence``.
     """
+    check_threshold(threshold, "shares of the layers")
     selector = choose(Threshold(1.0), threshold, keep_ratio, top_k)
     return Pruner(cut(unit), PromptAttention(LayersReached(question=question), model, dtype), selector)

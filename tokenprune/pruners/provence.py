@@ -14,6 +14,7 @@ from tokenprune.segment.by_kind import ByKind
 from tokenprune.segment.html_blocks import HtmlBlocks
 from tokenprune.segment.title_first import TitleFirst
 from tokenprune.select import Selector
+from tokenprune.select.choice import check_threshold
 from tokenprune.select.keep_probability import KeepProbability
 from tokenprune.select.simple import KeepRatio
 
@@ -53,8 +54,7 @@ def provence(
     """
     if threshold is not None and keep_ratio is not None:
         raise ConfigError("give only one of threshold and keep_ratio")
-    if threshold is not None and not 0 <= threshold <= 1:
-        raise ConfigError(f"threshold is compared with probabilities: 0 to 1, not {threshold}")
+    check_threshold(threshold, "probabilities")
     if top_k is not None and top_k < 1:
         raise ConfigError(f"top_k must be 1 or more (None: all documents), not {top_k}")
     if cache_bytes < 0:

@@ -7,6 +7,16 @@ from tokenprune.select import Selector
 from tokenprune.select.simple import KeepRatio, Threshold, TopK
 
 
+def check_threshold(threshold: float | None, what: str) -> None:
+    """Refuse a threshold that none or all of the scores could reach; ``what`` are they, of 0 to 1.
+
+    Raises:
+        ConfigError: it lies outside.
+    """
+    if threshold is not None and not 0 <= threshold <= 1:
+        raise ConfigError(f"threshold is compared with {what}: 0 to 1, not {threshold}")
+
+
 def choose(
     default: Selector,
     threshold: float | None = None,

@@ -2,9 +2,17 @@
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from tokenprune.errors import ConfigError, ModelError
+
+# Options that not every method has.
+_METHODS_WITH = {
+    "layer": ("gemfilter-q", "gemfilter"),
+    "near": ("gemfilter-q", "gemfilter"),
+    "narrow": ("gemfilter-q",),
+    "kernel": ("gemfilter-q",),
+}
 
 
 class TokenSettings(BaseModel):
@@ -60,6 +68,14 @@ class TokenSettings(BaseModel):
     )
     dtype: str | None = Field(None, description="Number format of the model; None: the fastest that is good.")
     timeout_s: float = Field(30.0, gt=0, description="Deadline of a selection, seconds.")
+
+    @model_validator(mode="after")
+    def _options_of_the_method(self) -> "TokenSettings":
+        for option, methods in _METHODS_WITH.items():
+            if getattr(self, option) is not None and self.method not in methods:
+                use = " or ".join(methods)
+                raise ValueError(f"method {self.method!r} has no {option}: leave it out, or use {use}")
+        return self
 
     def check(self) -> None:
         """Raise ConfigError unless the model and the tokenizer are there, as far as is seen unloaded."""

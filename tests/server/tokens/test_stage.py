@@ -421,9 +421,10 @@ def test_single_tokens_fill_the_room_that_sentences_cannot(door):
 
 @pytest.mark.parametrize("method", ["gemfilter", "lazyllm", "gemfilter-q", "specprefill"])
 def test_methods(door, method):
-    world = door(
-        tokens={"method": method, "near": 64, "narrow": 0.5} if method.startswith("gemfilter") else {"method": method}
-    )
+    options = {"near": 64} if method.startswith("gemfilter") else {"layer": None}
+    if method == "gemfilter-q":
+        options["narrow"] = 0.5
+    world = door(tokens={"method": method} | options)
     reply = world.ask()
     assert stage(reply) == "ids"
     whole = len(world.upstream.ids({"messages": [{"role": "user", "content": PROMPT}]}))
