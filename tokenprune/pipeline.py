@@ -254,7 +254,7 @@ class Pipeline:
             with clock.time(f"score:{pruner.name}"):
                 scorer = within(pruner.scorer, limit) if limit and any(ending) else pruner.scorer
                 scores, ranked = score_and_rank(scorer, query, units)
-                said = notes(scorer)
+                said = notes(scorer, query, units)
             for job in mine:
                 job.notes += said
             items = [_Scored(*row) for row in zip(mine, [pruner] * len(mine), units, scores, strict=True)]

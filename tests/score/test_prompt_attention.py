@@ -1,3 +1,4 @@
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -132,8 +133,19 @@ def test_longer_than_the_model_is_read_in_parts(monkeypatch):
     for found, document in zip(scores, documents, strict=True):
         needle = [text.strip() for text in document.texts].index(NEEDLE)
         assert found[needle] >= np.sort(found)[-3]
+    (note,) = PromptAttention(EarlyLayer()).notes(QUERY, documents)
+    windows = int(re.fullmatch(r"longer than the 120 positions of .*: read in (\d+) windows .*", note)[1])
+    assert windows > 3
+    assert PromptAttention(EarlyLayer()).notes(QUERY, [units(hay(1).split(".")[0])]) == ()
+    assert PromptAttention(EarlyLayer()).notes(QUERY, [units("")]) == ()
     one = PromptAttention(EarlyLayer()).score(QUERY, [units("word " * 180)])
     assert len(one[0]) == 1 and one[0][0] > 0
+    (note,) = PromptAttention(EarlyLayer()).notes(QUERY, [units("word " * 180)])
+    assert note.startswith("a unit exceeds the 120 positions of ")
+    result = tp.Pipeline([tp.pruner("gemfilter-q")]).prune(QUERY, [hay(4), hay(1)], tp.Budget(60))
+    assert all("windows" in receipt.notes[0] for receipt in result.receipts)
+    whole = tp.Pipeline([tp.pruner("gemfilter-q")]).prune(QUERY, ["One. Two is more. Three."], tp.Budget(4))
+    assert whole.receipts[0].notes == ()
     # A look-ahead needs room behind the prompt.
     read = []
     monkeypatch.setattr(

@@ -19,7 +19,7 @@ class Scorer(Protocol):
 
         A scorer whose work should follow the budget also has ``within(max_tokens) -> Scorer``, one that
         ranks whole documents as well is a `Ranker`, and one whose scores need a word of caution has
-        ``notes() -> tuple of str``, asked for when it has scored.
+        ``notes(query, documents) -> tuple of str``, asked for when it has scored them.
         """
         ...
 
@@ -38,10 +38,10 @@ def within(scorer: Scorer, max_tokens: int) -> Scorer:
     return scorer if sized is None else sized(max_tokens)
 
 
-def notes(scorer: Scorer) -> tuple[str, ...]:
-    """Return what a receipt must say of the scores; none for most scorers."""
-    own: Callable[[], tuple[str, ...]] | None = getattr(scorer, "notes", None)
-    return () if own is None else own()
+def notes(scorer: Scorer, query: str, documents: Sequence[Units]) -> tuple[str, ...]:
+    """Return what a receipt must say of the scores of a call; nothing for most scorers."""
+    own: Callable[[str, Sequence[Units]], tuple[str, ...]] | None = getattr(scorer, "notes", None)
+    return () if own is None else own(query, documents)
 
 
 def ranks(scorer: Scorer) -> bool:

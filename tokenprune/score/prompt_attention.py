@@ -7,7 +7,7 @@ token.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
@@ -168,7 +168,7 @@ class LookAhead:
 class PromptAttention:
     """Put all units and the question into one prompt and let a reader score its tokens.
 
-    What exceeds the model's context is read in several prompts with the same question.
+    What exceeds the model's context is read in several prompts with the same question, and notes say so.
 
     Args:
         reader: scores tokens.
@@ -190,40 +190,75 @@ class PromptAttention:
         sizes = [len(units) for units in documents]
         if not sum(sizes):
             return [np.zeros(n) for n in sizes]
-        parts: list[str] = []
-        for units in documents:
-            text, edges = joined(units)
-            parts += [sanitize(text[a:b]) for a, b in pairwise(edges.tolist())]
-            if len(units):
-                parts[-1] += _GAP
         lm, decoder = _load(self.model, self.dtype)
-        scores = self._read(lm, decoder, sanitize(query).strip(), parts)
+        windows = self._windows(lm, sanitize(query).strip(), _parts(documents))
+        scores = np.concatenate([self._read(decoder, window) for window in windows])
         return np.split(scores, np.cumsum(sizes)[:-1])
 
-    def notes(self) -> tuple[str, ...]:
+    def notes(self, query: str, documents: Sequence[Units]) -> tuple[str, ...]:
         """Return what a receipt must say of the scores; loads the model."""
-        _, decoder = _load(self.model, self.dtype)
+        lm, decoder = _load(self.model, self.dtype)
         notice = self.reader.notice(decoder)
-        return (notice,) if notice else ()
+        parts = _parts(documents)
+        windows = list(self._windows(lm, sanitize(query).strip(), parts)) if parts else []
+        said = [notice] if notice else []
+        if len(windows) > 1:
+            said.append(
+                f"longer than the {lm.max_positions} positions of {lm.name}: read in {len(windows)} windows "
+                "that do not see each other"
+            )
+        if sum(len(text) for window in windows for text in window.parts) < sum(map(len, parts)):
+            said.append(
+                f"a unit exceeds the {lm.max_positions} positions of {lm.name}: its beginning is read"
+            )
+        return tuple(said)
 
-    def _read(self, lm: LoadedLM, decoder: Decoder, query: str, parts: Sequence[str]) -> FloatArray:
-        """Score consecutive units, float64 [n]: in one prompt, or in halves where they do not fit."""
-        from tokenprune.engine.schedule import Marks
+    def _windows(self, lm: LoadedLM, query: str, parts: Sequence[str]) -> Iterator[_Window]:
+        """Yield consecutive units as prompts: all in one, or halves of them where they do not fit.
 
+        Raises:
+            ModelError: the question alone does not fit.
+        """
         context = "".join(parts)
         prompt = QuestionPrompt.write(lm.tokenizer, context, query)
-        if len(prompt.ids) + self.reader.room > lm.max_positions:
-            if len(parts) > 1:
-                half = len(parts) // 2
-                halves = (parts[:half], parts[half:])
-                return np.concatenate([self._read(lm, decoder, query, part) for part in halves])
-            if not len(context) // 2:
-                raise ModelError(f"the question alone exceeds the {lm.max_positions} positions of {lm.name}")
-            return self._read(lm, decoder, query, [context[: len(context) // 2]])
-        found = self.reader.scores(decoder, prompt.ids, Marks(window=prompt.window))
-        edges = np.concatenate(([0], np.cumsum([len(part) for part in parts])))
-        ranges = prompt.tokens_between(edges)
+        if len(prompt.ids) + self.reader.room <= lm.max_positions:
+            yield _Window(prompt, parts)
+        elif len(parts) > 1:
+            half = len(parts) // 2
+            for some in (parts[:half], parts[half:]):
+                yield from self._windows(lm, query, some)
+        elif not len(context) // 2:
+            raise ModelError(f"the question alone exceeds the {lm.max_positions} positions of {lm.name}")
+        else:
+            yield from self._windows(lm, query, [context[: len(context) // 2]])
+
+    def _read(self, decoder: Decoder, window: _Window) -> FloatArray:
+        """Score the units of a window, float64 [n]."""
+        from tokenprune.engine.schedule import Marks
+
+        found = self.reader.scores(decoder, window.prompt.ids, Marks(window=window.prompt.window))
+        edges = np.concatenate(([0], np.cumsum([len(part) for part in window.parts])))
+        ranges = window.prompt.tokens_between(edges)
         return np.asarray([found[a:b].max() if b > a else 0.0 for a, b in ranges], dtype=np.float64)
+
+
+@dataclass(frozen=True, slots=True)
+class _Window:
+    """What is read at once: a prompt, and the text of each unit in it."""
+
+    prompt: QuestionPrompt
+    parts: Sequence[str]
+
+
+def _parts(documents: Sequence[Units]) -> list[str]:
+    """Return the text of all units, as it stands in a prompt."""
+    parts: list[str] = []
+    for units in documents:
+        text, edges = joined(units)
+        parts += [sanitize(text[a:b]) for a, b in pairwise(edges.tolist())]
+        if len(units):
+            parts[-1] += _GAP
+    return parts
 
 
 @lru_cache(maxsize=4)
