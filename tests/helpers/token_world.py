@@ -26,6 +26,7 @@ FACTS = [
 ]
 DOCUMENT = " ".join(FACTS)
 QUESTION = "In which year was the ferry in Oslo opened?"
+TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {}}}}
 PROMPT = f"Context:\n{DOCUMENT}\n\nQuestion: {QUESTION}\nAnswer:"
 
 

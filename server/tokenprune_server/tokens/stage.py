@@ -33,8 +33,8 @@ log = logging.getLogger("tokenprune.server")
 
 _CHATS = "/v1/chat/completions"
 _FITS = "fits-budget"
-# Of chats that went as ids, for their repeats.
-_SENT_BYTES, _SENT_COUNT, _BYTES_PER_ID = 8 * 2**20, 256, 36
+# How chats went, for their repeats: the ids, or why they went as text.
+_SENT_BYTES, _SENT_COUNT, _BYTES_PER_ID, _BYTES_PER_REASON = 8 * 2**20, 256, 36, 80
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +94,7 @@ class TokenStage:
         self._load = load
         self._rules, self._gate, self._receipts, self._pool = rules, gate, receipts, pool
         self._agreement = Agreement(app)
-        self._sent: ByteLru[bytes, list[int]] = ByteLru(_SENT_BYTES, _SENT_COUNT)
+        self._sent: ByteLru[bytes, list[int] | str] = ByteLru(_SENT_BYTES, _SENT_COUNT)
 
     def holds_budgets(self, protocol: Protocol) -> bool:
         """Whether it can keep a request of a route to a budget, as far as is known."""
@@ -148,10 +148,20 @@ class TokenStage:
         if outcome.decision != PRUNED or outcome.body is None:
             return outcome, None
         known = self._sent.get(_identity(outcome.body))
-        if known is None or unmappable(outcome.body) is not None:
+        if known is None:
             return outcome, None
-        ids = completion(outcome.body, known, request.model_len)
-        return (outcome, None) if ids is None else (_noted(outcome, IDS), Sending(self._app, serialise(ids)))
+        if isinstance(known, str):
+            return _noted(outcome, f"text:{known}"), None
+        return self._as_ids(outcome, outcome.body, known, request, unmappable(outcome.body))
+
+    def _as_ids(
+        self, outcome: Outcome, body: Body, chosen: list[int], request: Request, why: str | None
+    ) -> tuple[Outcome, Sending | None]:
+        """How a chat goes: as the ids chosen, or as the text of its outcome if there is a reason ``why``."""
+        ids = completion(body, chosen, request.model_len) if why is None else None
+        if ids is None:
+            return _noted(outcome, f"text:{why or 'max-tokens'}"), None
+        return _noted(outcome, IDS), Sending(self._app, serialise(ids))
 
     async def _select(
         self, request: Request, outcome: Outcome, fresh: Fresh, headers: Headers
@@ -170,16 +180,13 @@ class TokenStage:
         self._gate.costs.pruned(self._selector.name, len(ready.prompt.ids), selection.seconds, None)
         if not selection.dropped:
             raise _Skipped("nothing-to-drop")
-        ids = None
-        if why is None:
-            ids = completion(body, selection.ids, request.model_len)
-            why = None if ids is not None else "max-tokens"
         done = await asyncio.to_thread(self._done, request, outcome, ready, selection)
-        if ids is None:
-            return _noted(done, f"text:{why}"), None
+        result = self._as_ids(done, body, selection.ids, request, why)
         if done.body is not None:
-            self._sent.put(_identity(done.body), selection.ids, _BYTES_PER_ID * len(selection.ids))
-        return _noted(done, IDS), Sending(self._app, serialise(ids))
+            how = selection.ids if result[1] is not None else result[0].token_stage.removeprefix("text:")
+            size = _BYTES_PER_REASON if isinstance(how, str) else _BYTES_PER_ID * len(how)
+            self._sent.put(_identity(done.body), how, size)
+        return result
 
     def _prepare(self, request: Request, body: Body, fresh: Fresh) -> _Prepared:
         """Find the documents in the prompt, and look whether it is worth it.

@@ -4,7 +4,7 @@ import json
 
 import httpx
 import pytest
-from token_world import DOCUMENT, FACTS, PROMPT, QUESTION, URL, stage
+from token_world import DOCUMENT, FACTS, PROMPT, QUESTION, TOOL, URL, stage
 
 from tokenprune.tokens import get_counter
 
@@ -140,6 +140,3 @@ def test_contexts_and_a_growing_chat_share_it(door):
     assert before > 1500
     assert after <= 0.3 * before
     assert len(json.dumps(body)) < len(json.dumps(messages)) / 2
-
-
-TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {}}}}

@@ -12,6 +12,7 @@ from token_world import (
     PROMPT,
     QUESTION,
     TEMPLATE,
+    TOOL,
     URL,
     TokenUpstream,
     said,
@@ -112,21 +113,6 @@ def test_the_official_client_reads_it(door):
         assert set(texts.values()) == {said(world.upstream.last[1]["prompt"])}
 
 
-def test_a_repeat_goes_as_the_same_ids(door):
-    """So that the upstream finds it in its prefix cache; nothing is chosen again."""
-    world = door()
-    first = world.ask(max_tokens=5)
-    ids = world.upstream.last[1]["prompt"]
-    count = len(world.upstream.requests)
-    again = world.ask(max_tokens=6, temperature=1)
-    assert stage(first) == stage(again) == "ids"
-    assert again.headers["x-tokenprune-receipt"] == first.headers["x-tokenprune-receipt"]
-    path, body = world.upstream.requests[count]
-    assert (path, body["prompt"], body["max_tokens"]) == ("/v1/completions", ids, 6)
-    assert stage(world.ask(tools=[TOOL])) == "text:tools"
-    assert world.upstream.last[0] == URL
-
-
 def test_the_length_of_the_answer_is_what_a_chat_may_have(door):
     world = door()
     world.ask()
@@ -134,9 +120,6 @@ def test_the_length_of_the_answer_is_what_a_chat_may_have(door):
     assert body["max_tokens"] == 4096 - len(body["prompt"])
     world.ask(max_completion_tokens=7, max_tokens=9)
     assert world.upstream.last[1]["max_tokens"] == 7
-
-
-TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {}}}}
 
 
 @pytest.mark.parametrize(
@@ -387,25 +370,6 @@ def test_a_slow_selection_is_not_worth_it(door):
         world.app.runtime.gate.costs.pruned(name, 700, 60.0, None)
     assert stage(world.ask(tokenprune={})) == "skipped:not-worth-it"
     assert stage(world.ask()) == "ids", "a request that asks for it gets it"
-
-
-def test_the_next_turn_keeps_what_was_sent(door):
-    """What was cut out of an earlier turn stays cut out, and is not cut again."""
-    world = door()
-    first = world.ask(tools=[TOOL])
-    assert stage(first) == "text:tools"
-    sent = world.upstream.last[1]["messages"][0]["content"]
-    more = "\n".join(f"Line {n}: {fact}" for n, fact in enumerate(FACTS))
-    messages = [
-        {"role": "user", "content": PROMPT},
-        {"role": "assistant", "content": "In 1990."},
-        {"role": "user", "content": f"Context:\n{more}\n\nQuestion: Which market is in Quito?\nAnswer:"},
-    ]
-    second = world.ask(messages=messages, tools=[TOOL])
-    assert stage(second) == "text:tools"
-    body = world.upstream.last[1]
-    assert body["messages"][0]["content"] == sent
-    assert len(body["messages"][2]["content"]) < len(messages[2]["content"]) / 2
 
 
 def test_single_tokens_fill_the_room_that_sentences_cannot(door):

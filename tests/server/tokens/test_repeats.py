@@ -1,0 +1,62 @@
+"""Chats that come again, whole or as the beginning of a longer one: they go on as they went."""
+
+import pytest
+from token_world import FACTS, PROMPT, TOOL, URL, TokenUpstream, stage
+
+
+def test_a_repeat_goes_as_the_same_ids(door):
+    """So that the upstream finds it in its prefix cache; nothing is chosen again."""
+    world = door()
+    first = world.ask(max_tokens=5)
+    ids = world.upstream.last[1]["prompt"]
+    count = len(world.upstream.requests)
+    again = world.ask(max_tokens=6, temperature=1)
+    assert stage(first) == stage(again) == "ids"
+    assert again.headers["x-tokenprune-receipt"] == first.headers["x-tokenprune-receipt"]
+    path, body = world.upstream.requests[count]
+    assert (path, body["prompt"], body["max_tokens"]) == ("/v1/completions", ids, 6)
+    assert stage(world.ask(tools=[TOOL])) == "text:tools"
+    assert world.upstream.last[0] == URL
+
+
+@pytest.mark.parametrize(
+    ("more", "why"), [({"logprobs": True}, "logprobs"), ({"tools": "TOOL"}, "tools"), ({}, "no-tokenize")]
+)
+def test_a_repeat_of_what_went_as_text_says_so(door, tokenizer, more, why):
+    more = {name: [TOOL] if value == "TOOL" else value for name, value in more.items()}
+    upstream = TokenUpstream(tokenizer)
+    upstream.no_tokenize = not more
+    world = door(upstream)
+    first, sent = world.ask(**more), world.upstream.last
+    count = len(world.upstream.requests)
+    again = world.ask(**more)
+    assert stage(first) == stage(again) == f"text:{why}"
+    assert again.headers["x-tokenprune-receipt"] == first.headers["x-tokenprune-receipt"]
+    assert world.upstream.requests[count:] == [sent], "nothing is asked or chosen again"
+
+
+def test_a_repeat_that_cannot_go_as_the_ids_says_why(door):
+    world = door()
+    assert stage(world.ask()) == "ids"
+    assert stage(world.ask(logprobs=True)) == "text:logprobs"
+    assert world.upstream.last[0] == URL
+    assert stage(world.ask()) == "ids"
+
+
+def test_the_next_turn_keeps_what_was_sent(door):
+    """What was cut out of an earlier turn stays cut out, and is not cut again."""
+    world = door()
+    first = world.ask(tools=[TOOL])
+    assert stage(first) == "text:tools"
+    sent = world.upstream.last[1]["messages"][0]["content"]
+    more = "\n".join(f"Line {n}: {fact}" for n, fact in enumerate(FACTS))
+    messages = [
+        {"role": "user", "content": PROMPT},
+        {"role": "assistant", "content": "In 1990."},
+        {"role": "user", "content": f"Context:\n{more}\n\nQuestion: Which market is in Quito?\nAnswer:"},
+    ]
+    second = world.ask(messages=messages, tools=[TOOL])
+    assert stage(second) == "text:tools"
+    body = world.upstream.last[1]
+    assert body["messages"][0]["content"] == sent
+    assert len(body["messages"][2]["content"]) < len(messages[2]["content"]) / 2
