@@ -248,7 +248,7 @@ class PruneMiddleware:
         try:
             outcome, sending = Outcome(decision), None
             if decision == PRUNED:
-                later = self._tokens is not None and self._tokens.holds_budgets(protocol)
+                later = self._tokens is not None and self._tokens.holds_budgets
                 outcome = await self._prune(request, pending, later=later)
             texts = outcome.receipt is not None and options.name is None
             if self._tokens is not None and decision == PRUNED:

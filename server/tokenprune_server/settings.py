@@ -102,7 +102,7 @@ class ServerSettings(BaseSettings):
     )
     tokens: TokenSettings | None = Field(
         None,
-        description="Selection of prompt tokens of chats, behind the pipeline (see `TokenSettings`).",
+        description="Selection of prompt tokens, behind the pipeline (see `TokenSettings`).",
     )
     vision: VisionSettings | None = Field(
         None, description="Pruning of the pictures of chats (see `VisionSettings`)."

@@ -110,8 +110,13 @@ class TokenUpstream:
         )
         return self.encode(text)
 
-    def encode(self, text):
-        return self.tokenizer(text, add_special_tokens=False)["input_ids"]
+    def encode(self, text, special=False):
+        return self.tokenizer(text, add_special_tokens=special)["input_ids"]
+
+    def read(self, body):
+        """The ids of a completions request."""
+        prompt, special = body["prompt"], body.get("add_special_tokens", True)
+        return prompt if isinstance(prompt, list) else self.encode(prompt, special)
 
     @property
     def last(self):
@@ -136,7 +141,7 @@ class TokenUpstream:
         self.requests.append((path, body))
         self.headers.append(dict(scope["headers"]))
         if path == "/tokenize" and not self.no_tokenize:
-            ids = self.ids(body) if "messages" in body else self.encode(body["prompt"])
+            ids = self.ids(body) if "messages" in body else self.read(body)
             await answer(send, {"tokens": ids, "count": len(ids), "max_model_len": self.max_model_len})
         elif path == URL + "/render" and self.renders:
             await answer(send, {"token_ids": self.ids(body), "sampling_params": {}})
@@ -158,8 +163,8 @@ class TokenUpstream:
             await answer(send, {"detail": "Not Found"}, 404)
 
     async def complete(self, body, receive, send):
-        ids = body["prompt"]
-        fault = self.fault if len(ids) > 80 else None
+        ids = self.read(body)
+        fault = self.fault if len(ids) > 80 and ids is body["prompt"] else None
         if isinstance(fault, int):
             await answer(send, {"error": {"message": "no", "type": "x", "param": None, "code": fault}}, fault)
             return

@@ -1,4 +1,4 @@
-"""Whether the upstream reads and answers token ids as it does the same chat.
+"""Whether the upstream reads and answers token ids as it does the same chat or prompt string.
 
 A model's tokenizer, template and way of answering are compared with ours at first use. Each prompt is
 compared again: templates may write today's date, or treat a kind of message otherwise.
@@ -14,7 +14,7 @@ from typing import Any
 from tokenprune_server.asgi_call import asgi_call
 from tokenprune_server.protocols.base import Body
 from tokenprune_server.tokens.mapping import completion
-from tokenprune_server.tokens.render import ChatTemplate
+from tokenprune_server.tokens.render import ChatTemplate, is_chat
 from tokenprune_server.types import ASGIApp, Headers
 
 log = logging.getLogger("tokenprune.server")
@@ -56,57 +56,59 @@ class Agreement:
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
-        self._known: dict[Any, tuple[str, float]] = {}
+        self._known: dict[tuple[str | None, bool], tuple[str, float]] = {}  # by model, of chats or strings
         self._lock = asyncio.Lock()
         self._renders = True  # whether the upstream has its own route to render; until it says otherwise
 
     async def prompt(self, template: ChatTemplate, body: Body, ids: Sequence[int], headers: Headers) -> str:
-        """Why a rendered chat cannot go as ids; "" when the upstream would read the very same."""
+        """Why what was rendered cannot go as ids; "" when the upstream would read the very same."""
         model = body.get("model") if isinstance(body.get("model"), str) else None
-        found = await self._model(template, model, headers)
+        chat = is_chat(body)
+        found = await self._model(template, model, headers, chat)
         if found != AGREES:
             return found
         try:
-            theirs = await self._rendered(body, headers)
+            theirs = await (self._rendered(body, headers) if chat else self._read(body, headers))
         except _CannotAskError as error:
             log.warning("the upstream does not say how it reads a chat: %s", error)
             return error.reason
         if theirs == list(ids):
             return AGREES
         log.warning(
-            "the upstream reads a chat as %d tokens that differ from our %d: it goes as text",
+            "the upstream reads a prompt as %d tokens that differ from our %d: it goes as text",
             len(theirs),
             len(ids),
         )
         return "prompt-mismatch"
 
-    async def _model(self, template: ChatTemplate, model: str | None, headers: Headers) -> str:
-        """Why no chat with a model can go as ids."""
-        reason, until = self._known.get(model, ("", 0.0))
+    async def _model(self, template: ChatTemplate, model: str | None, headers: Headers, chat: bool) -> str:
+        """Why no chat, or no prompt string, with a model can go as ids."""
+        key = model, chat
+        reason, until = self._known.get(key, ("", 0.0))
         if time.monotonic() < until:
             return reason
         async with self._lock:
-            reason, until = self._known.get(model, ("", 0.0))
+            reason, until = self._known.get(key, ("", 0.0))
             if time.monotonic() < until:
                 return reason
             believed = _BELIEVED_S
             try:
-                reason = await self._probe(template, model, headers)
+                reason = await self._probe(template, model, headers, chat)
             except _CannotAskError as error:
                 reason, believed = error.reason, _RETRY_S if error.for_now else _BELIEVED_S
                 log.warning("tokens go as text, the upstream cannot be compared: %s", error)
             if len(self._known) >= _MAX_MODELS:
                 self._known.clear()
-            self._known[model] = reason, time.monotonic() + believed
+            self._known[key] = reason, time.monotonic() + believed
         return reason
 
-    async def _probe(self, template: ChatTemplate, model: str | None, headers: Headers) -> str:
+    async def _probe(self, template: ChatTemplate, model: str | None, headers: Headers, chat: bool) -> str:
         about = {} if model is None else {"model": model}
         special = [text for text in template.tokenizer.all_special_tokens if isinstance(text, str)]
         texts = [*_TEXTS, " ".join(special), "".join(special)]
         texts = [text for text in texts if text]
-        asked: list[Body] = [{**about, "prompt": text, "add_special_tokens": False} for text in texts]
-        theirs = await asyncio.gather(*(self._tokenize(question, headers) for question in asked))
+        ask: list[Body] = [{**about, "prompt": text, "add_special_tokens": False} for text in texts]
+        theirs = await asyncio.gather(*(self._tokenize(question, headers) for question in ask))
         for text, ids in zip(texts, theirs, strict=True):
             ours = await asyncio.to_thread(template.encode, text)
             if ids != ours[0]:
@@ -119,25 +121,30 @@ class Agreement:
                     ours[0][:20],
                 )
                 return "tokenizer-mismatch"
-        chat = {**about, **_CHAT}
-        ids = (await asyncio.to_thread(template.encode, template.text(chat)))[0]
-        if await self._rendered(chat, headers) != ids:
+        if not chat:
+            string = {**about, "prompt": _TEXTS[0]}
+            return await self._answers(string, template.encode(_TEXTS[0], special=True)[0], headers)
+        asked = {**about, **_CHAT}
+        ids = (await asyncio.to_thread(template.encode, template.text(asked)))[0]
+        if await self._rendered(asked, headers) != ids:
             log.error(
                 "the upstream's chat template differs from that of %r: tokens go as text",
                 template.tokenizer.name_or_path,
             )
             return "template-mismatch"
-        return await self._answers(chat, ids, headers)
+        return await self._answers(asked, ids, headers)
 
-    async def _answers(self, chat: Body, ids: list[int], headers: Headers) -> str:
-        """Whether both routes give the same text: a server that parses reasoning out of chats does not."""
-        asked = {**chat, "temperature": 0, "max_tokens": _PROBE_TOKENS}
+    async def _answers(self, body: Body, ids: list[int], headers: Headers) -> str:
+        """Whether ids give the same text: a server that parses reasoning out of chats does not."""
+        asked = {**body, "temperature": 0, "max_tokens": _PROBE_TOKENS}
         whole = completion(asked, ids, None)
-        said = await self._ask("/v1/chat/completions", asked, headers)
+        chat = is_chat(body)
+        said = await self._ask("/v1/chat/completions" if chat else "/v1/completions", asked, headers)
         continued = await self._ask("/v1/completions", whole or {}, headers)
         try:
             mine, other = said["choices"][0], continued["choices"][0]
-            same = mine["message"]["content"] == other["text"] and all(
+            text = mine["message"]["content"] if chat else mine["text"]
+            same = text == other["text"] and all(
                 mine.get(name) == other.get(name) for name in ("finish_reason", "stop_reason")
             )
             same = same and said["usage"]["prompt_tokens"] == continued["usage"]["prompt_tokens"] == len(ids)
@@ -149,8 +156,8 @@ class Agreement:
         if same and not parsed:
             return AGREES
         log.error(
-            "the upstream answers a chat with %r and the same tokens with %r: tokens go as text",
-            mine["message"],
+            "the upstream answers a prompt with %r and the same tokens with %r: tokens go as text",
+            text,
             other["text"],
         )
         return "answer-mismatch"
@@ -168,6 +175,11 @@ class Agreement:
                 self._renders = error.status not in _NO_ROUTE
         names = ("model", "messages", "tools", "chat_template_kwargs")
         return await self._tokenize({name: body[name] for name in names if body.get(name)}, headers)
+
+    async def _read(self, body: Body, headers: Headers) -> list[int]:
+        """The upstream's tokens of a prompt string."""
+        names = ("model", "prompt", "add_special_tokens")
+        return await self._tokenize({name: body[name] for name in names if name in body}, headers)
 
     async def _tokenize(self, question: Body, headers: Headers) -> list[int]:
         return _ids((await self._ask("/tokenize", question, headers)).get("tokens"))

@@ -13,17 +13,18 @@ _HEADERS = (b"content-length", b"transfer-encoding")
 
 
 class ChatShape:
-    """Stands between the upstream and a ``send``, and turns what it answered into a chat's answer.
+    """Stands between the upstream and a ``send``, and turns what it answered into a chat's answer, if asked.
 
     Errors pass as they are, but for those by which an upstream refuses ids: nothing of them is sent, and
     ``refused`` is their status.
 
     Args:
         send: of the client.
+        chat: it asked for a chat; else the answer passes as it is.
     """
 
-    def __init__(self, send: Send) -> None:
-        self._send = send
+    def __init__(self, send: Send, *, chat: bool = True) -> None:
+        self._send, self._chat = send, chat
         self.refused: int | None = None
         self._start: Message | None = None  # of an answer in one piece, held until it is whole
         self._whole: list[bytes] = []
@@ -46,11 +47,11 @@ class ChatShape:
     async def _begin(self, message: Message) -> None:
         headers: Headers = [(name.lower(), value) for name, value in message.get("headers", ())]
         status = message["status"]
-        plain = header(headers, b"content-encoding") in (b"", b"identity")
+        plain = not self._chat or header(headers, b"content-encoding") in (b"", b"identity")
         if status in _REFUSALS or (status == 200 and not plain):
             self.refused = status
             return
-        if status != 200:
+        if status != 200 or not self._chat:
             await self._send(message)
             return
         message = {**message, "headers": [item for item in headers if item[0] not in _HEADERS]}

@@ -1,4 +1,4 @@
-"""A chat request as a completions request for token ids, where both give the same answer.
+"""A chat, or a prompt string, as a completions request for token ids, where both give the same answer.
 
 After the request models of vLLM 0.32. What cannot be carried over is named, and such a request goes as text.
 """
@@ -6,6 +6,7 @@ After the request models of vLLM 0.32. What cannot be carried over is named, and
 from typing import Any
 
 from tokenprune_server.protocols.base import Body, limit_of
+from tokenprune_server.tokens.render import is_chat
 
 # Fields that mean the same on both routes.
 SAME = (
@@ -97,11 +98,15 @@ _CHAT_ONLY = (
     "verbosity",
     "web_search_options",
 )
+# What /v1/completions makes of the string of a prompt, or of more than one.
+_STRING_ONLY = ("echo", "prompt_embeds", "suffix", "truncate_prompt_tokens")
 _TEXT_FORMAT = {"type": "text"}
 
 
 def unmappable(body: Body) -> str | None:
-    """Why a chat cannot go as ids: the name of a field; None when it can."""
+    """Why a request cannot go as ids: the name of a field; None when it can."""
+    if not is_chat(body):
+        return next((name.replace("_", "-") for name in _STRING_ONLY if body.get(name)), None)
     for name, value in body.items():
         if name in _LIMITS and value is not None and not _positive(value):
             return "max-tokens"
@@ -116,10 +121,12 @@ def unmappable(body: Body) -> str | None:
 
 
 def completion(body: Body, ids: list[int], model_len: int | None) -> Body | None:
-    """The completions request for a mappable chat; None when nobody knows how long the answer may be.
+    """The completions request for a mappable one; None when nobody knows how long a chat's answer may be.
 
     A chat without a limit may fill the context, a completion without one ends after 16 tokens.
     """
+    if not is_chat(body):
+        return {**body, "prompt": ids}
     limit = limit_of(body, _LIMITS, 0)
     if not limit:
         if model_len is None or model_len <= len(ids):

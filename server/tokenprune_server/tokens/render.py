@@ -1,4 +1,4 @@
-"""A chat as the model reads it: rendered text, token ids, and where its documents stand in both."""
+"""A chat, or a prompt string, as the model reads it: text, token ids, and where documents stand in both."""
 
 from __future__ import annotations
 
@@ -17,6 +17,11 @@ from tokenprune_server.protocols.base import Body, Protocol, Span
 
 # Private use characters around a number: text that no template changes, and that documents do not hold.
 _MARK = "\ue3a1{}\ue3a2"
+
+
+def is_chat(body: Body) -> bool:
+    """Whether a request is a chat; else its prompt is a string."""
+    return "messages" in body
 
 
 class UnreadableChatError(TokenPruneError):
@@ -102,10 +107,10 @@ class Rendered:
 
 
 class ChatTemplate:
-    """Renders chats with a tokenizer of transformers, as vLLM does.
+    """Renders chats with a tokenizer of transformers, and reads prompt strings, as vLLM does.
 
     Args:
-        tokenizer: a fast one, with a chat template.
+        tokenizer: a fast one; for chats with a chat template.
     """
 
     def __init__(self, tokenizer: Any) -> None:
@@ -134,29 +139,34 @@ class ChatTemplate:
             raise UnreadableChatError("template", f"the chat template fails: {error}") from error
         return rendered
 
-    def encode(self, text: str) -> tuple[list[int], IntArray]:
-        """Token ids, and int64 [n, 2] characters as the tokenizer gives them; no special tokens are added."""
-        encoded = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+    def encode(self, text: str, *, special: bool = False) -> tuple[list[int], IntArray]:
+        """Token ids, and int64 [n, 2] characters as the tokenizer gives them; ``special`` ones are added."""
+        encoded = self.tokenizer(text, add_special_tokens=special, return_offsets_mapping=True, verbose=False)
         return list(encoded["input_ids"]), np.asarray(encoded["offset_mapping"], dtype=np.int64).reshape(
             -1, 2
         )
 
     def read(self, body: Body, spans: Sequence[Span], protocol: Protocol) -> Rendered:
-        """Render a chat and find documents of it in the prompt.
+        """Render a chat and find documents of it in the prompt; a prompt string is read as it is.
 
-        They are found by rendering a second time with a mark in the place of each: what stands between the
-        marks must be the same in both.
+        Those of a chat are found by rendering a second time with a mark in the place of each: what stands
+        between the marks must be the same in both.
 
         Raises:
             UnreadableChatError: see `text`; or the template does not write a document as it is.
         """
+        if not is_chat(body):
+            ordered = sorted(spans, key=lambda span: span.start)
+            encoded = self.encode(body["prompt"], special=body.get("add_special_tokens", True) is True)
+            places = [Place(span, span.start, span.end) for span in ordered]
+            return Rendered.of(body["prompt"], *encoded, places)
         text = self.text(body)
         marks = [_MARK.format(number) for number in range(len(spans))]
         marked = self.text(protocol.put_back(body, list(zip(spans, marks, strict=True))))
-        places: list[Place] = []
+        places = []
         at, rest = 0, marked
-        ordered = sorted(zip(marks, spans, strict=True), key=lambda item: marked.find(item[0]))
-        for mark, span in ordered:
+        found_at = sorted(zip(marks, spans, strict=True), key=lambda item: marked.find(item[0]))
+        for mark, span in found_at:
             before, found, rest = rest.partition(mark)
             start = at + len(before)
             end = start + len(span.text)

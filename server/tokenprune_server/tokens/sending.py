@@ -17,7 +17,7 @@ _CHAT, _COMPLETIONS = "chat/completions", "completions"
 
 @dataclass
 class Sending:
-    """An ASGI app: the upstream for one chat whose tokens were chosen.
+    """An ASGI app: the upstream for one request whose tokens were chosen.
 
     Attributes:
         app: the upstream.
@@ -36,7 +36,7 @@ class Sending:
             return
         rest = _Rest(receive)
         try:
-            shape = ChatShape(self._announcing(IDS, send))
+            shape = ChatShape(self._announcing(IDS, send), chat=_CHAT in scope["path"])
             await self.app(_to_completions(scope, len(self.ids)), rest.after(_body(self.ids)), shape)
             if shape.refused is not None:
                 log.warning("the upstream refuses token ids (%d): text goes", shape.refused)

@@ -1,4 +1,4 @@
-"""The selection of prompt tokens as the last step before a chat goes to the upstream."""
+"""The selection of prompt tokens as the last step before a request goes to the upstream."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from tokenprune_server.json_body import serialise
 from tokenprune_server.ledger import digest
 from tokenprune_server.lru import ByteLru
 from tokenprune_server.pool import PrunePool
-from tokenprune_server.protocols.base import Body, Job, Path, Protocol, Rules, Span
+from tokenprune_server.protocols.base import Body, Job, Path, Rules, Span
 from tokenprune_server.receipts import ReceiptStore
 from tokenprune_server.request import Fresh, Outcome, Request, plain_body
 from tokenprune_server.tokens.agreement import AGREES, Agreement
 from tokenprune_server.tokens.mapping import completion, unmappable
-from tokenprune_server.tokens.render import Rendered, UnreadableChatError
+from tokenprune_server.tokens.render import Rendered, UnreadableChatError, is_chat
 from tokenprune_server.tokens.select import Selection, TokenSelector
 from tokenprune_server.tokens.sending import IDS, Sending
 from tokenprune_server.tokens.settings import TokenSettings
@@ -31,7 +31,6 @@ from tokenprune_server.watch import done_in_time
 
 log = logging.getLogger("tokenprune.server")
 
-_CHATS = "/v1/chat/completions"
 _FITS = "fits-budget"
 # How chats went, for their repeats: the ids, or why they went as text.
 _SENT_BYTES, _SENT_COUNT, _BYTES_PER_ID, _BYTES_PER_REASON = 8 * 2**20, 256, 36, 80
@@ -96,9 +95,10 @@ class TokenStage:
         self._agreement = Agreement(app)
         self._sent: ByteLru[bytes, list[int] | str] = ByteLru(_SENT_BYTES, _SENT_COUNT)
 
-    def holds_budgets(self, protocol: Protocol) -> bool:
-        """Whether it can keep a request of a route to a budget, as far as is known."""
-        return _CHATS in protocol.routes and self._selector.ready
+    @property
+    def holds_budgets(self) -> bool:
+        """Whether it can keep a request to a budget, as far as is known."""
+        return self._selector.ready
 
     async def __call__(
         self, request: Request, outcome: Outcome, headers: Headers, watching: asyncio.Task[Message]
@@ -115,8 +115,6 @@ class TokenStage:
             ClientGone: the client left.
         """
         fresh = outcome.fresh
-        if _CHATS not in request.protocol.routes:
-            return outcome, None
         if fresh is None:
             return self._again(request, outcome)
         if self._pool.waiting >= self._pool.max_waiting:
@@ -196,8 +194,8 @@ class TokenStage:
             _Broken: the model that chooses cannot be used.
             UnreadableChatError: the prompt cannot be read.
         """
-        job = request.protocol.locate(body, self._rules(request)).jobs[0]
-        if job.query is None:
+        job = next(iter(request.protocol.locate(body, self._rules(request)).jobs), None)
+        if job is None or job.query is None:
             raise _Skipped("no-query")
         # Markup and JSON strings do not survive the loss of a token.
         spans = tuple(
@@ -207,6 +205,10 @@ class TokenStage:
         )
         if not spans:
             raise _Skipped("no-documents")
+        if is_chat(body) != (spans[0].path[0] == "messages"):
+            raise _Skipped("unknown-field")  # of the other route
+        if not is_chat(body) and not isinstance(body["prompt"], str):
+            raise _Skipped("several-prompts")
         self._check_ready()
         prompt = self._selector.template().read(body, spans, request.protocol)
         tokens = sum(int(prompt.inside_of(place).sum()) for place in prompt.places)
@@ -297,8 +299,9 @@ def owes_budget(outcome: Outcome) -> bool:
 
 
 def _identity(body: Body) -> bytes:
-    """What of a chat decides what the model reads, as a key."""
-    read = [body.get(name) for name in ("model", "messages", "tools", "chat_template_kwargs")]
+    """What of a request decides what the model reads, as a key."""
+    names = ("model", "messages", "tools", "chat_template_kwargs", "prompt", "add_special_tokens")
+    read = [body.get(name) for name in names]
     return digest(json.dumps(read))
 
 

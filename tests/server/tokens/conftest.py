@@ -47,7 +47,8 @@ def door(folder, tokenizer, serve, stand_in):
         def ask(path=URL, headers=None, **body):
             # A request that asks for it is pruned however slow the machine is.
             asks = {"tokenprune": {"enabled": True}}
-            body = {"model": "m", "messages": [{"role": "user", "content": PROMPT}]} | asks | body
+            reads = {"messages": [{"role": "user", "content": PROMPT}]} if path == URL else {"prompt": PROMPT}
+            body = {"model": "m"} | reads | asks | body
             return httpx.post(url + path, json=body, headers=headers, timeout=60)
 
         def events(**body):

@@ -178,8 +178,8 @@ def test_the_render_route_is_asked_where_there_is_one(door, tokenizer):
 
 def test_another_tokenizer_is_reported(door, tokenizer, caplog):
     class Other(TokenUpstream):
-        def encode(self, text):
-            return [i + 1 if i == 28 else i for i in super().encode(text)]
+        def encode(self, text, special=False):
+            return [i + 1 if i == 28 else i for i in super().encode(text, special)]
 
     world = door(Other(tokenizer))
     other = f"Context:\n{' '.join(reversed(FACTS))}\n\nQuestion: How old is the ferry?\nAnswer:"
