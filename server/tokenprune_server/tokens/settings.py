@@ -53,8 +53,8 @@ class TokenSettings(BaseModel):
         None,
         gt=0,
         le=1,
-        description="gemfilter-q: share of a prompt's tokens that is still read behind the first of the layers "
-        "that look.",
+        description="gemfilter-q: share of a prompt's tokens that is still read behind the first of the "
+        "layers that look.",
     )
     kernel: int | None = Field(
         None,
