@@ -138,6 +138,8 @@ class Units:
         separates: int64 [w], for wrappers that only part paragraphs: the last unit before the gap. Such a
             wrapper is rendered when units on both sides are. None: there are no such wrappers.
         markup: of a page, when its segmenter was asked for it.
+        heading: bool [n], headings and titles: of all that leads units, what a reader can do without. None:
+            there are none.
     """
 
     document: Document
@@ -154,6 +156,7 @@ class Units:
     range_reason: list[str] = field(repr=False)
     separates: IntArray | None = None
     markup: Markup | None = field(default=None, repr=False)
+    heading: BoolArray | None = None
 
     @classmethod
     def from_starts(

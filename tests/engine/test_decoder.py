@@ -142,17 +142,20 @@ def test_near_sees_a_window_and_the_first_tokens(build_lm, tiny_lm, monkeypatch)
     ("rows", "window", "sinks"),
     [(700, 100, 4), (513, 130, 0), (300, 50, 60), (300, 1, 4), (257, 200, 150), (400, 128, 4), (90, 40, 3)],
 )
-def test_a_band_of_plain_products_sees_what_masks_say(heads, groups, rows, window, sinks):
+@pytest.mark.parametrize("gaps", [False, True])
+def test_a_band_of_plain_products_sees_what_masks_say(heads, groups, rows, window, sinks, gaps):
     from tokenprune.engine.attention import _banded
 
     generator = torch.Generator().manual_seed(rows)
     query, keys, values = (torch.randn(n, rows, 16, generator=generator) for n in (heads, groups, groups))
     place = torch.arange(rows)
+    if gaps:
+        place = torch.randperm(3 * rows, generator=generator)[:rows].sort().values
     distance = place[:, None] - place
-    mask = (distance >= 0) & ((distance < window) | (place < sinks))
+    mask = (distance >= 0) & ((distance < window) | (torch.arange(rows) < sinks))
     repeated = (t.repeat_interleave(heads // groups, 0) for t in (keys, values))
     expected = torch.nn.functional.scaled_dot_product_attention(query, *repeated, attn_mask=mask, scale=0.3)
-    found = _banded(query, keys, values, 0.3, window, sinks)
+    found = _banded(query, keys, values, place, 0.3, window, sinks)
     torch.testing.assert_close(found, expected.transpose(0, 1).reshape(rows, -1), atol=1e-5, rtol=1e-5)
 
 

@@ -100,6 +100,19 @@ def test_headings_further_up_come_along_where_they_are_short():
         assert (f"other {words}" in found) == (title != "Short")
 
 
+def test_headings_have_a_small_share_of_a_budget_and_terms_do_not():
+    """A long heading goes where its paragraph takes most of the budget; a term stays with what it defines."""
+    words = " ".join(["word"] * 30)
+    long = " ".join(["long"] * 20)
+    for lead, what in ((f"<h2>{long}</h2><p>", "</p>"), (f"<dl><dt>{long}</dt><dd>", "</dd></dl>")):
+        units = [segment(f"<p>other {words}</p>{lead}answer {words}{what}", "html", 64)]
+        scores = [0 if text.startswith("other") else -1 if text == long else 1 for text in units[0].texts]
+        found = kept(units, filled(units, [scores], int(units[0].cost.sum()) - 3)[0])[0]
+        assert f"answer {words}" in found
+        assert (long in found) == ("dt" in lead)
+        assert units[0].heading.tolist() == [text == long and "h2" in lead for text in units[0].texts]
+
+
 def test_wrappers_are_counted():
     units = [segment("<ul><li>first words</li><li>second words</li></ul>")]
     tags, item = int(units[0].wrapper_cost.sum()), int(units[0].cost[0])

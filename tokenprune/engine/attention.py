@@ -57,9 +57,9 @@ def attend(
         return _one(query, reach.keys, reach.values, scale)
     if window is None and rows == entries:
         return _causal(query, kv.keys, kv.values, scale)
-    if window is not None and rough and query.element_size() < 4 and _without_gaps(kv, positions):
+    if window is not None and rough and query.element_size() < 4 and rows == entries:
         free = rows if free_from is None else int(torch.searchsorted(positions, free_from))
-        band = _banded(query[:, :free], kv.keys, kv.values, scale, window, sinks)
+        band = _banded(query[:, :free], kv.keys, kv.values, positions, scale, window, sinks)
         if free == rows:
             return band
         end = _in_blocks(query[:, free:], kv, positions[free:], scale, None, 0, None)
@@ -67,29 +67,33 @@ def attend(
     return _in_blocks(query, kv, positions, scale, window, sinks, free_from)
 
 
-def _without_gaps(kv: LayerKV, positions: torch.Tensor) -> bool:
-    """Whether the rows are all entries, at positions one behind the other."""
-    rows = len(positions)
-    return rows == len(kv) and int(positions[-1] - positions[0]) == rows - 1
-
-
 def _banded(
-    query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, scale: float, window: int, sinks: int
+    query: torch.Tensor,
+    keys: torch.Tensor,
+    values: torch.Tensor,
+    positions: torch.Tensor,
+    scale: float,
+    window: int,
+    sinks: int,
 ) -> torch.Tensor:
-    """Rows without gaps under a window: plain products of blocks, with masks at a block's two edges only.
+    """Rows that are the first entries, under a window: plain products of blocks, masked at their edges only.
 
-    The query heads of a group are rows of one product. Returns [m, H d] of the first m entries.
+    The query heads of a group are rows of one product. ``positions`` are those of the entries. Returns
+    [m, H d] of the m rows.
     """
     import torch
 
     heads, rows, head_dim = query.shape
     groups = len(keys)
     out = query.new_empty((rows, heads * head_dim))
-    at = torch.arange(max(_BAND, sinks), device=query.device)
     future = torch.full((_BAND, _BAND), -torch.inf, device=query.device, dtype=query.dtype).triu_(1)
-    for first in range(0, rows, _BAND):
+    firsts = torch.arange(0, rows, _BAND, device=query.device)
+    begins = positions - (window - 1)  # where each entry's window begins
+    # The first entry that any row of a block sees in its window, and the first that all of them do.
+    lows = torch.searchsorted(positions, begins[firsts]).tolist()
+    alls = torch.searchsorted(positions, begins[(firsts + _BAND - 1).clamp(max=rows - 1)]).tolist()
+    for first, low, every in zip(firsts.tolist(), lows, alls, strict=True):
         last = min(first + _BAND, rows)
-        low = max(0, first + 1 - window)  # the first entry that any of these rows sees in its window
         if low <= sinks:
             own_keys, own_values, ahead = keys[:, :last], values[:, :last], low
         else:
@@ -100,12 +104,11 @@ def _banded(
         logits = torch.bmm(block, own_keys.transpose(1, 2))
         by_head = logits.view(heads, last - first, -1)
         by_head[:, :, first - last :] += future[: last - first, : last - first]
-        gone = max(0, last - window) - low  # entries that the last of these rows sees no more
-        if gone > 0:
-            edge = at[:gone] < at[: last - first, None] + (first + 1 - window - low)
-            if low <= sinks:
-                edge &= at[:gone] + low >= sinks
-            by_head[:, :, ahead : ahead + gone].masked_fill_(edge, -torch.inf)
+        if every > low:
+            edge = positions[low:every] < begins[first:last, None]
+            if low < sinks:
+                edge[:, : sinks - low] = False
+            by_head[:, :, ahead : ahead + every - low].masked_fill_(edge, -torch.inf)
         found = torch.bmm(torch.softmax(logits, -1), own_values)
         shape = (groups, heads // groups, last - first, head_dim)
         out[first:last].view(last - first, groups, heads // groups, head_dim).copy_(

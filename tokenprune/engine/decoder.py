@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 # Rows that go through norm and feed-forward together: their intermediate values should stay in the cache of
 # a CPU core. An accelerator takes as many as its memory allows.
-_CPU_VALUES = 2**20
+_CPU_BYTES = 2**22
 _ACCELERATOR_ROWS = 8192
 _LEAST_ROWS = 128
 
@@ -111,7 +111,7 @@ class Decoder:
         wide = self.weights.layers[0].gate_up.weight.shape[0]
         self._rows = _ACCELERATOR_ROWS
         if self.device.type == "cpu":
-            self._rows = max(_LEAST_ROWS, _CPU_VALUES // wide)
+            self._rows = max(_LEAST_ROWS, _CPU_BYTES // (wide * self.dtype.itemsize))
         self._silu = isinstance(self.weights.activation, torch.nn.SiLU) or (
             type(self.weights.activation).__name__ == "SiLUActivation"
         )

@@ -191,6 +191,7 @@ class Divisible:
             cost=np.append(units.cost, 0),
             wrapper=wrapper,
             lead=np.append(units.lead, unit),
+            heading=None if units.heading is None else np.append(units.heading, False),
             pieces=self._pieces(owner, parts, first if self.bare else -1, exact=exact),
         )
 

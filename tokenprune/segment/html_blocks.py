@@ -112,6 +112,7 @@ class _Pieces:
             wrapper_parent=np.asarray(cutter.wrapper_parent, dtype=np.int64),
             wrapper_cost=wrapper_cost,
             lead=np.asarray(cutter.lead, dtype=np.int64),
+            heading=np.asarray(cutter.heading, dtype=bool),
             pieces=Pieces(text, owner, begin, after, page.kinds[event] != TEXT, document.text, brief),
             range_start=starts,
             range_owner=owners,

@@ -38,6 +38,7 @@ class Cutter:
         unit_begin: where each unit begins.
         wrapper: the innermost wrapper around each unit.
         lead: the unit that leads each unit.
+        heading: whether each unit is a heading or the title.
         wrapper_parent: the wrapper around each wrapper.
     """
 
@@ -55,6 +56,7 @@ class Cutter:
         self.unit_begin: list[int] = []
         self.wrapper: list[int] = []
         self.lead: list[int] = []
+        self.heading: list[bool] = []
         self.wrapper_parent: list[int] = []
         self._asked: dict[int, str] = {}  # texts of units
         # State of the walk.
@@ -281,6 +283,7 @@ class Cutter:
                 self.leads.pop()
         self.wrapper.append(self.open_wrappers[-1])
         self.lead.append(self.leads[-1][1] if self.leads else -1)
+        self.heading.append(rank is not None and rank < _TERM)
         if tag in LISTS and self.leads and self.leads[-1][0] == _LIST + self.depth:
             self.leads.pop()
         if rank is not None:

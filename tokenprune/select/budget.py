@@ -6,12 +6,14 @@ that are not open yet, and what leads it (headings, header rows) and is not kept
 counted once and only the final text is counted again.
 
 The heading, header row or lead-in right above a unit comes with it where it fits; what is above that (the
-headings of the chapter and of the page, its title) only where it is short beside the unit.
+headings of the chapter and of the page, its title) only where it is short beside the unit. All headings that
+come so have a small share of the budget.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -24,6 +26,11 @@ from tokenprune.units import Units
 # .629 -> .676, wikitables .433 -> .450, the same at 512 and 1,024 tokens (share .25: as this; 1: .747, .644,
 # .450; no leads at all: .780, .714, .483).
 _FURTHER_UP = 0.5
+# All headings that are brought get this share of a budget together, those of the best units first: headings
+# above everything are what a tight budget cannot pay. (Terms, header rows and what introduces a list belong
+# to what they lead, and come as before.) EVIDENCE
+_FOR_HEADINGS = 0.1
+_LEAST_FOR_HEADINGS = 16  # tokens: one of them
 _ROUNDS = 12  # corrections when the tokens of joined pieces are not the sum of their parts
 
 
@@ -90,7 +97,7 @@ def _greedy(
     """One pass from the best unit down; a unit that does not fit is passed over."""
     keep = [np.zeros(len(u), dtype=bool) for u in documents]
     opened = [np.zeros(len(u.wrapper_parent), dtype=bool) for u in documents]
-    left = limit
+    left, for_headings = limit, max(_FOR_HEADINGS * limit, _LEAST_FOR_HEADINGS)
     ended: set[int] = set()
     smallest = min((int(u.cost.min()) for u in documents if len(u)), default=0)
     for i, unit in best_first(scores):
@@ -99,47 +106,60 @@ def _greedy(
         if keep[i][unit] or i in ended:
             continue
         units = documents[i]
-        tokens, members, wrappers = _company(units, unit, keep[i], opened[i], left)
-        if tokens <= left:
-            left -= tokens
-            keep[i][members] = True
-            opened[i][wrappers] = True
+        company = _company(units, unit, keep[i], opened[i], left, for_headings)
+        if company.tokens <= left:
+            left -= company.tokens
+            for_headings -= company.of_headings
+            keep[i][company.members] = True
+            opened[i][company.wrappers] = True
         elif in_order and in_order[i]:
             ended.add(i)
     return keep
 
 
+class _Company(NamedTuple):
+    """What keeping a unit adds: tokens, units, wrappers, and the tokens of the headings among its leads."""
+
+    tokens: int
+    members: list[int]
+    wrappers: list[int]
+    of_headings: int
+
+
 def _company(
-    units: Units, unit: int, keep: BoolArray, opened: BoolArray, left: int
-) -> tuple[int, list[int], list[int]]:
-    """Tokens, units and wrappers that keeping one unit adds: with all of its leads, the nearest, or alone."""
+    units: Units, unit: int, keep: BoolArray, opened: BoolArray, left: int, for_headings: float
+) -> _Company:
+    """What keeping one unit adds: with all of its leads, the nearest, or alone."""
     alone = _needed(units, unit, keep, opened, leads=0)
     lead = units.lead[unit]
     if lead < 0 or keep[lead]:  # most units: nothing to be looked at that often
         return alone
     near = _needed(units, unit, keep, opened, leads=1)
-    if near[0] > left:
+    if near.tokens > left or near.of_headings > for_headings:
         return alone
     all_ = _needed(units, unit, keep, opened, leads=len(units))
-    return all_ if all_[0] <= left and all_[0] - alone[0] <= _FURTHER_UP * units.cost[unit] else near
+    if all_.tokens > left or all_.of_headings > for_headings:
+        return near
+    return all_ if all_.tokens - alone.tokens <= _FURTHER_UP * units.cost[unit] else near
 
 
-def _needed(
-    units: Units, unit: int, keep: BoolArray, opened: BoolArray, *, leads: int
-) -> tuple[int, list[int], list[int]]:
-    """Tokens, units and wrappers of a unit and of that many of its leads, where they are not kept yet."""
-    tokens = 0
+def _needed(units: Units, unit: int, keep: BoolArray, opened: BoolArray, *, leads: int) -> _Company:
+    """What a unit and that many of its leads add, where they are not kept yet."""
+    tokens = of_headings = 0
     members: list[int] = []
     wrappers: list[int] = []
     while unit >= 0 and not keep[unit]:
-        members.append(unit)
-        tokens += int(units.cost[unit])
+        own = int(units.cost[unit])
         w = int(units.wrapper[unit])
         while w >= 0 and not opened[w] and w not in wrappers:
             wrappers.append(w)
-            tokens += int(units.wrapper_cost[w])
+            own += int(units.wrapper_cost[w])
             w = int(units.wrapper_parent[w])
+        tokens += own
+        if members and units.heading is not None and units.heading[unit]:
+            of_headings += own
+        members.append(unit)
         if len(members) > leads:
             break
         unit = int(units.lead[unit])
-    return tokens, members, wrappers
+    return _Company(tokens, members, wrappers, of_headings)
