@@ -105,7 +105,7 @@ def test_headings_have_a_small_share_of_a_budget_and_terms_do_not():
     words = " ".join(["word"] * 30)
     long = " ".join(["long"] * 20)
     for lead, what in ((f"<h2>{long}</h2><p>", "</p>"), (f"<dl><dt>{long}</dt><dd>", "</dd></dl>")):
-        units = [segment(f"<p>other {words}</p>{lead}answer {words}{what}", "html", 64)]
+        units = [segment(f"<p>other {words}</p>{lead}answer {words}{what}", "html", 40)]
         scores = [0 if text.startswith("other") else -1 if text == long else 1 for text in units[0].texts]
         found = kept(units, filled(units, [scores], int(units[0].cost.sum()) - 3)[0])[0]
         assert f"answer {words}" in found
