@@ -79,10 +79,10 @@ def test_a_known_picture_does_not_wait_for_texts(door, monkeypatch):
 
     begun, going, plain = threading.Event(), threading.Event(), Rewriter.__call__
 
-    def rewrite(rewriter, request):
+    def rewrite(rewriter, request, **how):
         begun.set()
         assert going.wait(120)
-        return plain(rewriter, request)
+        return plain(rewriter, request, **how)
 
     door = door(server={"workers": 1, "gate": "off", "timeout_s": 120, "min_document_tokens": 200})
     assert door.post(chat(part(URLS[0]))).headers["x-tokenprune-vision-stage"] == "embeds"
