@@ -31,7 +31,10 @@ from tokenprune.bench.machine import machine
 from tokenprune.engine.engine import Engine, Strategy
 from tokenprune.engine.methods.gemfilter import GemFilter, QuestionGemFilter
 
-NAMES = ("gemfilter", "gemfilter-q", "gemfilter-q near", "lazyllm", "lazyllm 40 %", "lazyllm-q 40 %")
+NAMES = (
+    "gemfilter", "gemfilter-q", "gemfilter-q near", "gemfilter-q narrow", "lazyllm", "lazyllm 40 %",
+    "lazyllm-q 40 %",
+)  # fmt: skip
 
 
 def prefill(engine: Engine, sizes: list[int], rounds: int) -> list[dict[str, Any]]:
@@ -109,8 +112,12 @@ def limit_of(engine: Engine, strategy: Strategy | None, row: dict[str, Any]) -> 
     if isinstance(strategy, GemFilter):
         cost += operations(engine, whole[: strategy.layer_of(engine.decoder)])
     if isinstance(strategy, QuestionGemFilter):
-        layer = strategy.choice(engine.decoder).layer
-        cost += operations(engine, whole[:layer], strategy.near)
+        *before, layer = sorted(look.layer for look in strategy.choice(engine.decoder).looks())
+        narrow = 1.0 if strategy.narrow is None or not before else strategy.narrow
+        first = before[0] + 1 if before else layer  # layers that read everything
+        near = None if strategy.near is None else round(strategy.near * narrow)
+        onward = [max(strategy.keep, round(narrow * row["tokens"]))] * (layer - first)
+        cost += operations(engine, whole[:first], strategy.near) + operations(engine, onward, near)
     return operations(engine, whole) / cost
 
 
