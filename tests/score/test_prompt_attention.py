@@ -101,11 +101,15 @@ def test_chunks_of_the_draft_have_one_score():
     assert len(runs) > 3 and runs[:-1].tolist() == [16] * (len(runs) - 1)
 
 
-@pytest.mark.parametrize("unit", ["token", "sentence"])
-def test_gemfilter_q_keeps_the_answer(unit, check):
+@pytest.mark.parametrize(
+    ("unit", "options"), [("token", {}), ("sentence", {}), ("sentence", {"near": 256, "narrow": 0.5})]
+)
+def test_gemfilter_q_keeps_the_answer(unit, options, check):
     document = tp.Document(hay(4))
     for budget in (None, tp.Budget(100)):
-        result = tp.Pipeline([tp.pruner("gemfilter-q", unit=unit)]).prune(QUERY, [document], budget)
+        result = tp.Pipeline([tp.pruner("gemfilter-q", unit=unit, **options)]).prune(
+            QUERY, [document], budget
+        )
         check(result, [document], None if budget is None else 100)
         assert "code of the bridge is 58490" in result.documents[0].text
         assert result.tokens_after < 0.5 * result.tokens_before
@@ -170,3 +174,5 @@ def test_odd_input():
         tp.pruner("gemfilter-q", keep_ratio=0.5, top_k=3)
     with pytest.raises(ConfigError, match="unit"):
         tp.pruner("gemfilter-q", unit="word")
+    with pytest.raises(ConfigError, match=r"narrow is a share in \(0, 1\], not 1.5"):
+        tp.pruner("gemfilter-q", narrow=1.5)

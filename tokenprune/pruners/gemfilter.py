@@ -63,6 +63,7 @@ def gemfilter_q(
     kernel: int | None = None,
     heads: tuple[int, ...] | None = None,
     near: int | None = None,
+    narrow: float | None = None,
     threshold: float | None = None,
     keep_ratio: float | None = None,
     top_k: int | None = None,
@@ -74,8 +75,9 @@ def gemfilter_q(
     ``softmax`` (False scores by the raw product), ``kernel`` (odd: over how many neighbours scores are
     averaged) and ``heads`` (which query heads count) are as the model's calibration says where they are None
     (`tokenprune calibrate`). ``near``: while it reads, a token sees so many positions before it only, which
-    is faster on long texts. ``threshold`` is an attention relative to an even look.
+    is faster on long texts. ``narrow``: behind the first layer that looks only this share of the tokens is
+    read on; be it above what stays. ``threshold`` is an attention relative to an even look.
     """
-    reader = EarlyLayer(layer, softmax=softmax, kernel=kernel, heads=heads, near=near)
+    reader = EarlyLayer(layer, softmax=softmax, kernel=kernel, heads=heads, near=near, narrow=narrow)
     selector = choose(KeepRatio(DEFAULT_RATIO), threshold, keep_ratio, top_k)
     return Pruner(cut(unit), PromptAttention(reader, model, dtype), selector)

@@ -70,11 +70,21 @@ class EarlyLayer:
     narrow: float | None = None
     room: ClassVar[int] = 0
 
+    def __post_init__(self) -> None:
+        """Check ``narrow``.
+
+        Raises:
+            ConfigError: It is no share.
+        """
+        from tokenprune.engine.methods.gemfilter import narrowed
+
+        narrowed(self.narrow, 1)
+
     def scores(self, decoder: Decoder, ids: Sequence[int], marks: Marks) -> FloatArray:
         """Run the layers before the chosen one."""
         from tokenprune.engine.calibration import go_by
         from tokenprune.engine.decoder import Near
-        from tokenprune.engine.methods.gemfilter import scores_at
+        from tokenprune.engine.methods.gemfilter import narrowed, scores_at
         from tokenprune.engine.schedule import Marks
 
         found = go_by(decoder, self.layer)
@@ -84,7 +94,7 @@ class EarlyLayer:
         near = None
         if self.near is not None:
             near = Near(self.near, free_from=min(asking.window, default=len(ids) - 1))
-        onward = None if self.narrow is None else round(self.narrow * len(ids))
+        onward = narrowed(self.narrow, len(ids))
         said = scores_at(decoder, ids, choice.looks(), asking, near=near, onward=onward)
         scores = said.scores.double().cpu().numpy()
         even = choice.softmax and choice.around is None

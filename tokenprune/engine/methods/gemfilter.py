@@ -138,8 +138,7 @@ class QuestionGemFilter:
             raise ConfigError("head and tail must be 0 or more")
         if self.near is not None:
             Near(self.near)
-        if self.narrow is not None and not 0 < self.narrow <= 1:
-            raise ConfigError(f"narrow is a share in (0, 1], not {self.narrow}")
+        narrowed(self.narrow, 1)
         if self.mass is not None:
             self._check_mass(self.softmax is not False)
 
@@ -173,8 +172,8 @@ class QuestionGemFilter:
         _, fixed = marks.rows(0, size)
         fixed[: self.head] = True
         fixed[size - self.tail :] = True
-        onward = None if self.narrow is None else max(self.keep, round(self.narrow * size))
         stays = Marks(window, tuple(fixed.nonzero()[0].tolist()))
+        onward = narrowed(self.narrow, size, self.keep)
         found = scores_at(decoder, ids, choice.looks(), stays, check, near, onward)
         pinned = torch.from_numpy(fixed).to(found.scores.device)
         count = self.keep
@@ -189,6 +188,19 @@ class QuestionGemFilter:
     def prefill(self, decoder: Decoder, ids: Sequence[int], marks: Marks, check: Check) -> Reading:
         """Select, then read what stays."""
         return read_selected(decoder, ids, self.select(decoder, ids, marks, check), check)
+
+
+def narrowed(narrow: float | None, size: int, least: int = 1) -> int | None:
+    """Return how many of ``size`` tokens go on behind the first layer looked at; None: all.
+
+    Raises:
+        ConfigError: ``narrow`` is no share.
+    """
+    if narrow is None:
+        return None
+    if not 0 < narrow <= 1:
+        raise ConfigError(f"narrow is a share in (0, 1], not {narrow}")
+    return max(least, round(narrow * size))
 
 
 @dataclass(frozen=True, slots=True)
