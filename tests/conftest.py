@@ -289,7 +289,7 @@ def read_html():
 # -- invariants of every result -----------------------------------------------------------------------
 
 
-_DISPUTED = re.compile(r"<plaintext|<[^>]*$", re.IGNORECASE)
+_DISPUTED = re.compile(r"""<plaintext|<[^>]*(?:$|="[^"]*$|='[^']*$)""", re.IGNORECASE)
 
 
 def check_result(result, documents, limit=None):

@@ -4,7 +4,7 @@ import copy
 import json
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from tokenprune_server.errors import RequestError
@@ -246,6 +246,16 @@ def test_putting_back_unchanged_text_is_identity(messages, fences):
 
 
 @patient
+@example(
+    [
+        {
+            "role": "user",
+            "content": f"Context:\nContext:\nContext:\n[1] Context:\n{Q}\x80\x80\x80Context:\n{Q}",
+        },
+        {"role": "tool", "content": LONG},
+    ],
+    "",
+)
 @given(st.lists(MESSAGE, max_size=5), st.sampled_from(["", "kept"]))
 def test_protected_messages_and_the_question_survive(messages, replacement):
     body = chat(*messages)

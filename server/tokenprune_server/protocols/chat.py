@@ -248,4 +248,5 @@ def _edges(text: str) -> str:
     """The first and the last paragraph, where a task would stand, if they are short."""
     text = text.strip()
     first, last = text.partition("\n\n")[0], text.rpartition("\n\n")[2]
-    return "\n".join(paragraph for paragraph in (first, last) if len(paragraph) <= _MAX_TASK)
+    edges = dict.fromkeys((first, last))  # a text of one paragraph is both
+    return "\n".join(paragraph for paragraph in edges if len(paragraph) <= _MAX_TASK)
