@@ -30,7 +30,7 @@ from tokenprune.tokens import get_counter
 HERE = Path(__file__).parent
 MODEL = "smollm2-135m"
 QUESTION = "Which function generates a random UUID?"
-BUDGET = 300
+BUDGET = 150
 CONTEXT = 8192  # positions SmolLM2 reads
 RESERVED = 160  # chat template, question and answer
 console = Console(stderr=True)
