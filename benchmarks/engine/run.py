@@ -29,7 +29,7 @@ from benchmarks.common.token_methods import methods as by_name
 from benchmarks.needle.haystack import KINDS, build
 from tokenprune.bench.machine import machine
 from tokenprune.engine.engine import Engine, Strategy
-from tokenprune.engine.methods.gemfilter import GemFilter, QuestionGemFilter
+from tokenprune.engine.methods.gemfilter import GemFilter, QuestionGemFilter, narrowed
 
 NAMES = (
     "gemfilter", "gemfilter-q", "gemfilter-q near", "gemfilter-q narrow", "lazyllm", "lazyllm 40 %",
@@ -113,11 +113,11 @@ def limit_of(engine: Engine, strategy: Strategy | None, row: dict[str, Any]) -> 
         cost += operations(engine, whole[: strategy.layer_of(engine.decoder)])
     if isinstance(strategy, QuestionGemFilter):
         *before, layer = sorted(look.layer for look in strategy.choice(engine.decoder).looks())
-        narrow = 1.0 if strategy.narrow is None or not before else strategy.narrow
         first = before[0] + 1 if before else layer  # layers that read everything
-        near = None if strategy.near is None else round(strategy.near * narrow)
-        onward = [max(strategy.keep, round(narrow * row["tokens"]))] * (layer - first)
-        cost += operations(engine, whole[:first], strategy.near) + operations(engine, onward, near)
+        onward = narrowed(strategy.narrow, row["tokens"], strategy.keep) or row["tokens"]
+        near = None if strategy.near is None else strategy.near * onward // row["tokens"]
+        cost += operations(engine, whole[:first], strategy.near)
+        cost += operations(engine, [onward] * (layer - first), near)
     return operations(engine, whole) / cost
 
 

@@ -28,6 +28,12 @@ DOCUMENT = " ".join(FACTS)
 QUESTION = "In which year was the ferry in Oslo opened?"
 TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {}}}}
 PROMPT = f"Context:\n{DOCUMENT}\n\nQuestion: {QUESTION}\nAnswer:"
+_NUMBERED = "\n".join(f"Line {n}: {fact}" for n, fact in enumerate(FACTS))
+TWO_TURNS = [
+    {"role": "user", "content": PROMPT},
+    {"role": "assistant", "content": "In 1990."},
+    {"role": "user", "content": f"Context:\n{_NUMBERED}\n\nQuestion: Which market is in Quito?\nAnswer:"},
+]
 
 
 def save_model(folder, template=TEMPLATE, layers=4):

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 from tokenprune.engine.methods.gemfilter import check_layer
 from tokenprune.engine.weights import FAMILIES, unknown_family
 from tokenprune.errors import MissingExtraError, ModelError
-from tokenprune.models.catalog import CATALOG, resolve_model
+from tokenprune.models.catalog import CATALOG, read_config, resolve_model
 
 _TYPES = tuple(family.removesuffix("ForCausalLM").lower() for family in FAMILIES)
 # Each with the type of its language model where its config does not say.
@@ -45,7 +43,7 @@ def check_model(name_or_path: str, layer: int | None = None) -> None:
     found = _folder(name_or_path)
     if found is None:
         return
-    config = _config(found, name_or_path)
+    config = read_config(found, repr(name_or_path))
     kind = config.get("model_type")
     own = _SEEING_TYPES.get(str(kind))
     text = config if own is None else {"model_type": own} | (config.get("text_config") or {})
@@ -94,13 +92,3 @@ def _check_reachable(hub_id: str) -> None:
         raise ModelError(
             f"{hub_id!r} is no folder here, was not downloaded, and HF_HUB_OFFLINE forbids to fetch it"
         )
-
-
-def _config(folder: Path, name: str) -> dict[str, Any]:
-    try:
-        config = json.loads((folder / "config.json").read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise ModelError(f"the config.json of {name!r} cannot be read: {error}") from error
-    if not isinstance(config, dict):
-        raise ModelError(f"the config.json of {name!r} holds no object")
-    return config

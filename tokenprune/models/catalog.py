@@ -18,7 +18,7 @@ import zipfile
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path, PurePosixPath
-from typing import Literal
+from typing import Any, Literal
 
 from tokenprune.errors import ModelError, UnknownNameError
 from tokenprune.models.progress import Reporter, reporting
@@ -244,6 +244,21 @@ def resolve_model(name_or_path: str) -> str:
             f"a hub id such as org/name, or one of: {', '.join(sorted({*CATALOG, *SHIPPED}))}"
         )
     raise UnknownModelError(name_or_path)
+
+
+def read_config(folder: Path, shown: str) -> dict[str, Any]:
+    """Return the config.json of a model's folder; ``shown`` is what messages call the model.
+
+    Raises:
+        ModelError: It cannot be read, or holds no object.
+    """
+    try:
+        config = json.loads((folder / "config.json").read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"the config.json of {shown} cannot be read: {error}") from error
+    if not isinstance(config, dict):
+        raise ModelError(f"the config.json of {shown} holds no object")
+    return config
 
 
 def _is_complete(folder: Path, model: NamedModel) -> bool:

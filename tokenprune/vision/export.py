@@ -19,7 +19,7 @@ from typing import Any
 from tokenprune import __version__
 from tokenprune.errors import MissingExtraError, ModelError
 from tokenprune.folders import LICENCES, check_place, whole_folder
-from tokenprune.models.catalog import CATALOG, resolve_model
+from tokenprune.models.catalog import CATALOG, read_config, resolve_model
 from tokenprune.vision.encoder import weight_files
 
 CARD = "vision.json"
@@ -137,7 +137,7 @@ def _local(name_or_path: str) -> Path:
 
 
 def _check(source: Path, name: str) -> None:
-    config = _config(source)
+    config = read_config(source, str(source))
     vision = config.get("vision_config")
     kind, tower = config.get("model_type"), vision.get("model_type") if isinstance(vision, dict) else None
     if kind != "llava" or tower not in _BELOW_VISION_MODEL:
@@ -148,16 +148,6 @@ def _check(source: Path, name: str) -> None:
     weight_files(source)
     if not any((source / file).is_file() for file in _PROCESSORS):
         raise ModelError(f"{name!r} lacks the config of its image processor, {' or '.join(_PROCESSORS)}")
-
-
-def _config(source: Path) -> dict[str, Any]:
-    try:
-        config = json.loads((source / "config.json").read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise ModelError(f"the config.json of {source} cannot be read: {error}") from error
-    if not isinstance(config, dict):
-        raise ModelError(f"the config.json of {source} holds no object")
-    return config
 
 
 def _renamed(file: Path, wanted: tuple[str, ...] = ("",)) -> dict[str, Any]:
@@ -213,7 +203,7 @@ def _copy(source: Path, out: Path, names: tuple[str, ...] | list[str]) -> None:
 
 
 def _write_card(source: Path, out: Path, name: str, *, part: str, tensors: dict[str, Any]) -> None:
-    config = _config(source)
+    config = read_config(source, str(source))
     vision, text = config["vision_config"], config.get("text_config", {})
     size = {key: vision.get(key) for key in ("image_size", "patch_size")}
     card = {

@@ -4,7 +4,7 @@ import json
 
 import httpx
 import pytest
-from token_world import DOCUMENT, FACTS, PROMPT, QUESTION, TOOL, URL, stage
+from token_world import DOCUMENT, FACTS, PROMPT, QUESTION, TOOL, TWO_TURNS, URL, stage
 
 from tokenprune.tokens import get_counter
 
@@ -126,17 +126,11 @@ def test_contexts_and_a_growing_chat_share_it(door):
     first = world.ask(tokenprune={"keep_ratio": 0.3}, tools=[TOOL])
     assert stage(first) == "text:tools"
     sent = world.upstream.last[1]["messages"][0]["content"]
-    more = "\n".join(f"Line {n}: {fact}" for n, fact in enumerate(FACTS))
-    messages = [
-        {"role": "user", "content": PROMPT},
-        {"role": "assistant", "content": "In 1990."},
-        {"role": "user", "content": f"Context:\n{more}\n\nQuestion: Which market is in Quito?\nAnswer:"},
-    ]
-    second = world.ask(messages=messages, tokenprune={"keep_ratio": 0.3}, tools=[TOOL])
+    second = world.ask(messages=TWO_TURNS, tokenprune={"keep_ratio": 0.3}, tools=[TOOL])
     assert stage(second) == "text:tools"
     body = world.upstream.last[1]
     assert body["messages"][0]["content"] == sent
     before, after = (int(second.headers[f"x-tokenprune-tokens-{name}"]) for name in ("before", "after"))
     assert before > 1500
     assert after <= 0.3 * before
-    assert len(json.dumps(body)) < len(json.dumps(messages)) / 2
+    assert len(json.dumps(body)) < len(json.dumps(TWO_TURNS)) / 2

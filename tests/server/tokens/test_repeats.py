@@ -1,7 +1,7 @@
 """Chats that come again, whole or as the beginning of a longer one: they go on as they went."""
 
 import pytest
-from token_world import FACTS, PROMPT, TOOL, URL, TokenUpstream, stage
+from token_world import TOOL, TWO_TURNS, URL, TokenUpstream, stage
 
 
 def test_a_repeat_goes_as_the_same_ids(door):
@@ -49,14 +49,8 @@ def test_the_next_turn_keeps_what_was_sent(door):
     first = world.ask(tools=[TOOL])
     assert stage(first) == "text:tools"
     sent = world.upstream.last[1]["messages"][0]["content"]
-    more = "\n".join(f"Line {n}: {fact}" for n, fact in enumerate(FACTS))
-    messages = [
-        {"role": "user", "content": PROMPT},
-        {"role": "assistant", "content": "In 1990."},
-        {"role": "user", "content": f"Context:\n{more}\n\nQuestion: Which market is in Quito?\nAnswer:"},
-    ]
-    second = world.ask(messages=messages, tools=[TOOL])
+    second = world.ask(messages=TWO_TURNS, tools=[TOOL])
     assert stage(second) == "text:tools"
     body = world.upstream.last[1]
     assert body["messages"][0]["content"] == sent
-    assert len(body["messages"][2]["content"]) < len(messages[2]["content"]) / 2
+    assert len(body["messages"][2]["content"]) < len(TWO_TURNS[2]["content"]) / 2
