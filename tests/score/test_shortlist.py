@@ -18,6 +18,7 @@ class Words:
 
     cache_bytes = 0
     titles = True
+    word_vectors = None
 
     def __init__(self):
         self.passages = []
@@ -51,7 +52,7 @@ LONG = FILLER * 30 + "the needle is HERE. " + FILLER * 30
 def test_all_that_fits_is_read_whole_and_the_cheap_scorer_is_not_asked():
     words = Words()
     units = units_of("one. two.", "three.")
-    scores, _ = Shortlist(None, words).score_and_rank("q", units)
+    scores, _ = Shortlist(words, None).score_and_rank("q", units)
     assert words.passages == ["all"]
     assert [len(s) for s in scores] == [2, 1]
 
@@ -59,7 +60,7 @@ def test_all_that_fits_is_read_whole_and_the_cheap_scorer_is_not_asked():
 def test_the_best_stretches_are_read_with_their_neighbours():
     words = Words()
     units = units_of(LONG, FILLER * 9)
-    scores, rank = Shortlist(BM25(), words, max_tokens=150, stretch_tokens=150).score_and_rank(
+    scores, rank = Shortlist(words, BM25(), max_tokens=150, stretch_tokens=150).score_and_rank(
         "the needle", units
     )
     read = "".join(p.text for p in words.passages)
@@ -69,14 +70,14 @@ def test_the_best_stretches_are_read_with_their_neighbours():
     assert rank[0] == 4 and np.isnan(rank[1])
     assert words.compared[0] == -4 and np.isnan(words.compared[1])
     assert (scores[1] <= -1).all()
-    _, rank = Shortlist(BM25(), words, max_tokens=300, stretch_tokens=150).score_and_rank("the needle", units)
+    _, rank = Shortlist(words, BM25(), max_tokens=300, stretch_tokens=150).score_and_rank("the needle", units)
     assert (rank[0], words.compared[0]) == (4, 0)  # of two stretches, the best by each rank
 
 
 def test_what_was_not_read_stands_below_in_the_cheap_order():
     words = Words()
     texts = ("apple pear plum. " * 12, "apple pear. " * 12, "plum. " * 12, "fig. " * 12)
-    scores = Shortlist(BM25(), words, max_tokens=60, stretch_tokens=60).score(
+    scores = Shortlist(words, BM25(), max_tokens=60, stretch_tokens=60).score(
         "apple pear plum", units_of(*texts)
     )
     means = [float(s.mean()) for s in scores]
@@ -88,13 +89,13 @@ def test_headings_above_a_stretch_stand_for_its_title():
     text = "# Needles\n\n" + FILLER * 20 + "\n\n# Hay\n\n" + FILLER * 20
     units = units_of(text, title="Top")
     total = sum(int(u.cost.sum()) for u in units)
-    Shortlist(BM25(), words, max_tokens=total - 1, stretch_tokens=90).score("q", units)
+    Shortlist(words, BM25(), max_tokens=total - 1, stretch_tokens=90).score("q", units)
     titles = [p.title for p in words.passages]
     assert titles[0] == "Top" and titles[1].strip() == "# Needles" and titles[-1].strip() == "# Hay"
 
 
 def test_a_budget_makes_it_read_two_of_them():
-    made = Shortlist(BM25(), Words(), max_tokens=100)
+    made = Shortlist(Words(), BM25(), max_tokens=100)
     assert made.within(500).max_tokens == 1000 and made.within(20).max_tokens == 100
 
 
@@ -103,7 +104,7 @@ def test_a_budget_makes_it_read_two_of_them():
 def test_it_reads_no_more_than_it_may(sizes, most, stretch):
     words = Words()
     units = units_of(*("".join(f"sentence {i} of these. " for i in range(n)) for n in sizes))
-    scores, rank = Shortlist(BM25(), words, most, stretch).score_and_rank("sentence 7", units)
+    scores, rank = Shortlist(words, BM25(), most, stretch).score_and_rank("sentence 7", units)
     assert [len(s) for s in scores] == [len(u) for u in units] and len(rank) == len(units)
     assert all(np.isfinite(s).all() for s in scores)
     count = get_counter().count
@@ -114,8 +115,8 @@ def test_it_reads_no_more_than_it_may(sizes, most, stretch):
 
 
 def test_nothing_to_read():
-    assert Shortlist(BM25(), Words()).score("q", []) == []
-    assert [len(s) for s in Shortlist(BM25(), Words()).score("q", units_of("", ""))] == [0, 0]
+    assert Shortlist(Words(), BM25()).score("q", []) == []
+    assert [len(s) for s in Shortlist(Words(), BM25()).score("q", units_of("", ""))] == [0, 0]
 
 
 def test_a_real_labeling_has_what_it_needs(tiny):
@@ -123,5 +124,5 @@ def test_a_real_labeling_has_what_it_needs(tiny):
 
     labeler = Labeler.load(str(tiny("open-modernbert").folder), device="cpu", dtype="float32")
     units = units_of(LONG)
-    scores, rank = Shortlist(BM25(), Labeling(labeler), max_tokens=300).score_and_rank("the needle", units)
+    scores, rank = Shortlist(Labeling(labeler), BM25(), max_tokens=300).score_and_rank("the needle", units)
     assert (scores[0] > 0).any() and (scores[0] <= -1).any() and np.isfinite(rank[0])

@@ -9,7 +9,7 @@ from tokenprune.render import renderer
 from tokenprune.score.bm25 import BM25
 from tokenprune.score.labeling import Labeling
 from tokenprune.score.neighbours import Neighbours
-from tokenprune.score.shortlist import Shortlist
+from tokenprune.score.shortlist import SHARE, Shortlist
 from tokenprune.segment.by_kind import ByKind
 from tokenprune.segment.html_blocks import HtmlBlocks
 from tokenprune.segment.title_first import TitleFirst
@@ -37,6 +37,7 @@ def provence(
     always_select_title: bool = False,
     max_words: int = 64,
     read_tokens: int | None = None,
+    skim: bool | None = None,
     cache_bytes: int = DEFAULT_CACHE_BYTES,
     output: str = "same",
 ) -> Pruner:
@@ -49,8 +50,11 @@ def provence(
     say in the probability.
     ``reorder`` puts the documents in the order of their rank scores, ``top_k`` keeps the best of them by
     rank, ``always_select_title`` keeps the first sentence of a text without a title of its own when another
-    one stays. ``max_words`` is the size of a block of HTML. ``read_tokens`` bounds what the model reads per
-    call (at least two budgets): BM25 chooses the passages and stretches of long texts; None reads everything.
+    one stays. ``max_words`` is the size of a block of HTML. With ``skim`` word
+    vectors rule out what is far from the question before the model reads the rest, where the model has any
+    (`Shortlist`); what is not read goes first and has no rank. None: unless all ranks are wanted (``reorder``).
+    ``read_tokens`` bounds what the model reads per call (at least two budgets), the most promising passages
+    and stretches of long texts.
     """
     if threshold is not None and keep_ratio is not None:
         raise ConfigError("give only one of threshold and keep_ratio")
@@ -61,7 +65,13 @@ def provence(
         raise ConfigError(f"cache_bytes must be 0 (nothing is remembered) or more, not {cache_bytes}")
     cut = ByKind(html=HtmlBlocks(max_words))
     labeling = Labeling(model, cache_bytes=cache_bytes)
-    scorer = labeling if read_tokens is None else Shortlist(Neighbours(BM25()), labeling, read_tokens)
+    scorer = Shortlist(
+        labeling,
+        Neighbours(BM25()),
+        read_tokens,
+        skim=not reorder if skim is None else skim,
+        share=max(SHARE, min(1.0, 2 * (keep_ratio or 0.0))),
+    )
     selector: Selector = KeepProbability(model, threshold) if keep_ratio is None else KeepRatio(keep_ratio)
     return Pruner(
         TitleFirst(cut) if always_select_title else cut,

@@ -11,6 +11,7 @@ from tokenprune.arrays import FloatArray, IntArray
 from tokenprune.models.labeler import Labeler, Labels, Passage
 from tokenprune.models.labeler.cache import DEFAULT_CACHE_BYTES, cache_of
 from tokenprune.score.bm25 import BM25
+from tokenprune.score.word_vectors import WordVectors
 from tokenprune.units import Units
 
 _LARGEST_SHIFT = 50.0  # of a logit; what is further off is 0 or 1 anyway
@@ -93,6 +94,12 @@ class Labeling:
                 s - labeler.rank_weight * max(0.0, b) for s, b in zip(shift, behind.tolist(), strict=True)
             ]
         return [_shifted(p, s) for p, s in zip(keep, shift, strict=True)]
+
+    @property
+    def word_vectors(self) -> WordVectors | None:
+        """A scorer by the labeler's word vectors, where it has any."""
+        labeler = Labeler.of(self.model)
+        return None if labeler.words is None else WordVectors(labeler)
 
     def labels(self, query: str, passages: Sequence[Passage]) -> list[Labels]:
         """Read passages, or remember what was read of them."""

@@ -5,6 +5,6 @@ published checkpoints apart, one file each; nothing heavy is imported here.
 """
 
 from tokenprune.models.labeler.labeler import Labeler
-from tokenprune.models.labeler.types import DEFAULT_THRESHOLD, Batch, Labels, Network, Passage, Read
+from tokenprune.models.labeler.types import DEFAULT_THRESHOLD, Batch, Labels, Network, Passage, Read, Words
 
-__all__ = ["DEFAULT_THRESHOLD", "Batch", "Labeler", "Labels", "Network", "Passage", "Read"]
+__all__ = ["DEFAULT_THRESHOLD", "Batch", "Labeler", "Labels", "Network", "Passage", "Read", "Words"]

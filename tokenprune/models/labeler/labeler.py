@@ -12,7 +12,7 @@ from tokenprune.arrays import Float32Array, IntArray
 from tokenprune.errors import ModelError
 from tokenprune.models.batches import PADDED_TOKENS_CPU, TOKENISE_AT_ONCE, by_length
 from tokenprune.models.labeler.text import Frame, TextReader, Tokens
-from tokenprune.models.labeler.types import DEFAULT_THRESHOLD, Batch, Labels, Network, Passage
+from tokenprune.models.labeler.types import DEFAULT_THRESHOLD, Batch, Labels, Network, Passage, Words
 from tokenprune.models.labeler.windows import cut, merge
 from tokenprune.models.once import Once, state_of
 
@@ -51,6 +51,8 @@ class Labeler:
         rank_weight: how much `Labels.keep_rank` counts for a passage's sentences, in logits per unit; see
             `Labeling`.
         rank_slack: how far below the best rank of a call it begins to count.
+        words: vectors of words alone, by which texts that are about something else can be ruled out before
+            they are read; None: the model is not known to have any that are good for that.
     """
 
     name: str
@@ -65,6 +67,7 @@ class Labeler:
     lexical: float = 0.0
     rank_weight: float = 0.0
     rank_slack: float = 0.0
+    words: Words | None = None
 
     def __post_init__(self) -> None:
         if self.max_length < len(self.frame) + _LEAST_WINDOW:

@@ -11,6 +11,9 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from tokenprune.arrays import Float32Array, IntArray
 from tokenprune.errors import MissingExtraError, ModelError
 from tokenprune.models.batches import padded_tokens
 from tokenprune.models.labeler.checkpoint import Checkpoint, Place, fill
@@ -55,13 +58,15 @@ def load(checkpoint: Checkpoint, device: str | None, dtype: str | torch.dtype | 
         raise _wrong(checkpoint, error) from error
     reader, roles = checkpoint.reader()
     cls, sep = checkpoint.special(roles, "cls_token"), checkpoint.special(roles, "sep_token")
+    runner = MiniRunner(network, place)
     return Labeler(
         checkpoint.name,
         reader,
         frame_of(cls, sep),
-        MiniRunner(network, place),
+        runner,
         max_length,
         batch_tokens=padded_tokens(place.device),
+        words=runner,
         **judgement,
     )
 
@@ -100,7 +105,7 @@ def frame_of(cls: int, sep: int) -> Frame:
 
 
 class MiniRunner:
-    """Runs the network on batches of a `Labeler`."""
+    """Runs the network on batches of a `Labeler`, and lends it its `Words`."""
 
     def __init__(self, network: MiniNetwork, place: Place) -> None:
         """Put the network where it runs."""
@@ -115,6 +120,21 @@ class MiniRunner:
         with torch.inference_mode():
             said = self._network(window(batch, self._device))
             return read_of(said)
+
+    def vectors(self, ids: IntArray) -> Float32Array:
+        """Return the normalised input embeddings of tokens, without places, float32 [n, d]."""
+        import torch
+
+        with torch.inference_mode():
+            found = self._network.word_vectors(torch.from_numpy(ids).to(self._device))
+            return np.asarray(found.cpu().numpy(), dtype=np.float32)
+
+    def rarity(self, ids: IntArray) -> Float32Array:
+        """Return the inverse document frequencies that the network weighs words by, float32 [n]."""
+        import torch
+
+        found = self._network.idf[torch.from_numpy(ids).to(self._device)]
+        return np.asarray(found.float().cpu().numpy(), dtype=np.float32)
 
 
 def read_of(said: Labelled) -> Read:

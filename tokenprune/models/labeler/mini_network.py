@@ -140,6 +140,10 @@ class MiniNetwork(nn.Module):  # type: ignore[misc]
         for part in (self.words, self.places, self.norm, self.layers):
             part.to(dtype)
 
+    def word_vectors(self, ids: Tensor) -> Tensor:
+        """Return what tokens alone are to the first layer, without their places, float32 [n, d], unit length."""
+        return F.normalize(self.norm(self.words(ids)).float(), dim=-1)
+
     def encode(self, w: Window) -> tuple[Tensor, Tensor, Tensor]:
         """Return token states: of the last layer, from before the texts meet, from halfway between."""
         rows = Rows(w.filled)

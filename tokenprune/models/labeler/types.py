@@ -111,3 +111,15 @@ class Network(Protocol):
     def run(self, batch: Batch) -> Read:
         """Return rank logits and keep probabilities of a batch."""
         ...
+
+
+class Words(Protocol):
+    """What a labeler knows of words without reading them in context."""
+
+    def vectors(self, ids: IntArray) -> Float32Array:
+        """Return float32 [n, d] of unit length, of token ids int64 [n]."""
+        ...
+
+    def rarity(self, ids: IntArray) -> Float32Array:
+        """Return how rare tokens are, 0 or more, float32 [n]."""
+        ...
