@@ -41,6 +41,74 @@ class Words:
         return [np.full(len(u), 0.5) for u in documents], np.zeros(len(documents))
 
 
+class Given:
+    """Word vectors that say what they are told of each unit."""
+
+    def __init__(self, *values):
+        self.values = list(values)
+
+    def score(self, query, documents):
+        flat = iter(self.values)
+        return [np.asarray([next(flat) for _ in u.texts], dtype=np.float64) for u in documents]
+
+
+def skimmed(values, **options):
+    words = Words()
+    words.word_vectors = Given(*values)
+    texts = [
+        f"Passage {n} says this and that of its own, {'on and on ' * 8}to its end" for n in range(len(values))
+    ]
+    units = units_of(*texts)
+    made = Shortlist(words, None, **{"least": 0, "share": 0.0, "margin": 0.2} | options)
+    scores, rank = made.score_and_rank("q", units)
+    return words, units, [float(s[0]) for s in scores], rank
+
+
+def test_all_that_comes_near_the_best_is_read():
+    words, _, scores, rank = skimmed([0.1, 0.65, 0.5, 0.8, 0.59])
+    assert [p.text.split()[1] for p in words.passages] == ["1", "3"]
+    assert np.isnan(rank).tolist() == [True, False, True, False, True]
+    assert scores[1] >= 0 and scores[3] >= 0
+    assert -1.5 >= scores[4] > scores[2] > scores[0] == -2.0
+
+
+def test_a_share_and_a_least_number_of_tokens_are_read_in_any_case():
+    values = [0.9, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.0]
+    read = [len(skimmed(values, share=s)[0].passages) for s in (0.0, 0.25, 0.5)]
+    assert read == [1, 2, 4]
+    words, units, _, _ = skimmed(values, least=1)
+    each = int(units[0].cost.sum())
+    assert len(words.passages) == 1 and len(skimmed(values, least=3 * each)[0].passages) == 3
+    assert skimmed(values, least=100 * each)[0].passages == ["all"]
+
+
+def test_there_is_a_limit_to_what_is_read_and_a_budget_raises_it():
+    values = [0.5] * 10
+    each = int(skimmed(values)[1][0].cost.sum())
+    assert skimmed(values)[0].passages == ["all"]  # nothing can be ruled out
+    assert len(skimmed(values, max_tokens=3 * each)[0].passages) == 3
+    made = Shortlist(Words(), BM25(), max_tokens=100).within(700)
+    assert (made.max_tokens, made.least) == (1400, 1400)
+    assert Shortlist(Words(), BM25()).within(700).max_tokens is None
+
+
+def test_words_are_not_asked_where_nothing_is_to_be_skimmed():
+    assert skimmed([0.9, 0.1, 0.0], skim=False)[0].passages == ["all"]
+
+
+@given(st.lists(st.floats(-1, 1), min_size=1, max_size=12), st.floats(0, 1), st.floats(0, 1))
+@settings(max_examples=40)
+def test_whatever_comes_near_the_best_is_read(values, margin, share):
+    words, units, scores, _ = skimmed(values, margin=margin, share=share)
+    if words.passages == ["all"]:
+        return
+    read = np.asarray([s >= 0 for s in scores])
+    assert read[np.asarray(values) >= max(values) - margin].all()
+    cost = np.asarray([int(u.cost.sum()) for u in units])
+    assert cost[read].sum() >= share * cost.sum()
+    assert max(np.asarray(values)[~read], default=-9) <= min(np.asarray(values)[read])
+
+
 def units_of(*texts, **more):
     return [ByKind().segment(Document(t, kind="text", **more), get_counter()) for t in texts]
 

@@ -1,4 +1,4 @@
-"""The default: BM25 reads everything, embeddings read what it could not rule out."""
+"""The default: BM25 and word vectors look at everything, embeddings read what looks best."""
 
 from tokenprune.document import KINDS
 from tokenprune.pruners.base import Pruner
@@ -8,6 +8,7 @@ from tokenprune.score.bm25 import BM25
 from tokenprune.score.neighbours import Neighbours
 from tokenprune.score.sections import Sections
 from tokenprune.score.structure import Structured
+from tokenprune.score.word_vectors import SHIPPED, WordVectors
 from tokenprune.segment.by_kind import ByKind
 from tokenprune.segment.html_blocks import HtmlBlocks
 from tokenprune.select.choice import choose
@@ -17,9 +18,9 @@ from tokenprune.select.simple import ShareOfBest
 @named(
     "hybrid",
     kinds=KINDS,
-    models=("minilm-l6",),
+    models=("minilm-l6", SHIPPED),
     paper="two-step scoring as in HtmlRAG (arXiv 2411.02959) and IDCM (arXiv 2105.09816)",
-    summary="BM25 over everything, embeddings over the best of it: the default, its cost bounded",
+    summary="BM25 and word vectors over everything, embeddings over the best of it: the default",
 )
 def hybrid(
     model: str = "minilm-l6",
@@ -36,6 +37,6 @@ def hybrid(
     points more of the evidence where a question shares few words with its answer (benchmarks/RESULTS.md).
     ``output`` is ``same``, ``text`` or ``markdown``.
     """
-    scorer = Structured(Sections(Neighbours(BM25()), model, embed_tokens))
+    scorer = Structured(Sections(Neighbours(BM25()), model, embed_tokens, WordVectors(SHIPPED), weight=2.0))
     segmenter = ByKind(html=HtmlBlocks(max_words))
     return Pruner(segmenter, scorer, choose(ShareOfBest(0.6), threshold, keep_ratio, top_k), renderer(output))

@@ -10,6 +10,7 @@ from tokenprune.score.bm25 import BM25
 from tokenprune.score.labeling import Labeling
 from tokenprune.score.neighbours import Neighbours
 from tokenprune.score.shortlist import SHARE, Shortlist
+from tokenprune.score.word_vectors import SHIPPED
 from tokenprune.segment.by_kind import ByKind
 from tokenprune.segment.html_blocks import HtmlBlocks
 from tokenprune.segment.title_first import TitleFirst
@@ -18,18 +19,16 @@ from tokenprune.select.choice import check_threshold
 from tokenprune.select.keep_probability import KeepProbability
 from tokenprune.select.simple import KeepRatio
 
-DEFAULT_MODEL = "provence-mini"  # ships with the package; English
-
 
 @named(
     "provence",
     kinds=KINDS,
-    models=(DEFAULT_MODEL,),
+    models=(SHIPPED,),
     paper="Provence, arXiv 2501.16214; OpenProvence; XProvence, arXiv 2601.18886",
     summary="sentences by the labels of a cross-encoder that reads the whole passage, and ranks passages",
 )
 def provence(
-    model: str = DEFAULT_MODEL,
+    model: str = SHIPPED,
     threshold: float | None = None,
     keep_ratio: float | None = None,
     reorder: bool = False,
@@ -50,9 +49,9 @@ def provence(
     say in the probability.
     ``reorder`` puts the documents in the order of their rank scores, ``top_k`` keeps the best of them by
     rank, ``always_select_title`` keeps the first sentence of a text without a title of its own when another
-    one stays. ``max_words`` is the size of a block of HTML. With ``skim`` word
-    vectors rule out what is far from the question before the model reads the rest, where the model has any
-    (`Shortlist`); what is not read goes first and has no rank. None: unless all ranks are wanted (``reorder``).
+    one stays. ``max_words`` is the size of a block of HTML. With ``skim`` word vectors rule out what is far
+    from the question before the model reads the rest, where the model has any (`Shortlist`); what is not read
+    goes first and has no rank. None: where not all ranks are wanted (``reorder``).
     ``read_tokens`` bounds what the model reads per call (at least two budgets), the most promising passages
     and stretches of long texts.
     """

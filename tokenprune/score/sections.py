@@ -15,6 +15,9 @@ from tokenprune.score.neighbours import smoothed
 from tokenprune.tokens import sanitize
 from tokenprune.units import Units
 
+# Of word vectors beside the cheap score when it is chosen what the encoder reads (benchmarks/RESULTS.md).
+_WORDS = 2.0
+
 
 @dataclass(frozen=True)
 class Sections:
@@ -30,13 +33,17 @@ class Sections:
 
     The score of a unit is ``smoothed(cheap_weight * cheap / best cheap + cosine of the unit)``, with the
     weights of `Neighbours`, plus ``weight * max(cosine of its section, cosine of its heading)``. Where the
-    encoder reads only the units that the cheap score found best, as in IDCM (arXiv 2105.09816), the others
-    get the lowest similarities that were given.
+    encoder may not read everything, it reads the units that look best before, as in IDCM (arXiv 2105.09816),
+    and the others get the lowest similarities that were given. They look as good as their cheap score, as a
+    share of the best one, and twice what ``words`` says, from 0 to 1 over the call and lent to neighbours: an
+    answer that shares no word with the question is not passed over then.
 
     Args:
         cheap: reads all units; non-negative scores.
         model: a sentence encoder: a named model, a folder or a hub name.
         max_tokens: tokens of units that the encoder may read in one call; None: all of them.
+        words: helps to choose what is read, such as `WordVectors`; no part of the score. None: ``cheap``
+            alone.
         weight: of section and heading.
         cheap_weight: of the cheap score, as a share of the best one.
         coarse_words: of the largest element that counts as a section.
@@ -45,6 +52,7 @@ class Sections:
     cheap: Scorer
     model: str = "minilm-l6"
     max_tokens: int | None = 1024
+    words: Scorer | None = None
     weight: float = 1.0
     cheap_weight: float = 0.5
     coarse_words: int = 256
@@ -58,8 +66,8 @@ class Sections:
             return first
         flat = np.concatenate(first)
         chosen = np.ones(len(flat), dtype=bool)
-        if self.max_tokens is not None:
-            chosen = worth_reading(documents, flat, self.max_tokens)
+        if self.max_tokens is not None and sum(int(u.cost.sum()) for u in documents) > self.max_tokens:
+            chosen = worth_reading(documents, self._promise(query, documents, flat), self.max_tokens)
         bounds = np.cumsum([len(u) for u in documents])[:-1]
         reads = [np.flatnonzero(mask) for mask in np.split(chosen, bounds)]
         texts: dict[str, int] = {}
@@ -85,6 +93,17 @@ class Sections:
                 documents, first, *(np.split(c, bounds) for c in columns), strict=True
             )
         ]
+
+    def _promise(self, query: str, documents: Sequence[Units], cheap: FloatArray) -> FloatArray:
+        """How good units look before the encoder reads any, float64 [n]."""
+        if self.words is None:
+            return cheap
+        said = self.words.score(query, documents)
+        low, high = (float(of(np.concatenate(said))) for of in (np.min, np.max))
+        shares = [
+            smoothed(u, (s - low) / max(high - low, 1e-9)) for u, s in zip(documents, said, strict=True)
+        ]
+        return cheap / (float(np.abs(cheap).max()) or 1.0) + _WORDS * np.concatenate(shares)
 
     def within(self, max_tokens: int) -> Sections:
         """Return a scorer that reads two budgets, if that is more than it would have."""

@@ -14,13 +14,14 @@ from tokenprune.score.labeling import Labeling, joined
 from tokenprune.select.simple import ranking
 from tokenprune.units import Units
 
-
-# Chosen on validation lists of four sets (nq20, squad10, pubmedqa10, hotpotqa; benchmarks/RESULTS.md): no passage
-# with evidence is lost that the labeler's own rank would find in the best quarter, and half is not read.
+# Chosen on validation lists of four sets (benchmarks/RESULTS.md): no passage with evidence is lost that the
+# labeler's own rank would find in the best quarter, and half is not read.
 MARGIN = 0.2
 SHARE = 0.25
 LEAST = 512  # below it there is little to save
-WINDOW = 400  # tokens of a document that is read in one, with room for the question; labelers have windows of 512
+WINDOW = (
+    400  # tokens of a document that is read in one; labelers have windows of 512, questions stand in them
+)
 
 
 @dataclass(frozen=True)
@@ -42,10 +43,10 @@ class Shortlist:
     reads. A document that fits into a window of the labeler is one stretch, a longer one is cut into several;
     a stretch is worth as much as its best unit.
 
-    What is cheap are the labeler's own word vectors (`WordVectors`), where it has them: their cosines mean the
-    same in every call, so that all is read that comes near the best (``margin``), and at least a share of the
-    call. Of a labeler without them all is read, up to ``max_tokens``, which ``cheap`` then chooses. Little
-    text is read whole, and nothing is asked first.
+    What is cheap are the labeler's own word vectors (`WordVectors`), where it has them: their cosines mean
+    the same in every call, so that all is read that comes near the best (``margin``), and at least a share of
+    the call. Of a labeler without them all is read, up to ``max_tokens``, which ``cheap`` then chooses.
+    Little text is read whole, and nothing is asked first.
 
     A unit that was read scores its keep probability; one that was not scores below all of them, in the order
     of the cheap scores.

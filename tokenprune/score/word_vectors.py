@@ -11,6 +11,7 @@ from tokenprune.arrays import Float32Array, FloatArray, IntArray
 from tokenprune.models.labeler import Labeler
 from tokenprune.units import Units
 
+SHIPPED = "provence-mini"  # a labeler that is part of the package and has word vectors; English
 _AT_ONCE = 2**22  # similarities of a part of the texts, 16 MB
 
 

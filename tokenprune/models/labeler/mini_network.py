@@ -141,7 +141,7 @@ class MiniNetwork(nn.Module):  # type: ignore[misc]
             part.to(dtype)
 
     def word_vectors(self, ids: Tensor) -> Tensor:
-        """Return what tokens alone are to the first layer, without their places, float32 [n, d], unit length."""
+        """Return what tokens alone are to the first layer, without places, float32 [n, d] of unit length."""
         return F.normalize(self.norm(self.words(ids)).float(), dim=-1)
 
     def encode(self, w: Window) -> tuple[Tensor, Tensor, Tensor]:
