@@ -6,6 +6,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 from tiny_vlm import (  # noqa: E402
+    GRID,
     IMAGE,
     PAD,
     PATCHES,
@@ -253,7 +254,7 @@ def test_the_model_is_as_before_also_after_errors(model, batch):
 
 
 def test_onevision():
-    """Packed pictures are lines of tokens: methods on features work, those on attention say what they lack."""
+    """Pictures without tiles: a grid each, and a newline behind it that always stays."""
     model = tiny_onevision()
     sizes = torch.tensor([[32, 32]] * 2)
     more = {"image_sizes": sizes, "batch_num_images": torch.tensor([2])}
@@ -261,13 +262,13 @@ def test_onevision():
     expected = greedy(model, ids, pixels, 10, **more)
     with visual_pruning(model, "none"):
         assert greedy(model, ids, pixels, 10, **more) == expected
-    with visual_pruning(model, "divprune", 6) as pruning:
-        assert greedy(model, ids, pixels, 10, **more) != expected
-    assert [len(one) for one in pruning.left] == [6, 6]
+    for method in ("divprune", "fopru"):
+        with visual_pruning(model, method, 6) as pruning:
+            assert greedy(model, ids, pixels, 10, **more) != expected
+        assert [len(one) for one in pruning.left] == [6, 6]
+        assert [one.grid for one in pruning.seen] == [(1, GRID, GRID)] * 2
     with visual_pruning(model, "fastv", 1.0):
         assert greedy(model, ids, pixels, 10, **more) == expected
-    with visual_pruning(model, "fopru", 6), pytest.raises(VisionError, match="needs 'received'"):
-        greedy(model, ids, pixels, 10, **more)
     with visual_pruning(model, "none", frames=2), pytest.raises(ConfigError, match="frames of a video"):
         greedy(model, ids, pixels, 10, **more)
 

@@ -55,7 +55,8 @@ class Pruning:
         keep: For the method, of each image: rows or a share.
         inner: Methods inside the language model.
         frames: Consecutive pictures that are a video together; 1: each is an image.
-        seen: Of the last call: all visual tokens of each image (or video); empty when it had none.
+        seen: Of the last call: all visual tokens of each image (or video), without LLaVA-OneVision's newlines;
+            empty when it had none.
         left: Of the last call: what the method left of them, before the language model; without one that is
             everything, whatever methods inside leave later.
         layers: Of the last call, with methods inside: for each prompt of the batch the tokens that each layer
@@ -91,12 +92,12 @@ def visual_pruning(
     time.
 
     Args:
-        model: A loaded LlavaForConditionalGeneration or LlavaOnevisionForConditionalGeneration. Pictures of
-            the latter are lines of tokens without grid and attention here, so methods that need these refuse;
-            its videos (``pixel_values_videos``) have both.
+        model: A loaded LlavaForConditionalGeneration or LlavaOnevisionForConditionalGeneration; see
+            :mod:`tokenprune.vision.onevision` for the latter's pictures, views and videos.
         method: A method or its name; one inside the language model may be named here too, with ``keep``.
         keep: Rows of each image, or a share, see :func:`tokenprune.vision.tokens.parse_keep`; None for
-            methods that tell themselves, and those inside that have a share of their own.
+            methods that tell themselves, and those inside that have a share of their own. LLaVA-OneVision's
+            newlines come on top.
         inner: Methods inside the language model, or their names.
         frames: Consecutive pictures that are a video together.
 
