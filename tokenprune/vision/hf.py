@@ -55,8 +55,8 @@ class Pruning:
         keep: For the method, of each image: rows or a share.
         inner: Methods inside the language model.
         frames: Consecutive pictures that are a video together; 1: each is an image.
-        seen: Of the last call: all visual tokens of each image (or video), without LLaVA-OneVision's newlines;
-            empty when it had none.
+        seen: Of the last call: all visual tokens of each image (or video), without the newlines of
+            LLaVA-OneVision; empty when it had none.
         left: Of the last call: what the method left of them, before the language model; without one that is
             everything, whatever methods inside leave later.
         layers: Of the last call, with methods inside: for each prompt of the batch the tokens that each layer

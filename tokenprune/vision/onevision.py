@@ -1,4 +1,4 @@
-"""Pictures and videos of LLaVA-OneVision: how the model packs what its vision tower sees, with grid and attention.
+"""Pictures and videos of LLaVA-OneVision, packed as the model packs them, with their grid and attention.
 
 A picture goes through the tower as a whole and, alone in its prompt, also in tiles, which the model puts
 together into one large grid, without the rows or columns that were padding; a grid of very many patches is
@@ -12,7 +12,6 @@ frame comes one newline.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from tokenprune.errors import VisionError

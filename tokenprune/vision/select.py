@@ -19,8 +19,8 @@ def best(scores: torch.Tensor, count: int) -> torch.Tensor:
 def best_lines(scores: torch.Tensor, line: torch.Tensor, count: int) -> torch.Tensor:
     """Whole lines with the highest sums, then the best tokens of the next one (FoPru's row strategy).
 
-    Of lines that differ in length (a picture's and those of its tiles) it is the highest means, or the longest
-    would win.
+    Of lines that differ in length (a picture's and those of its tiles) it is the highest means, or the
+    longest would win.
 
     Args:
         scores: float [n].
@@ -57,7 +57,7 @@ def even_grid(grid: tuple[int, int, int], count: int) -> torch.Tensor:
 
 
 def even_views(views: Sequence[tuple[int, int]], count: int) -> torch.Tensor:
-    """``count`` places of views (rows and columns) that follow one another, each in proportion to its size."""
+    """``count`` places of views (rows and columns) that follow one another, shared in proportion to size."""
     sizes = torch.tensor([rows * cols for rows, cols in views])
     shares = apportion(count, sizes)
     starts = sizes.cumsum(0) - sizes

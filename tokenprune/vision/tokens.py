@@ -70,7 +70,9 @@ class VisualTokens:
         if len(self.grid) != 3 or min(self.grid) < 1 or math.prod(self.grid) < n:
             raise VisionError(f"a grid of {self.grid} (frames, rows, columns) cannot hold {n} tokens")
         if self.views and (len(self.views) != self.grid[0] or sum(map(math.prod, self.views)) != n):
-            raise VisionError(f"views of {self.views} rows and columns are not {n} tokens in {self.grid[0]} frames")
+            raise VisionError(
+                f"views of {self.views} (rows, columns) are not {n} tokens in {self.grid[0]} frames"
+            )
 
     @classmethod
     def from_grid(
