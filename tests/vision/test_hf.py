@@ -273,6 +273,19 @@ def test_onevision():
         greedy(model, ids, pixels, 10, **more)
 
 
+@pytest.mark.parametrize("tower", ["PixtralVisionConfig", "Dinov2Config"])
+def test_towers_of_other_kinds(tower):
+    import transformers
+    from transformers import LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
+
+    small = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    vision = getattr(transformers, tower)(**small, image_size=16, patch_size=8)
+    config = LlavaConfig(vision_config=vision, text_config=LlamaConfig(**small, vocab_size=20))
+    model = LlavaForConditionalGeneration(config)
+    with pytest.raises(ModelError, match=f"vision tower '{vision.model_type}'.*clip_vision_model"):
+        visual_pruning(model, "none").__enter__()
+
+
 def test_models_whose_placeholders_cannot_shrink():
     from transformers import LlamaConfig, LlamaForCausalLM, Qwen2VLConfig, Qwen2VLForConditionalGeneration
 
@@ -295,6 +308,7 @@ def test_models_whose_placeholders_cannot_shrink():
     ("change", "message"),
     [
         ({"pixel_values": pictures(4)}, "placeholders"),
+        ({"pixel_values": pictures(5)[0]}, "must be"),
         ({"pixel_values": pictures(6)}, "for 5 of 6 images"),
         ({"input_ids": None}, "give input_ids"),
         ({"attention_mask": torch.ones(4, 2)}, "shape of input_ids"),

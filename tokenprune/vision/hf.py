@@ -105,7 +105,8 @@ def visual_pruning(
         What is done, and what was done last.
 
     Raises:
-        ModelError: A model whose prompts cannot shrink, or none that is loaded.
+        ModelError: A model whose prompts cannot shrink, with a vision tower that is neither CLIP nor SigLIP,
+            or none that is loaded.
         ConfigError: The model is in such a context already, ``frames`` is below 1, or a method is none.
         BudgetError: ``keep`` means nothing.
         UnknownNameError: No such method.
@@ -147,7 +148,9 @@ def _reducer(inner: Any) -> Any:
 def _check_model(model: Any) -> None:
     kind = type(model).__name__
     if kind in SEEING_FAMILIES:
-        return
+        from tokenprune.vision.tower import check_tower
+
+        return check_tower(model.config)
     known = " and ".join(SEEING_FAMILIES)
     if not callable(getattr(model, "forward", None)):
         raise ModelError(

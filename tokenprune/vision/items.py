@@ -153,6 +153,10 @@ _PARTS = "the placeholders of a row of the batch are not those of whole pictures
 def _llava(model: Any, pixels: torch.Tensor, frames: int) -> list[Item]:
     from tokenprune.vision.tower import read_features
 
+    if pixels.ndim != 4:
+        raise VisionError(
+            f"pixel_values must be [pictures, channels, height, width], not {list(pixels.shape)}"
+        )
     if len(pixels) % frames:
         raise VisionError(f"{len(pixels)} pictures are not a number of videos of {frames} frames")
     inner = model.model
