@@ -26,7 +26,7 @@ class VisualTokens:
 
     Attributes:
         features: float [n, d], behind the projector: what the language model reads.
-        frame: int64 [n], frame of each token, from 0; all 0 for an image.
+        frame: int64 [n], frame of each token, from 0; all 0 for an image without ``views``.
         row: int64 [n], row in the patch grid.
         col: int64 [n], column in the patch grid.
         grid: frames, rows and columns of the whole grid.

@@ -77,6 +77,11 @@ def check_config(config: Any) -> None:
     Raises:
         ModelError: with the reason.
     """
+    if getattr(config, "vision_config", None) is None:
+        raise ModelError(
+            f"model type {config.model_type!r} is not supported: it has no vision part; use a checkpoint of "
+            "LlavaForConditionalGeneration (model type 'llava')"
+        )
     if config.model_type != "llava":
         raise ModelError(
             f"model type {config.model_type!r} is not supported: its pictures are not one grid of patches "
