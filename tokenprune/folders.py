@@ -20,7 +20,9 @@ def whole_folder(place: Path) -> Iterator[Path]:
     """Give a new folder to fill, which becomes ``place`` (and replaces what is there) at the end.
 
     It is made under another name beside its place and renamed after its files have reached the disk: whoever
-    stops in between, for want of space or by hand, leaves no folder that looks whole.
+    stops in between, for want of space or by hand, leaves no folder that looks whole. All of its files may be
+    read by whoever may read the folder: safetensors writes for the owner alone, who is often not the one that
+    serves the model.
 
     Raises:
         ModelError: the folder cannot be made.
@@ -35,6 +37,7 @@ def whole_folder(place: Path) -> Iterator[Path]:
         out = work / "model"
         out.mkdir()
         yield out
+        _share(out)
         _sync(out)
         _into_place(out, place, work)
     finally:
@@ -61,6 +64,14 @@ def check_place(place: Path, overwrite: bool, marker: str, what: str) -> None:
         raise ModelError(f"{place} exists; choose another folder or say that it may be overwritten")
     if not (place / marker).is_file():
         raise ModelError(f"{place} is no {what} (it has no {marker}) and is not overwritten; remove it first")
+
+
+def _share(folder: Path) -> None:
+    """Let all files be read by whoever may read the folder."""
+    mode = folder.stat().st_mode & 0o666
+    for path in folder.rglob("*"):
+        if path.is_file():
+            path.chmod(mode)
 
 
 def _sync(folder: Path) -> None:

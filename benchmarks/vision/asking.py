@@ -60,9 +60,7 @@ class Named:
             return ()
         own = {"keep": keep} if self.before is None else {}
         return tuple(
-            inner_method(name, weights=str(Path(resolve_model(MODEL)) / ATP))
-            if name == "atp-llava"
-            else inner_method(name, **own)
+            inner_method(name, weights=MODEL) if name == "atp-llava" else inner_method(name, **own)
             for name in self.inside
         )
 

@@ -78,6 +78,18 @@ def test_a_question_is_answered_under_each_method_and_inside_the_model(here):
     assert lines[0].endswith(f"; answer: {answer}" if answer else "rows (100%)")
 
 
+def test_methods_inside_the_model_that_need_more_words(here, folder):
+    """ATP-LLaVA finds the thresholds beside the model's weights; merging is no dropping."""
+    asked = ("show", "0.png", "-q", "how many digits are there ?", "--model", "llava-mini")
+    done = run(*asked, "--method", "atp-llava:weights=llava-mini", "--method", "holitom-merge")
+    assert done.exit_code == 0, (done.output, done.exception)
+    assert done.stdout.count("rows (") == 2
+    assert "note: what is drawn as dropped was averaged" in done.stderr
+    assert "averaged" not in run(*asked, "--method", "fastv").stderr
+    lacking = run(*asked, "--method", f"atp-llava:weights={folder}")
+    assert isinstance(lacking.exception, ModelError) and "atp.safetensors" in str(lacking.exception)
+
+
 @pytest.mark.parametrize(("keep", "rows"), [("3", 3), ("25%", 4), ("1.0", 16), ("1", 1)])
 def test_budgets(here, folder, keep, rows):
     done = run("show", "0.png", "--method", "divprune", "--keep", keep, "--model", folder)

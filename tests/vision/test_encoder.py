@@ -182,6 +182,7 @@ def edited(folder, target, **changes):
     [
         ({"model_type": "qwen2_vl"}, "'qwen2_vl' is not supported"),
         ({"model_type": "llava_next"}, "'llava_next' is not supported"),
+        ({"model_type": "llama", "vision_config": None}, "'llama' is not supported: it has no vision part"),
         ({}, "holds no safetensors file"),
     ],
 )

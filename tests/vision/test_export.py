@@ -1,6 +1,7 @@
 """Exports of a checkpoint: the vision part encodes as the whole does, and the whole has the oldest names."""
 
 import json
+import os
 import shutil
 
 import pytest
@@ -159,3 +160,25 @@ def test_the_command(tmp_path):
     assert run.exit_code == 0, run.output
     assert "written" in run.output
     assert json.loads((tmp_path / "out" / CARD).read_text())["part"] == "vision"
+
+
+def test_a_vision_part_has_no_whole(tmp_path):
+    part = export_vision("llava-mini", tmp_path / "part")
+    with pytest.raises(ModelError, match="is the vision part of a checkpoint"):
+        export_full(str(part), tmp_path / "whole")
+    assert not (tmp_path / "whole").exists()
+
+
+def test_others_may_read_all_files(tmp_path):
+    """safetensors writes files that only their owner reads; a server often runs as somebody else."""
+    before = os.umask(0o022)
+    try:
+        for write, name in ((export_vision, "part"), (export_full, "whole")):
+            folder = write("llava-mini", tmp_path / name)
+            assert {file.stat().st_mode & 0o777 for file in folder.iterdir()} == {0o644}
+            assert folder.stat().st_mode & 0o777 == 0o755
+        os.umask(0o077)
+        folder = export_vision("llava-mini", tmp_path / "secret")
+        assert {file.stat().st_mode & 0o777 for file in folder.iterdir()} == {0o600}
+    finally:
+        os.umask(before)

@@ -6,6 +6,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 from tiny_vlm import (  # noqa: E402
+    GRID,
     IMAGE,
     PAD,
     PATCHES,
@@ -253,7 +254,7 @@ def test_the_model_is_as_before_also_after_errors(model, batch):
 
 
 def test_onevision():
-    """Packed pictures are lines of tokens: methods on features work, those on attention say what they lack."""
+    """Pictures without tiles: a grid each, and a newline behind it that always stays."""
     model = tiny_onevision()
     sizes = torch.tensor([[32, 32]] * 2)
     more = {"image_sizes": sizes, "batch_num_images": torch.tensor([2])}
@@ -261,15 +262,28 @@ def test_onevision():
     expected = greedy(model, ids, pixels, 10, **more)
     with visual_pruning(model, "none"):
         assert greedy(model, ids, pixels, 10, **more) == expected
-    with visual_pruning(model, "divprune", 6) as pruning:
-        assert greedy(model, ids, pixels, 10, **more) != expected
-    assert [len(one) for one in pruning.left] == [6, 6]
+    for method in ("divprune", "fopru"):
+        with visual_pruning(model, method, 6) as pruning:
+            assert greedy(model, ids, pixels, 10, **more) != expected
+        assert [len(one) for one in pruning.left] == [6, 6]
+        assert [one.grid for one in pruning.seen] == [(1, GRID, GRID)] * 2
     with visual_pruning(model, "fastv", 1.0):
         assert greedy(model, ids, pixels, 10, **more) == expected
-    with visual_pruning(model, "fopru", 6), pytest.raises(VisionError, match="needs 'received'"):
-        greedy(model, ids, pixels, 10, **more)
     with visual_pruning(model, "none", frames=2), pytest.raises(ConfigError, match="frames of a video"):
         greedy(model, ids, pixels, 10, **more)
+
+
+@pytest.mark.parametrize("tower", ["PixtralVisionConfig", "Dinov2Config"])
+def test_towers_of_other_kinds(tower):
+    import transformers
+    from transformers import LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
+
+    small = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    vision = getattr(transformers, tower)(**small, image_size=16, patch_size=8)
+    config = LlavaConfig(vision_config=vision, text_config=LlamaConfig(**small, vocab_size=20))
+    model = LlavaForConditionalGeneration(config)
+    with pytest.raises(ModelError, match=f"vision tower '{vision.model_type}'.*clip_vision_model"):
+        visual_pruning(model, "none").__enter__()
 
 
 def test_models_whose_placeholders_cannot_shrink():
@@ -294,6 +308,7 @@ def test_models_whose_placeholders_cannot_shrink():
     ("change", "message"),
     [
         ({"pixel_values": pictures(4)}, "placeholders"),
+        ({"pixel_values": pictures(5)[0]}, "must be"),
         ({"pixel_values": pictures(6)}, "for 5 of 6 images"),
         ({"input_ids": None}, "give input_ids"),
         ({"attention_mask": torch.ones(4, 2)}, "shape of input_ids"),

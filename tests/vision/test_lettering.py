@@ -39,6 +39,20 @@ def test_long_texts_are_cut_at_once():
     assert letters.lines(" \n ", 3, 10, 2) == []
 
 
+def test_a_mark_comes_from_the_font_of_its_letter():
+    """U+0359 is not in the first font, which has all three letters; the font that has it lacks U+01A2."""
+    first, other = (set(get_font(findfont(name)).get_charmap()) for name in (FAMILY, "STIXGeneral"))
+    assert {0x61, 0x1A2} <= first and 0x359 not in first and 0x359 in other and 0x1A2 not in other
+    letters = Letters.of(["a\u0359"])
+    assert letters.families == (FAMILY, "STIXGeneral") and not letters.missing
+    text = "\u01a2\u0359 b"  # warnings of missing glyphs are errors here
+    letters = Letters.of([text])
+    (line,) = letters.lines(text, 5, 10, 1)
+    if "\u0359" in letters.missing:  # unless the machine has a font with both
+        assert line == "\u01a2\u25a1 b" and "U+0359" in letters.note
+    assert inches(line, letters, 10) < 5
+
+
 def test_other_fonts_fill_in():
     base = set(get_font(findfont(FAMILY)).get_charmap())
     more = sorted(set(get_font(findfont("STIXGeneral")).get_charmap()) - base)

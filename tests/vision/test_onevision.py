@@ -9,6 +9,8 @@ from tiny_vlm import GRID, IMAGE, PATCHES, VIDEO, left_padded, pictures, plain, 
 
 from tokenprune.errors import ConfigError, VisionError  # noqa: E402
 from tokenprune.vision.hf import visual_pruning  # noqa: E402
+from tokenprune.vision.methods import vision_method  # noqa: E402
+from tokenprune.vision.tokens import rows_of  # noqa: E402
 
 FRAMES, POOLED = 3, (GRID // 2) ** 2
 SIZES = ((32, 64), (30, 40), (64, 32), (32, 32))  # height and width of pictures as they came
@@ -39,6 +41,71 @@ def tiles(sizes, seed=0):
 
 def videos(count, seed=5):
     return pictures(count * FRAMES, seed).unflatten(0, (count, FRAMES))
+
+
+def slow_views(model, given, tiles_of):
+    """Views of pictures put together patch by patch: for each picture the features, attention and keys of the
+    whole, then of its tiles, as {(view, row, col): (features [d], received, keys [k])}, in reading order."""
+    inner = model.model
+    out, at = [], 0
+    for (high, wide), size, pixels in zip(
+        tiles_of, given["image_sizes"].tolist(), given["pixel_values"], strict=True
+    ):
+        crops = [slow_tile(inner, tile[None]) for tile in pixels[: 1 + high * wide]]
+        at += len(crops)
+        seen = {(0, n // GRID, n % GRID): one for n, one in enumerate(crops[0])}
+        rows, cols = high * GRID, wide * GRID
+        top = left = 0
+        if high and size[1] / size[0] > cols / rows:
+            top = (rows - int(round(size[0] * cols / size[1], 7))) // 2
+        elif high:
+            left = (cols - int(round(size[1] * rows / size[0], 7))) // 2
+        for row in range(top, rows - top):
+            for col in range(left, cols - left):
+                tile = 1 + row // GRID * wide + col // GRID
+                seen[1, row - top, col - left] = crops[tile][row % GRID * GRID + col % GRID]
+        out.append(seen)
+    return out
+
+
+@torch.no_grad()
+def slow_tile(inner, pixels):
+    """Of each patch of a tile [1, 3, 32, 32] its features, the attention it gets in the last layer, its keys."""
+    tower = inner.vision_tower
+    states = tower(pixels, output_hidden_states=True).hidden_states
+    features = inner.multi_modal_projector(states[-1])[0]
+    last = tower.encoder.layers[-1]
+    hidden = last.layer_norm1(states[-2])[0]
+    own = last.self_attn
+    query, keys = own.q_proj(hidden), own.k_proj(hidden)
+    size = query.shape[1] // own.num_heads
+    received = torch.zeros(len(hidden))
+    for head in range(own.num_heads):
+        part = slice(head * size, (head + 1) * size)
+        for asking in query[:, part]:
+            received += torch.softmax(keys[:, part] @ asking / size**0.5, 0)
+    return list(zip(features, received / own.num_heads / len(hidden), keys, strict=True))
+
+
+def read_of(seen, left, newline):
+    """What a model reads in the places of a picture of `VisualTokens` ``seen``, None where nothing is left.
+
+    Behind each row of its tiles, or behind all of it if it has none, stands a newline, which stays while
+    anything of its line does.
+    """
+    rows, out, any_of_line = staying(seen.features, left), [], False
+    places = list(zip(seen.frame.tolist(), seen.row.tolist(), strict=True))
+    for n, (place, row) in enumerate(zip(places, rows, strict=True)):
+        out.append(row)
+        any_of_line |= row is not None
+        last = n + 1 == len(places)
+        tiled = len(seen.views) > 1
+        if last or (tiled and place[0] == 1 and places[n + 1] != place):
+            out.append(newline if any_of_line else None)
+            any_of_line = False
+        elif tiled and place[0] == 0 and places[n + 1][0] == 1:
+            any_of_line = False
+    return out
 
 
 @torch.no_grad()
@@ -107,7 +174,7 @@ def mixed(model):
 def test_keeping_all_equals_transformers(model, request, name):
     batch = request.getfixturevalue(name)
     expected = model.generate(**batch, **plain())
-    for method, keep in (("none", None), ("random", 1.0), ("fastv", 1.0)):
+    for method, keep in (("none", None), ("random", 1.0), ("fopru", 1000), ("fastv", 1.0)):
         with visual_pruning(model, method, keep):
             assert torch.equal(model.generate(**batch, **plain()), expected)
     with torch.no_grad():
@@ -117,19 +184,29 @@ def test_keeping_all_equals_transformers(model, request, name):
     assert (got - wanted)[batch["attention_mask"].bool()].abs().max() < 1e-4
 
 
+@pytest.mark.parametrize(
+    ("method", "keep"),
+    [
+        ("fopru", 6), ("fopru-row", 9), ("visionzip", 0.25), ("prumerge", 0.25), ("prumerge", None),
+        ("uniform", 7), ("holitom", 6), ("divprune", 1), ("random", 0.5), ("evs", 3),
+    ],
+)  # fmt: skip
 @pytest.mark.parametrize("name", ["images", "one_each"])
-def test_pictures_of_different_sizes_keep_what_is_asked(model, request, name):
+def test_pictures_of_different_sizes_keep_what_is_asked(model, request, name, method, keep):
+    """Newlines come on top of the budget: those of lines of which something is left."""
     batch = request.getfixturevalue(name)
-    with visual_pruning(model, "divprune", 6) as pruning:
+    how = vision_method("fopru", strategy="row") if method == "fopru-row" else method
+    with visual_pruning(model, how, keep) as pruning:
         got = model.generate(**batch, **plain(8))
-    assert [len(one) for one in pruning.left] == [6] * len(pruning.seen)
-    with visual_pruning(model, "divprune", 0.25) as shares:
-        model.generate(**batch, **plain(1))
-    assert [len(one) for one in shares.left] == [len(one) // 4 for one in shares.seen]
-    given = {key: batch[key] for key in ("pixel_values", "image_sizes")}
-    features = packed(model, given, batch.get("batch_num_images"))
-    assert all(torch.equal(a, b.features) for a, b in zip(features, pruning.seen, strict=True))
-    values = [v for one, left in zip(features, pruning.left, strict=True) for v in staying(one, left)]
+    sizes = [len(one) for one in pruning.seen]
+    if method == "evs":  # of a picture everything is new
+        assert [len(one) for one in pruning.left] == sizes
+    elif keep is not None:
+        assert [len(one) for one in pruning.left] == [rows_of(keep, size) for size in sizes]
+    newline = model.model.image_newline.detach()
+    values = [
+        v for seen, left in zip(pruning.seen, pruning.left, strict=True) for v in read_of(seen, left, newline)
+    ]
     for row, ids in enumerate(batch["input_ids"].tolist()):
         own = [token for token, there in zip(ids, batch["attention_mask"][row], strict=True) if there]
         count = sum(token == IMAGE for token in own)
@@ -138,15 +215,80 @@ def test_pictures_of_different_sizes_keep_what_is_asked(model, request, name):
     assert not values
 
 
+def test_pictures_have_grid_attention_and_keys_of_their_views(model, images, one_each):
+    """As they come patch by patch: tiles side by side, without the rows and columns that are padding."""
+    for batch, tiles_of in ((images, ((1, 2), (0, 0), (0, 0), (0, 0))), (one_each, ((1, 2), (2, 1)))):
+        with visual_pruning(model, "none") as pruning:
+            model.generate(**batch, **plain(1))
+        expected = slow_views(model, batch, tiles_of)
+        for mine, slow, (high, _) in zip(pruning.seen, expected, tiles_of, strict=True):
+            places = torch.stack([mine.frame, mine.row, mine.col], 1).tolist()
+            assert [tuple(place) for place in places] == list(slow)
+            sizes = tuple(
+                (max(r for v, r, _ in slow if v == view) + 1, max(c for v, _, c in slow if v == view) + 1)
+                for view in range(2 if high else 1)
+            )
+            assert mine.views == (sizes if high else ())
+            assert mine.grid == (len(sizes), max(r for r, _ in sizes), max(c for _, c in sizes))
+            assert mine.heads == 2 and mine.cls is None and mine.moments == 1
+            for n, (features, received, keys) in enumerate(slow.values()):
+                assert (mine.features[n] - features).abs().max() < 1e-4
+                assert float(mine.received[n] - received) == pytest.approx(0, abs=1e-6)
+                assert (mine.keys[n] - keys).abs().max() < 1e-4
+    assert len(expected[0]) < PATCHES + 2 * PATCHES  # something was padding
+
+
+def test_large_grids_are_made_smaller_with_their_attention():
+    """More patches than ``anyres_max_1`` allows: bilinear interpolation to half the size, the mean of 2 x 2."""
+    model = tiny_onevision()
+    model.config.image_grid_pinpoints = [[64, 64]]
+    model.config.vision_aspect_ratio = "anyres_max_1"
+    given = {"pixel_values": pictures(5)[None], "image_sizes": torch.tensor([[64, 64]])}
+    size = len(packed(model, given)[0])
+    assert size == PATCHES + GRID * (GRID + 1)
+    batch = {**batch_of(prompt((IMAGE, size))), **given}
+    expected = model.generate(**batch, **plain())
+    with visual_pruning(model, "fopru", 1.0) as pruning:
+        assert torch.equal(model.generate(**batch, **plain()), expected)
+    (mine,) = pruning.seen
+    assert mine.views == ((GRID, GRID), (GRID, GRID)) and mine.grid == (2, GRID, GRID)
+    (slow,) = slow_views(model, given, [(2, 2)])
+    for n in range(PATCHES):
+        row, col = n // GRID * 2, n % GRID * 2
+        four = [slow[1, row + y, col + x] for y in (0, 1) for x in (0, 1)]
+        for field, values in zip(("features", "received", "keys"), zip(*four, strict=True), strict=True):
+            got = getattr(mine, field)[PATCHES + n]
+            assert (got - torch.stack(values).mean(0)).abs().max() < 1e-4
+
+
+def test_tiles_as_one_list_are_the_same(model, one_each):
+    """The model takes tiles of all pictures behind one another, without filling up, too."""
+    listed = one_each | {"pixel_values": one_each["pixel_values"].flatten(0, 1)}
+    with visual_pruning(model, "fopru", 5):
+        expected = model.generate(**one_each, **plain())
+        assert torch.equal(model.generate(**listed, **plain()), expected)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"image_sizes": None}, "need image_sizes"),
+        ({"pixel_values": pictures(5)}, r"have \[3, 3\] tiles"),
+        ({"pixel_values": pictures(4).unflatten(0, (2, 2))}, r"have \[3, 3\] tiles"),
+        ({"pixel_values": pictures(1)[0]}, "must be"),
+        ({"batch_num_images": torch.tensor([3])}, "counts 3 pictures"),
+    ],
+)
+def test_pictures_that_do_not_fit(model, one_each, change, message):
+    with visual_pruning(model, "random", 2), pytest.raises(VisionError, match=message):
+        model.generate(**(one_each | change), **plain(1))
+
+
 @pytest.mark.parametrize(
     ("method", "keep"), [("fopru", 4), ("visionzip", 5), ("holitom", 0.5), ("evs", 0.5), ("divprune", 1)]
 )
 def test_videos_keep_what_is_asked_and_their_end(model, mixed, method, keep):
     """Methods see frames with their grid, attention and keys; the row behind the frames always stays."""
-    if method not in ("divprune", "evs"):  # the others read attention, which pictures have none of here
-        one = (VIDEO, FRAMES * POOLED + 1)
-        rows = prompt(one), prompt(one, one, seed=2)
-        mixed = {**batch_of(*rows), "pixel_values_videos": mixed["pixel_values_videos"]}
     with visual_pruning(model, method, keep) as pruning:
         got = model.generate(**mixed, **plain(8))
     of_videos = [n for n, one in enumerate(pruning.seen) if one.grid[0] == FRAMES]
@@ -162,7 +304,7 @@ def test_videos_keep_what_is_asked_and_their_end(model, mixed, method, keep):
             assert (features[:-1] - one.features).abs().max() < 1e-5
             read[VIDEO] += [*staying(one.features, pruning.left[n]), features[-1]]
         else:
-            read[IMAGE] += staying(one.features, pruning.left[n])
+            read[IMAGE] += read_of(one, pruning.left[n], model.model.image_newline.detach())
     for row, ids in enumerate(mixed["input_ids"].tolist()):
         own = [token for token, there in zip(ids, mixed["attention_mask"][row], strict=True) if there]
         values = [read[token].pop(0) for token in own if token in read]
@@ -220,8 +362,8 @@ def test_videos_that_do_not_fit(model, mixed, change, message):
 
 def test_placeholders_of_a_video_stand_together(model):
     count = FRAMES * POOLED + 1
-    ids = prompt((VIDEO, count - 3), (IMAGE, PATCHES + 1), (VIDEO, 3))
-    given = {**batch_of(ids), **tiles([(32, 32)]), "batch_num_images": torch.tensor([2])}
+    ids = prompt((VIDEO, count - 3), (IMAGE, PATCHES + GRID * (GRID + 1)), (VIDEO, 3))
+    given = {**batch_of(ids), **tiles([(32, 32)])}
     with visual_pruning(model, "none"), pytest.raises(VisionError, match="not those of whole pictures"):
         model.generate(**given, pixel_values_videos=videos(1), **plain(1))
 

@@ -66,7 +66,11 @@ def check_checkpoint(name_or_path: str) -> None:
 
 
 def export_full(name_or_path: str, folder: str | Path, *, overwrite: bool = False) -> Path:
-    """Write all of a checkpoint, its tensors named as vLLM reads them; see `export_vision` for the rest."""
+    """Write all of a checkpoint, its tensors named as vLLM reads them; see `export_vision` for the rest.
+
+    Raises:
+        ModelError: also where the checkpoint is an export of a vision part.
+    """
     return _export(name_or_path, folder, overwrite, _write_full)
 
 
@@ -179,6 +183,11 @@ def _write_vision(source: Path, out: Path, name: str) -> None:
 
 def _write_full(source: Path, out: Path, name: str) -> None:
     from safetensors.torch import save_file
+
+    if is_vision_part(source):
+        raise ModelError(
+            f"{name!r} is the vision part of a checkpoint: give the checkpoint, which has the rest"
+        )
 
     places: dict[str, str] = {}
     bytes_ = 0

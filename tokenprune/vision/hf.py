@@ -55,7 +55,8 @@ class Pruning:
         keep: For the method, of each image: rows or a share.
         inner: Methods inside the language model.
         frames: Consecutive pictures that are a video together; 1: each is an image.
-        seen: Of the last call: all visual tokens of each image (or video); empty when it had none.
+        seen: Of the last call: all visual tokens of each image (or video), without the newlines of
+            LLaVA-OneVision; empty when it had none.
         left: Of the last call: what the method left of them, before the language model; without one that is
             everything, whatever methods inside leave later.
         layers: Of the last call, with methods inside: for each prompt of the batch the tokens that each layer
@@ -91,12 +92,12 @@ def visual_pruning(
     time.
 
     Args:
-        model: A loaded LlavaForConditionalGeneration or LlavaOnevisionForConditionalGeneration. Pictures of
-            the latter are lines of tokens without grid and attention here, so methods that need these refuse;
-            its videos (``pixel_values_videos``) have both.
+        model: A loaded LlavaForConditionalGeneration or LlavaOnevisionForConditionalGeneration; see
+            :mod:`tokenprune.vision.onevision` for the latter's pictures, views and videos.
         method: A method or its name; one inside the language model may be named here too, with ``keep``.
         keep: Rows of each image, or a share, see :func:`tokenprune.vision.tokens.parse_keep`; None for
-            methods that tell themselves, and those inside that have a share of their own.
+            methods that tell themselves, and those inside that have a share of their own. LLaVA-OneVision's
+            newlines come on top.
         inner: Methods inside the language model, or their names.
         frames: Consecutive pictures that are a video together.
 
@@ -104,7 +105,8 @@ def visual_pruning(
         What is done, and what was done last.
 
     Raises:
-        ModelError: A model whose prompts cannot shrink, or none that is loaded.
+        ModelError: A model whose prompts cannot shrink, with a vision tower that is neither CLIP nor SigLIP,
+            or none that is loaded.
         ConfigError: The model is in such a context already, ``frames`` is below 1, or a method is none.
         BudgetError: ``keep`` means nothing.
         UnknownNameError: No such method.
@@ -146,7 +148,9 @@ def _reducer(inner: Any) -> Any:
 def _check_model(model: Any) -> None:
     kind = type(model).__name__
     if kind in SEEING_FAMILIES:
-        return
+        from tokenprune.vision.tower import check_tower
+
+        return check_tower(model.config)
     known = " and ".join(SEEING_FAMILIES)
     if not callable(getattr(model, "forward", None)):
         raise ModelError(

@@ -1,9 +1,4 @@
-"""Images and videos among the arguments of a transformers model, encoded as the model itself encodes them.
-
-LLaVA-OneVision packs the tiles of a picture into lines; they are one line of tokens here, without grid and
-attention. Of its videos, each frame's patches are pooled two by two, and so are here the attention they get
-and their keys; behind the last frame comes a row of its own (the "newline"), which stays whatever leaves.
-"""
+"""Images and videos among the arguments of a transformers model, encoded as the model itself encodes them."""
 
 from __future__ import annotations
 
@@ -26,36 +21,60 @@ _LLAVA = "LlavaForConditionalGeneration"
 class Item:
     """An image or a video.
 
+    The model ends lines of its tokens with a row that is no token of the picture: its "newline". It stays as
+    long as anything of its line does, so that no budget counts it; an end of nothing would say nothing.
+
     Attributes:
         tokens: its visual tokens, of which some may leave.
         holder: id of its placeholders.
-        newline: float [d], a row behind them that always stays; None: there is none.
+        newline: float [d], what stands behind each line; None: there are no lines.
+        lines: first token of each line, and the one behind its last; ascending.
     """
 
     tokens: VisualTokens
     holder: int
     newline: torch.Tensor | None = None
+    lines: Sequence[tuple[int, int]] = ()
 
     def __len__(self) -> int:
         """How many placeholders it has."""
-        return len(self.tokens) + (self.newline is not None)
+        return len(self.tokens) + len(self.lines)
 
     def read(self, left: Reduced) -> tuple[VisualTokens, Reduced]:
         """Return all that a model reads of it, and what of that is left, from what is left of its tokens."""
-        if self.newline is None:
+        if self.newline is None or not self.lines:
             return self.tokens, left
         import torch
 
-        whole, end = self.tokens, self.newline[None].to(self.tokens.features)
-        frames, rows, cols = whole.grid
+        whole, device = self.tokens, left.keep.device
+        first, behind = torch.tensor(self.lines, device=device).T.contiguous()
+        # Places among all that is read, in the order: tokens, then newlines.
+        places = torch.arange(len(whole), device=device)
+        places = places + torch.searchsorted(behind, places, right=True)
+        places = torch.cat([places, behind + torch.arange(len(behind), device=device)])
+        order = places.argsort()
 
-        def followed(values: torch.Tensor, last: int) -> torch.Tensor:
-            return torch.cat([values, values.new_tensor([last])])
+        def followed(values: torch.Tensor, ends: torch.Tensor) -> torch.Tensor:
+            return torch.cat([values, ends.to(values)])[order]
 
-        place = (followed(whole.frame, frames - 1), followed(whole.row, rows), followed(whole.col, 0))
-        tokens = VisualTokens(torch.cat([whole.features, end]), *place, (frames, rows + 1, cols))
-        keep, into = followed(left.keep, len(whole)), followed(left.into, len(left))
-        return tokens, Reduced(torch.cat([left.features, end.to(left.features)]), keep, into)
+        last, count = behind - 1, len(self.lines)
+        newlines = self.newline.expand(count, -1)
+        tokens = VisualTokens(
+            followed(whole.features, newlines),
+            followed(whole.frame, whole.frame[last]),
+            followed(whole.row, whole.row[last]),
+            followed(whole.col, whole.col[last] + 1),
+            (whole.grid[0], whole.grid[1], whole.grid[2] + 1),
+        )
+        ended = (torch.searchsorted(left.keep, behind) > torch.searchsorted(left.keep, first)).nonzero()[:, 0]
+        kept = torch.cat([left.keep, len(whole) + ended])
+        by_place = places[kept].argsort()
+        row_of = by_place.argsort()  # of what was kept, tokens first
+        into = torch.where(left.into < 0, -1, row_of[left.into.clamp(min=0)])
+        ends = torch.full((count,), -1, device=device)
+        ends[ended] = row_of[len(left) :]
+        features = torch.cat([left.features, newlines[ended].to(left.features)])[by_place]
+        return tokens, Reduced(features, places[kept][by_place], followed(into, ends))
 
 
 def has_pictures(model: Any, options: dict[str, Any]) -> bool:
@@ -92,15 +111,13 @@ def take_items(model: Any, options: dict[str, Any], frames: int) -> list[Item]:
             "frames of a video are put together for LlavaForConditionalGeneration only: give "
             "LLaVA-OneVision its videos as pixel_values_videos"
         )
-    pixels, videos = (options.pop(name, None) for name in PIXELS)
+    from tokenprune.vision.onevision import pictures, videos
+
+    pixels, films = (options.pop(name, None) for name in PIXELS)
     sizes, several = options.pop("image_sizes", None), options.pop("batch_num_images", None)
     options.pop("image_sizes_videos", None)  # transformers itself does not read them
-    items: list[Item] = []
-    if pixels is not None:
-        packed = model.get_image_features(pixels, sizes, batch_num_images=several, return_dict=True)
-        holder = int(model.config.image_token_id)
-        items += [Item(VisualTokens.from_grid(one, (1, 1, len(one))), holder) for one in packed.pooler_output]
-    return items if videos is None else items + _onevision_videos(model, videos)
+    images = [] if pixels is None else pictures(model, pixels, sizes, several)
+    return images if films is None else images + videos(model, films)
 
 
 def items_of(ids: Sequence[int], items: Sequence[Item], waiting: dict[int, deque[int]]) -> list[int]:
@@ -136,6 +153,10 @@ _PARTS = "the placeholders of a row of the batch are not those of whole pictures
 def _llava(model: Any, pixels: torch.Tensor, frames: int) -> list[Item]:
     from tokenprune.vision.tower import read_features
 
+    if pixels.ndim != 4:
+        raise VisionError(
+            f"pixel_values must be [pictures, channels, height, width], not {list(pixels.shape)}"
+        )
     if len(pixels) % frames:
         raise VisionError(f"{len(pixels)} pictures are not a number of videos of {frames} frames")
     inner = model.model
@@ -144,28 +165,3 @@ def _llava(model: Any, pixels: torch.Tensor, frames: int) -> list[Item]:
     found = read_features(inner.vision_tower, inner.multi_modal_projector, model.config, pixels)
     holder = int(model.config.image_token_id)
     return [Item(tokens, holder) for tokens in found.tokens([frames] * (len(pixels) // frames))]
-
-
-def _onevision_videos(model: Any, videos: torch.Tensor) -> list[Item]:
-    """Encode videos, float [videos, frames, channels, height, width]."""
-    from tokenprune.vision.tower import Features, read_features
-
-    if videos.ndim != 5:
-        raise VisionError(
-            f"pixel_values_videos must be [videos, frames, channels, height, width], not {list(videos.shape)}"
-        )
-    inner = model.model
-    place = next(inner.vision_tower.parameters())
-    pixels = videos.flatten(0, 1).to(place.device, place.dtype)
-    found = read_features(inner.vision_tower, inner.multi_modal_projector, model.config, pixels)
-
-    def pooled(values: torch.Tensor) -> torch.Tensor:
-        return inner.apply_pooling(values)
-
-    grid = (-(-found.grid[0] // 2), -(-found.grid[1] // 2))
-    cls = None if found.cls is None else pooled(found.cls[..., None])[..., 0]
-    received, keys = pooled(found.received[..., None])[..., 0], pooled(found.keys)
-    small = Features(pooled(found.features), received, cls, keys, found.heads, grid)
-    holder = int(model.config.video_token_id)
-    each = small.tokens([videos.shape[1]] * len(videos))
-    return [Item(tokens, holder, inner.image_newline) for tokens in each]

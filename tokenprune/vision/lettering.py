@@ -32,17 +32,17 @@ class Letters:
 
     @classmethod
     def of(cls, texts: Iterable[str]) -> Letters:
-        """Find fonts on this machine that have all characters of ``texts``."""
-        wanted = {ord(char) for text in texts for char in _visible(text)}
-        families = [FAMILY]
-        for family, has in _fonts():
-            if not wanted:
-                break
-            found = wanted & has
-            if found and family != FAMILY:
-                families.append(family)
-            wanted -= found
-        return cls(tuple(families), frozenset(map(chr, wanted)))
+        """Find fonts on this machine that have all characters of ``texts``.
+
+        A character is drawn together with the marks on it, so one font must have all of them; where none has,
+        the marks count as missing.
+        """
+        marked = {cluster for text in texts for cluster in _clusters(_visible(text))}
+        families: dict[str, None] = {FAMILY: None}
+        marked = _without_those_in_fonts(marked, families)
+        bare = _without_those_in_fonts({cluster[0] for cluster in marked}, families)
+        marks = {mark for cluster in marked for mark in cluster[1:]}
+        return cls(tuple(families), frozenset(bare | marks))
 
     @property
     def note(self) -> str:
@@ -119,6 +119,30 @@ def _visible(text: str) -> str:
         for char in sanitize(text)
         if char not in _INVISIBLE and unicodedata.category(char) != "Cf"
     )
+
+
+def _clusters(text: str) -> Iterator[str]:
+    """Yield each character with the marks that follow it."""
+    cluster = ""
+    for char in text:
+        if cluster and not unicodedata.category(char).startswith("M"):
+            yield cluster
+            cluster = ""
+        cluster += char
+    if cluster:
+        yield cluster
+
+
+def _without_those_in_fonts(wanted: set[str], families: dict[str, None]) -> set[str]:
+    """Return the strings that no font has all characters of, and add to ``families`` fonts for the others."""
+    for family, has in _fonts():
+        if not wanted:
+            break
+        found = {one for one in wanted if has.issuperset(map(ord, one))}
+        if found:
+            families[family] = None
+        wanted = wanted - found
+    return wanted
 
 
 def _fonts() -> Iterator[tuple[str, frozenset[int]]]:

@@ -64,8 +64,10 @@ class Chosen:
         return cls(text, None, inner_method(name, **options), None)
 
     def note(self, before: int, after: int) -> str:
-        """Say why it leaves more tokens of one picture or video than asked for; "" where it does not."""
-        return "" if self.method is None else more_than_asked(self.method.name, self.keep, before, after)
+        """Say what numbers do not (why more tokens stay than asked for, say); "" for nothing."""
+        if self.method is not None:
+            return more_than_asked(self.method.name, self.keep, before, after)
+        return getattr(self.inner, "note", "") if after < before else ""
 
 
 @dataclass(frozen=True)

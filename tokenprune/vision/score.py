@@ -24,7 +24,7 @@ def change(tokens: VisualTokens) -> torch.Tensor:
     """1 - cosine of a token to the one at its place a frame earlier; infinity in the first frame (EVS)."""
     similar = frame_cosines(tokens)
     first = torch.full_like(
-        tokens.features[: len(tokens) // tokens.grid[0], 0], torch.inf, dtype=torch.float32
+        tokens.features[: len(tokens) // tokens.moments, 0], torch.inf, dtype=torch.float32
     )
     return torch.cat([first, (1 - similar).flatten()])
 
@@ -32,9 +32,13 @@ def change(tokens: VisualTokens) -> torch.Tensor:
 def frame_cosines(tokens: VisualTokens) -> torch.Tensor:
     """Cosine of each place in adjacent frames, float32 [frames - 1, places].
 
+    All tokens of an image are one frame here, also where there are several views of it.
+
     Raises:
         VisionError: tokens are missing, so that there is no place a frame earlier.
     """
+    if tokens.moments == 1:
+        return tokens.features.new_empty((0, len(tokens)), dtype=torch.float32)
     if not tokens.whole:
         raise VisionError(
             f"frames can only be compared while all tokens of the grid {tokens.grid} are there; "

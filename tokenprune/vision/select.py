@@ -6,6 +6,7 @@ Of equal scores the earlier place wins, so that the same input gives the same ou
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 
@@ -18,6 +19,9 @@ def best(scores: torch.Tensor, count: int) -> torch.Tensor:
 def best_lines(scores: torch.Tensor, line: torch.Tensor, count: int) -> torch.Tensor:
     """Whole lines with the highest sums, then the best tokens of the next one (FoPru's row strategy).
 
+    Of lines that differ in length (a picture's and those of its tiles) it is the highest means, or the
+    longest would win.
+
     Args:
         scores: float [n].
         line: int64 [n], the line (row of a frame's grid) of each token.
@@ -25,6 +29,9 @@ def best_lines(scores: torch.Tensor, line: torch.Tensor, count: int) -> torch.Te
     """
     sums = torch.zeros(int(line.max()) + 1, dtype=torch.float64, device=scores.device)
     sums.index_add_(0, line, scores.double())
+    lengths = torch.bincount(line)
+    if len(lengths[lengths > 0].unique()) > 1:
+        sums /= lengths.clamp(min=1)
     place = torch.empty_like(sums, dtype=torch.int64)
     place[sums.sort(descending=True, stable=True).indices] = torch.arange(len(sums), device=scores.device)
     by_score = scores.sort(descending=True, stable=True).indices
@@ -47,6 +54,15 @@ def even_grid(grid: tuple[int, int, int], count: int) -> torch.Tensor:
         for f, share in zip(chosen.tolist(), shares, strict=True)
     ]
     return torch.cat(places)
+
+
+def even_views(views: Sequence[tuple[int, int]], count: int) -> torch.Tensor:
+    """``count`` places of views (rows and columns) that follow one another, shared in proportion to size."""
+    sizes = torch.tensor([rows * cols for rows, cols in views])
+    shares = apportion(count, sizes)
+    starts = sizes.cumsum(0) - sizes
+    each = zip(views, shares.tolist(), starts.tolist(), strict=True)
+    return torch.cat([start + _even_frame(*view, share) for view, share, start in each if share])
 
 
 def even_shares(count: int, parts: int) -> list[int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import TYPE_CHECKING
@@ -25,7 +26,7 @@ class VisualTokens:
 
     Attributes:
         features: float [n, d], behind the projector: what the language model reads.
-        frame: int64 [n], frame of each token, from 0; all 0 for an image.
+        frame: int64 [n], frame of each token, from 0; all 0 for an image without ``views``.
         row: int64 [n], row in the patch grid.
         col: int64 [n], column in the patch grid.
         grid: frames, rows and columns of the whole grid.
@@ -35,6 +36,9 @@ class VisualTokens:
             for encoders without a CLS token.
         keys: float [n, k], keys of that layer, heads side by side.
         heads: heads in ``keys``.
+        views: rows and columns of each frame, where the frames are views of one picture (all of it, then its
+            tiles put together) instead of moments of a video. They differ in size, so that the grid, which
+            is as large as the largest, has places without a token. (): no views.
 
     Raises:
         VisionError: shapes that do not belong together, or no tokens.
@@ -49,6 +53,7 @@ class VisualTokens:
     cls: torch.Tensor | None = None
     keys: torch.Tensor | None = None
     heads: int = 1
+    views: tuple[tuple[int, int], ...] = ()
 
     def __post_init__(self) -> None:
         if self.features.ndim != 2 or not all(self.features.shape):
@@ -64,6 +69,10 @@ class VisualTokens:
             raise VisionError(f"keys must be [{n}, {self.heads} heads x size], not {_shape(self.keys)}")
         if len(self.grid) != 3 or min(self.grid) < 1 or math.prod(self.grid) < n:
             raise VisionError(f"a grid of {self.grid} (frames, rows, columns) cannot hold {n} tokens")
+        if self.views and (len(self.views) != self.grid[0] or sum(map(math.prod, self.views)) != n):
+            raise VisionError(
+                f"views of {self.views} (rows, columns) are not {n} tokens in {self.grid[0]} frames"
+            )
 
     @classmethod
     def from_grid(
@@ -95,8 +104,45 @@ class VisualTokens:
         frame, row, col = place // (rows * cols), place // cols % rows, place % cols
         return cls(features, frame, row, col, grid, received, cls_attention, keys, heads)
 
+    @classmethod
+    def from_views(
+        cls,
+        features: torch.Tensor,
+        views: Sequence[tuple[int, int]],
+        *,
+        received: torch.Tensor | None = None,
+        cls_attention: torch.Tensor | None = None,
+        keys: torch.Tensor | None = None,
+        heads: int = 1,
+    ) -> VisualTokens:
+        """Give tokens of several views of one picture, view by view and row by row, their positions.
+
+        Args:
+            features: float [sum of rows * columns, d].
+            views: rows and columns of each.
+            received: see the class.
+            cls_attention: ``cls`` of the class.
+            keys: see the class.
+            heads: see the class.
+        """
+        import torch
+
+        places = [
+            torch.cartesian_prod(torch.tensor([number]), torch.arange(rows), torch.arange(cols))
+            for number, (rows, cols) in enumerate(views)
+        ]
+        frame, row, col = torch.cat(places).to(features.device).unbind(1)
+        grid = (len(views), max(rows for rows, _ in views), max(cols for _, cols in views))
+        several = tuple(views) if len(views) > 1 else ()
+        return cls(features, frame, row, col, grid, received, cls_attention, keys, heads, several)
+
     def __len__(self) -> int:
         return len(self.features)
+
+    @property
+    def moments(self) -> int:
+        """How many moments of a video there are; 1 for an image, however many views of it."""
+        return 1 if self.views else self.grid[0]
 
     @property
     def whole(self) -> bool:

@@ -77,11 +77,25 @@ def check_config(config: Any) -> None:
     Raises:
         ModelError: with the reason.
     """
+    if getattr(config, "vision_config", None) is None:
+        raise ModelError(
+            f"model type {config.model_type!r} is not supported: it has no vision part; use a checkpoint of "
+            "LlavaForConditionalGeneration (model type 'llava')"
+        )
     if config.model_type != "llava":
         raise ModelError(
             f"model type {config.model_type!r} is not supported: its pictures are not one grid of patches "
             "behind one projector; use a checkpoint of LlavaForConditionalGeneration (model type 'llava')"
         )
+    check_tower(config)
+
+
+def check_tower(config: Any) -> None:
+    """Refuse vision towers whose layers `read_features` does not know.
+
+    Raises:
+        ModelError: with those it knows.
+    """
     tower = config.vision_config.model_type
     if tower not in TOWERS:
         raise ModelError(f"vision tower {tower!r} is not supported; supported are: {', '.join(TOWERS)}")

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from tokenprune.errors import VisionError
 from tokenprune.vision import VisualTokens, vision_method
 
 
@@ -179,3 +180,66 @@ def test_random_follows_its_seed():
     first = vision_method("random", seed=1).reduce(tokens(), 10).keep
     assert torch.equal(first, vision_method("random", seed=1).reduce(tokens(seed=9), 10).keep)
     assert not torch.equal(first, vision_method("random", seed=2).reduce(tokens(), 10).keep)
+
+
+def two_views(sizes=((3, 3), (4, 5)), seed=0, **options):
+    """A picture as a whole and in tiles."""
+    n = sum(rows * cols for rows, cols in sizes)
+    given = tokens((1, 1, n), seed=seed, **options)
+    return VisualTokens.from_views(
+        given.features, sizes, received=given.received, cls_attention=given.cls, keys=given.keys, heads=2
+    )
+
+
+def test_views_have_places_of_their_own():
+    given = two_views()
+    places = [(0, row, col) for row in range(3) for col in range(3)]
+    places += [(1, row, col) for row in range(4) for col in range(5)]
+    assert list(zip(given.frame.tolist(), given.row.tolist(), given.col.tolist(), strict=True)) == places
+    assert given.grid == (2, 4, 5) and given.moments == 1 and not given.whole
+    alone = VisualTokens.from_views(given.features[:9], [(3, 3)])
+    assert alone.views == () and alone.grid == (1, 3, 3) and alone.whole
+    with pytest.raises(VisionError, match=r"views of \(\(3, 3\), \(4, 5\)\)"):
+        VisualTokens(given.features[:8], given.frame[:8], given.row[:8], given.col[:8], (2, 4, 5),
+                     views=given.views)  # fmt: skip
+
+
+@pytest.mark.parametrize("count", [1, 3, 5, 8, 17, 28])
+def test_fopru_row_of_views(count):
+    """Lines of unequal length go by their mean."""
+    given = two_views()
+    lines = [range(3 * n, 3 * n + 3) for n in range(3)] + [range(9 + 5 * n, 14 + 5 * n) for n in range(4)]
+    mean = [sum(float(given.received[i]) for i in line) / len(line) for line in lines]
+    kept = []
+    for line in highest_first(mean):
+        own = [lines[line][i] for i in highest_first([given.received[i] for i in lines[line]])]
+        kept += own[: count - len(kept)]
+    assert vision_method("fopru", strategy="row").reduce(given, count).keep.tolist() == sorted(kept)
+
+
+def highest_first(scores):
+    return sorted(range(len(scores)), key=lambda i: (-float(scores[i]), i))
+
+
+@pytest.mark.parametrize(("count", "whole"), [(1, 0), (2, 1), (10, 3), (28, 9)])
+def test_uniform_shares_by_the_size_of_views(count, whole):
+    """Each view is sampled like a picture of its own; of 29 tokens 9 are the picture as a whole."""
+    given = two_views()
+    keep = vision_method("uniform").reduce(given, count).keep
+    parts = [((1, 3, 3), whole, 0), ((1, 4, 5), count - whole, 9)]
+    expected = []
+    for grid, share, first in parts:
+        if share:
+            one = vision_method("uniform").reduce(tokens(grid), share).keep
+            expected += [first + place for place in one.tolist()]
+    assert keep.tolist() == expected
+
+
+def test_views_are_no_moments():
+    """EVS takes a picture for new as a whole; HoliTom merges nothing over views, however much they are alike."""
+    given = two_views(((3, 4), (3, 4)))
+    given.features[12:] = given.features[:12]
+    assert len(vision_method("evs").reduce(given, 1)) == 24
+    reduced = vision_method("holitom").reduce(given, 6)
+    halves = [[n + place for place in highest(given.received[n : n + 12], 3)] for n in (0, 12)]
+    assert reduced.keep.tolist() == [*halves[0], *halves[1]] and not bool(reduced.merged.any())

@@ -10,16 +10,20 @@ here, it reports somewhat less.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tokenprune.engine.schedule import LayerView, Reduction
 from tokenprune.errors import ConfigError, ModelError
+from tokenprune.models.catalog import resolve_model
 from tokenprune.vision.methods.base import named
 
 if TYPE_CHECKING:
     import torch
 
     from tokenprune.vision.atp import ATPModule
+
+WEIGHTS = Path("atp.safetensors")  # beside a model's own
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +101,17 @@ def atp_llava(weights: str) -> ATPLLaVA:
     """Compose the method.
 
     ``weights``: a file of ``ATPModule.save``, trained for the model by
-    ``tokenprune.vision.atp_train.train_atp``.
+    ``tokenprune.vision.atp_train.train_atp``; or a model (name or folder) that has it beside its own weights
+    as atp.safetensors, as llava-mini does.
     """
     from tokenprune.vision.atp import ATPModule
 
-    return ATPLLaVA(ATPModule.load(weights))
+    return ATPLLaVA(ATPModule.load(_file(weights)))
+
+
+def _file(weights: str) -> Path:
+    """Return the file that is named, or that of the model that is named."""
+    file = Path(weights)
+    if file.is_file() or file.suffix == WEIGHTS.suffix:
+        return file
+    return Path(resolve_model(weights)) / WEIGHTS

@@ -41,14 +41,19 @@ def uniform() -> VisionMethod:
     """Keep tokens at even distances.
 
     A budget is shared by frames, then by rows of the grid, about as many rows as fit its proportions, then by
-    columns; the remainders are spread evenly too, so that every budget is met to the token.
+    columns; the remainders are spread evenly too, so that every budget is met to the token. Views of one
+    picture share it by their sizes.
     """
 
     def decide(tokens: VisualTokens, rows: int | None) -> Reduced:
         from tokenprune.vision.merge import select
-        from tokenprune.vision.select import even, even_grid
+        from tokenprune.vision.select import even, even_grid, even_views
 
-        keep = even_grid(tokens.grid, rows or 1) if tokens.whole else even(rows or 1, len(tokens))
+        budget = rows or 1
+        if tokens.views:
+            keep = even_views(tokens.views, budget)
+        else:
+            keep = even_grid(tokens.grid, budget) if tokens.whole else even(budget, len(tokens))
         return select(tokens, keep.to(tokens.features.device))
 
     return VisionMethod(decide)

@@ -4,7 +4,8 @@ Efficient Video Sampling, arXiv 2510.14624, as vLLM ships it (``--video-pruning-
 is 1 - the cosine to the token at its place in the previous frame, on the features the language model reads;
 the first frame stays whole, and the best scores of the whole video fill the budget.
 
-As in vLLM, a budget smaller than a frame still leaves the first frame whole, so an image stays as it is.
+As in vLLM, a budget smaller than a frame still leaves the first frame whole, so an image stays as it is (one
+of several tiles too).
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ def evs() -> VisionMethod:
         from tokenprune.vision.select import best
 
         scores = change(tokens)
-        least = len(tokens) // tokens.grid[0]
+        least = len(tokens) // tokens.moments
         return select(tokens, best(scores, max(least, rows or 1)), scores)
 
     return VisionMethod(decide, exact=False)

@@ -6,7 +6,8 @@ keeps the highest of the whole picture; the row strategy keeps whole rows of the
 highest sums. What stays goes back into its original order.
 
 Where we differ: whether the paper's mean counts the CLS query could not be looked up; ours does. A budget
-that is not a multiple of the row length is met to the token: the next best row gives its best tokens.
+that is not a multiple of the row length is met to the token: the next best row gives its best tokens. Where a
+picture comes as a whole and in tiles, rows differ in length, and the highest means count.
 """
 
 from __future__ import annotations

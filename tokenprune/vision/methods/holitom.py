@@ -11,7 +11,8 @@ merging inside the language model is a method of its own.
 Where we differ: budgets are met to the row, segments and frames sharing them by largest remainders where the
 code rounds each up or down; equal densities are told apart by place, not by noise; rows stand where their
 first token stood. Where averaging alone leaves fewer rows than the budget, static tokens that changed most
-since the frame before stay on their own; the code leaves the rows unused.
+since the frame before stay on their own; the code leaves the rows unused. Views of one picture are frames
+of which nothing is static.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ two again and again, token by token, so that later ones weigh more; for one toke
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from tokenprune.engine.schedule import LayerView, Reduction
 from tokenprune.vision.llm import After
@@ -24,9 +25,12 @@ class HoliTomMerge:
 
     Attributes:
         after: When visual tokens leave, and how many stay.
+        note: What is to be said where only the rows that stayed are known.
     """
 
     after: After
+
+    note: ClassVar[str] = "what is drawn as dropped was averaged into the most similar rows that stayed"
 
     def acts_after(self, layer: int, depth: int) -> bool:
         """Tell whether ``layer`` is the last that sees everything; see :meth:`After.is_behind`."""
