@@ -116,6 +116,7 @@ def test_wrong_input(folder, tmp_path):
         (["--recipe", "stun", *SMALL], "has none"),
         (["--recipe", "flap", "--cost", "time", *SMALL], "unknown cost"),
         (["--recipe", "flap", "--window", "4096"], "positions"),
+        (["--recipe", "wanda", "--cost", "flops", *SMALL], "units"),
     ):
         assert says in run(*base, *more, status=1).stderr
         assert not out.exists()
@@ -135,19 +136,15 @@ def test_damaged_and_unknown_models(folder, tmp_path):
     for name in ("tokenizer.json", "tokenizer_config.json"):
         for to in ("nan", "gpt2"):
             (tmp_path / to / name).write_bytes((folder / "model" / name).read_bytes())
+    text = folder / "text.txt"
     for name, says in (("nan", "layers.1.mlp.up_proj.weight holds NaN"), ("gpt2", "'gpt2'")):
-        done = run(
-            "prune",
-            tmp_path / name,
-            tmp_path / "out",
-            "--recipe",
-            "wanda",
-            "--calibration",
-            folder / "text.txt",
-            *SMALL,
-            status=1,
-        )
-        assert says in done.stderr and not (tmp_path / "out").exists()
+        # known before the model writes a text of its own, or its perplexity is measured
+        for more in (["--calibration", text], ["--calibration", text, "--text", text], []):
+            done = run(
+                "prune", tmp_path / name, tmp_path / "out", "--recipe", "wanda", *more, *SMALL, status=1
+            )
+            assert says in done.stderr
+            assert not (tmp_path / "out").exists() and not (tmp_path / "out.pruning").exists()
 
 
 def test_experts_then_weights(folder, tmp_path):
@@ -203,3 +200,7 @@ def test_costs_of_latency(folder, tmp_path, monkeypatch):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
     done = run("prune", folder / "model", tmp_path / "c", *given, "--latency-from", folder, status=1)
     assert "pruning.json" in done.stderr
+    done = run(
+        "prune", folder / "model", tmp_path / "c", *given[:4], "--latency-from", tmp_path / "a", status=1
+    )
+    assert "--cost latency" in done.stderr

@@ -157,6 +157,12 @@ def test_sparsegpt_pattern():
     assert bool((weight == 0).eq(pruned).all())
 
 
+def test_groups_of_a_pattern_do_not_cross_blocks():
+    weight, _, stats = data(width=24)
+    pruned = ElementPruning(SparseGPT(), Pattern(4, 6), Obs(block=8)).prune(weight, stats, 0)
+    assert bool((pruned.view(-1, 6).sum(1) == 2).all())
+
+
 def test_obs_with_another_criterion_keeps_its_mask():
     weight, _, stats = data()
     plain = weight.clone()

@@ -110,7 +110,7 @@ def evaluate(
 
     from tokenprune.models.causal_lm import fresh_causal_lm
     from tokenprune.models.progress import reporting
-    from tokenprune.weights.prune import check_finite
+    from tokenprune.weights.plan import check_finite
     from tokenprune.weights.run import eval_windows
     from tokenprune.weights.text import perplexity
 

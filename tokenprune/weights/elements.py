@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from pydantic import NonNegativeFloat, PositiveInt
+
 from tokenprune.models.progress import SILENT, Reporter
 from tokenprune.weights.choose import Pattern, lowest, n_of_m
 from tokenprune.weights.compensation.dsnot import Dsnot
@@ -35,8 +37,8 @@ class Obs:
         damping: Share of the mean diagonal.
     """
 
-    block: int = _BLOCK
-    damping: float = 0.01
+    block: PositiveInt = _BLOCK
+    damping: NonNegativeFloat = 0.01
 
 
 @dataclass(frozen=True)
@@ -154,4 +156,5 @@ class ElementPruning:
             return lowest(score, carry.take(share * score.numel()), by_row=False)
 
         step = obs.block if pattern is None else pattern.of
-        return prune_columns(at.weight, factor, choose, step, obs.block)
+        block = max(obs.block // step, 1) * step  # groups of a pattern do not cross blocks
+        return prune_columns(at.weight, factor, choose, step, block)

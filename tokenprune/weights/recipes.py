@@ -7,10 +7,18 @@ from functools import cache
 from importlib import import_module
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self, get_type_hints
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from tokenprune.errors import RecipeError, UnknownNameError
 from tokenprune.validation import faults
@@ -110,6 +118,26 @@ class Recipe(BaseModel):
     def _strings_are_names(cls, value: Any) -> Any:
         return {"name": value} if isinstance(value, str) else value
 
+    @model_validator(mode="after")
+    def _parts_have_a_structure(self) -> Self:
+        """Refuse what this structure would ignore."""
+        of: Mapping[str, tuple[str, ...]] = {
+            "pattern": ("elements",),
+            "propagate": ("elements",),
+            "rounds": ("units",),
+            "spared": ("units",),
+            "allocation": ("elements", "units"),
+            "compensation": ("elements", "units"),
+        }
+        for name, structures in of.items():
+            unset = getattr(self, name) == type(self).model_fields[name].default
+            if self.structure not in structures and not unset:
+                raise ValueError(
+                    f"{name} is for recipes of {' and '.join(structures)}, this one is of {self.structure}: "
+                    "leave it out"
+                )
+        return self
+
 
 def load_recipes(file: Path | None = None) -> dict[str, Recipe]:
     """Return the package's recipes, and those of ``file``, which win.
@@ -159,14 +187,19 @@ def part(part: Part, known: Mapping[str, str], what: str) -> Any:
 
     Raises:
         UnknownNameError: No such part.
-        RecipeError: It has no such option.
+        RecipeError: It has no such option, or the option no such value.
     """
     if part.name not in known:
         raise UnknownNameError(what, part.name, list(known))
     module, name = known[part.name].split(":")
     made: Callable[..., Any] = getattr(import_module(f"{_PACKAGE}.{module}"), name)
+    options, hints = part.options, get_type_hints(made, include_extras=True)
     try:
-        return made(**part.options)
+        for key in hints.keys() & options.keys():
+            options[key] = TypeAdapter(hints[key]).validate_python(options[key])
+        return made(**options)
+    except ValidationError as error:
+        raise RecipeError(f"{what} {part.name!r}: {faults(error, key)}") from error
     except TypeError as error:
         raise RecipeError(f"{what} {part.name!r}: {error}") from error
 

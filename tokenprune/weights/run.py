@@ -16,8 +16,9 @@ from tokenprune.weights.export import architecture_of, check_place, export, writ
 from tokenprune.weights.journal import CheckpointError, Journal, mark_of
 from tokenprune.weights.latency import Latency
 from tokenprune.weights.materialise import materialise
+from tokenprune.weights.plan import check_model, plan
 from tokenprune.weights.prune import Pruned, prune
-from tokenprune.weights.recipes import RECOVERIES, Part, Recipe, load_recipes, part
+from tokenprune.weights.recipes import Recipe, load_recipes
 from tokenprune.weights.recovery.train import Recovery
 from tokenprune.weights.text import perplexity, read_text, self_text, windows_of
 from tokenprune.weights.units import Constraints, CostName
@@ -50,7 +51,8 @@ class Calibration:
             raise RecipeError("calibration takes 1 window or more, of 2 tokens or more")
         if self.length > lm.max_positions:
             raise RecipeError(
-                f"windows of {self.length} tokens exceed the {lm.max_positions} positions of the model"
+                f"windows of {self.length} tokens exceed the {lm.max_positions} positions of the model: give "
+                "shorter ones (--window)"
             )
         if self.file is None:
             return self_text(lm.model, self.windows, self.length, self.seed, reporter)
@@ -105,12 +107,17 @@ def prune_to(
         TokenPruneError: Anything that cannot work; no folder is left.
     """
     check_place(out.expanduser().absolute(), overwrite)
+    planned = plan(recipe, sparsity, limits, costs, recipes or load_recipes())
+    if latency is not None and costs != "latency":
+        raise RecipeError(
+            "a table of latency (--latency-from) serves a cost of latency alone: add --cost latency"
+        )
     lm = fresh_causal_lm(name)
+    check_model(lm.model, planned)
     windows = calibration.load(lm, reporter)
     held = None if evaluate is None else eval_windows(lm, evaluate)
-    following = recipes or load_recipes()
-    then = None if recipe.then is None else following.get(recipe.then.name)
-    told = [one.model_dump(mode="json") for one in (recipe, then) if one is not None]
+    then, recovery = planned.then, planned.recovery
+    told = [one.recipe.model_dump(mode="json") for one in (planned, then) if one is not None]
     settings = [told, sparsity, asdict(limits or Constraints()), costs, latency and latency.model_dump()]
     journal = Journal(_beside(out, ".pruning"), mark_of(lm.model, windows, settings))
     found: dict[str, float] = {}
@@ -127,10 +134,9 @@ def prune_to(
         journal.close()
         raise
     small = materialise(lm.model, done.kept, done.biases)
-    if recipe.then is not None:
-        _then(small, windows, label, recipe.then, following, reporter, journal.part("then"))
+    if then is not None:
+        prune(small, windows, then.recipe, then.share, reporter=reporter, journal=journal.part("then"))
     shown = recipe_card(label, recipe, done)
-    recovery = None if recipe.recovery is None else part(recipe.recovery, RECOVERIES, "recovery")
     if recovery is not None:
         small = recovery.prepare(small)
         dense = fresh_causal_lm(name).model if recovery.needs_dense else None
@@ -156,26 +162,6 @@ def prune_to(
     )
     journal.close()
     return {"parameters": before, "left": sum(p.numel() for p in small.parameters()), **found}
-
-
-def _then(
-    small: Any,
-    windows: torch.Tensor,
-    label: str,
-    then: Part,
-    recipes: Mapping[str, Recipe],
-    reporter: Reporter,
-    journal: Journal,
-) -> None:
-    """Prune single weights of what stays, in place."""
-    following = recipes.get(then.name)
-    share = then.options.get("sparsity")
-    wrong = set(then.options) - {"sparsity"}
-    if following is None or following.structure != "elements" or following.then or wrong:
-        raise RecipeError(f"{label}: `then` must name a recipe for elements, and may give its sparsity")
-    if share is not None and not isinstance(share, float | int):
-        raise RecipeError(f"{label}: the sparsity of `then` is {share!r}, must be a number")
-    prune(small, windows, following, share, reporter=reporter, journal=journal)
 
 
 def recover_to(
