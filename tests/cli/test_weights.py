@@ -90,6 +90,40 @@ def test_prune_inspect_eval_recover(folder):
     assert "perp" in told["recipe"]["recovery"] and "pruned" not in told["perplexity"]
 
 
+def test_number_formats(folder, tmp_path):
+    """Files are as small as the model's own, and the perplexity told is that of what was written."""
+    from transformers import AutoModelForCausalLM
+
+    half = AutoModelForCausalLM.from_pretrained(folder / "model", dtype=torch.bfloat16)
+    half.save_pretrained(tmp_path / "half")
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (tmp_path / "half" / name).write_bytes((folder / "model" / name).read_bytes())
+    text = folder / "text.txt"
+    given = ("--recipe", "flap-refit", "--sparsity", 0.2, "--calibration", text, *SMALL)
+    told = run("prune", tmp_path / "half", tmp_path / "out", *given, "--text", text).stdout
+    found = json.loads(run("eval", tmp_path / "out", "--text", text, "--json").stdout)
+    assert float(told.split()[-1]) == pytest.approx(found["perplexity"], abs=6e-4)
+    run("prune", tmp_path / "half", tmp_path / "full", *given, "--dtype", "float32")
+    trained = ("--text", text, "--steps", 2, "--window", 32)
+    run("recover", tmp_path / "out", tmp_path / "better", *trained)
+    run("recover", tmp_path / "out", tmp_path / "wide", *trained, "--dtype", "float32")
+    for name, dtype in (
+        ("half", torch.bfloat16),
+        ("out", torch.bfloat16),
+        ("full", torch.float32),
+        ("better", torch.bfloat16),
+        ("wide", torch.float32),
+    ):
+        config = json.loads((tmp_path / name / "config.json").read_text())
+        assert config["dtype"] == str(dtype).removeprefix("torch.")
+        model = AutoModelForCausalLM.from_pretrained(tmp_path / name)
+        assert {p.dtype for p in model.parameters()} == {dtype}
+    sizes = {name: (tmp_path / name / "model.safetensors").stat().st_size for name in ("half", "out", "full")}
+    assert sizes["out"] < sizes["half"] < sizes["full"]
+    wrong = run("prune", tmp_path / "half", tmp_path / "x", *given, "--dtype", "int4", status=1)
+    assert "unknown dtype 'int4'" in wrong.stderr
+
+
 def test_own_recipes_and_own_text(folder, tmp_path):
     mine = tmp_path / "mine.yaml"
     mine.write_text(

@@ -55,6 +55,12 @@ def prune(
         Path | None, typer.Option(help="A pruned folder whose card holds the table for --cost latency.")
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the calibration text the model writes.")] = 0,
+    dtype: Annotated[
+        str | None,
+        typer.Option(
+            help="bfloat16, float16 or float32; by default that of the model's own files.", show_default=False
+        ),
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a folder pruned before.")] = False,
 ) -> None:
     """Prune a model into a new folder, with a card of what was done. A stopped run goes on.
@@ -87,6 +93,7 @@ def prune(
             overwrite,
             load_recipes(recipes),
             reporter,
+            dtype,
         )
     share = found["left"] / found["parameters"]
     typer.echo(f"{out}: {found['left']:,.0f} of {found['parameters']:,.0f} parameters ({share:.1%})")
@@ -150,6 +157,12 @@ def recover(
         str | None, typer.Option(help="The model before pruning; the card's source by default.")
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the order of windows and of LoRA.")] = 0,
+    dtype: Annotated[
+        str | None,
+        typer.Option(
+            help="bfloat16, float16 or float32; by default that of the folder's files.", show_default=False
+        ),
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a folder pruned before.")] = False,
 ) -> None:
     """Train a pruned model into a new folder; what was pruned stays pruned. A stopped run goes on.
@@ -165,7 +178,7 @@ def recover(
 
     how = Recovery(part_name(train), distill, steps, batch, lr, rank, 2.0 * rank, select, seed, biases)
     with reporting("weights recover") as reporter:
-        losses = recover_to(folder, out, how, text, window, dense, overwrite, reporter)
+        losses = recover_to(folder, out, how, text, window, dense, overwrite, reporter, dtype)
     typer.echo(
         f"{out}: loss {losses[0]:.3f} -> {losses[-1]:.3f}" if losses else f"{out}: was trained already"
     )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from tokenprune.errors import RecipeError, TokenPruneError
 from tokenprune.models.catalog import list_models
 from tokenprune.models.causal_lm import LoadedLM, fresh_causal_lm
+from tokenprune.models.device import pick_dtype
 from tokenprune.models.progress import SILENT, Reporter
 from tokenprune.weights.card import read_card
 from tokenprune.weights.export import architecture_of, check_place, export, write_model
@@ -81,6 +82,7 @@ def prune_to(
     overwrite: bool = False,
     recipes: Mapping[str, Recipe] | None = None,
     reporter: Reporter = SILENT,
+    dtype: str | None = None,
 ) -> dict[str, float]:
     """Prune a named model into a folder, with a card; a run that was stopped goes on when it is given again.
 
@@ -99,6 +101,7 @@ def prune_to(
         overwrite: Replace a folder that was exported before.
         recipes: Where the recipe that comes ``then`` is looked up; the package's by default.
         reporter: Told of each step.
+        dtype: Number format of the folder; that of the model's own checkpoint by default.
 
     Returns:
         Parameters before and after, and perplexities when asked for.
@@ -106,12 +109,15 @@ def prune_to(
     Raises:
         TokenPruneError: Anything that cannot work; no folder is left.
     """
+    import torch
+
     check_place(out.expanduser().absolute(), overwrite)
     planned = plan(recipe, sparsity, limits, costs, recipes or load_recipes())
     if latency is not None and costs != "latency":
         raise RecipeError(
             "a table of latency (--latency-from) serves a cost of latency alone: add --cost latency"
         )
+    asked = None if dtype is None else pick_dtype("cpu", dtype)
     lm = fresh_causal_lm(name)
     check_model(lm.model, planned)
     windows = calibration.load(lm, reporter)
@@ -142,9 +148,13 @@ def prune_to(
         dense = fresh_causal_lm(name).model if recovery.needs_dense else None
         recovery.run(small, windows, dense, journal.path("recovery"), reporter)
         shown["recovery"] = recovery.describe()
+    stored = asked or lm.stored
     if held is not None:
+        cast_to(small, stored)  # what is measured is what is written
+        cast_to(small, torch.float32)
         found["pruned"] = perplexity(small, held, reporter)
     reporter.stage("writing", None)
+    cast_to(small, stored)
     export(
         lm.model,
         done.kept,
@@ -173,6 +183,7 @@ def recover_to(
     dense: str | None = None,
     overwrite: bool = False,
     reporter: Reporter = SILENT,
+    dtype: str | None = None,
 ) -> list[float]:
     """Train a pruned folder into another one; a run that was stopped goes on when it is given again.
 
@@ -185,6 +196,7 @@ def recover_to(
         dense: The model before pruning, for distillation and selection; the card's source by default.
         overwrite: Replace a folder that was exported before.
         reporter: Told of each step.
+        dtype: Number format of the new folder; that of the old one by default.
 
     Returns:
         The loss of each step.
@@ -193,7 +205,7 @@ def recover_to(
         TokenPruneError: Anything that cannot work.
     """
     check_place(out.expanduser().absolute(), overwrite)
-    card = read_card(folder)
+    card, asked = read_card(folder), None if dtype is None else pick_dtype("cpu", dtype)
     lm = fresh_causal_lm(folder)
     rows = windows_of(lm.tokenizer, read_text(text), None, length, f"text {str(text)!r}")
     teacher = None
@@ -210,8 +222,16 @@ def recover_to(
     architecture = architecture_of(model)
     card = card.model_copy(update={"recipe": told, "perplexity": kept, "architecture": architecture})
     reporter.stage("writing", None)
+    cast_to(model, asked or lm.stored)
     write_model(model, card.measured(model), out, tokenizer=lm.tokenizer, source=folder, overwrite=overwrite)
     return losses
+
+
+def cast_to(model: Any, dtype: torch.dtype | None) -> None:
+    """Cast the parameters of a model in place, and leave its buffers (rotations) in float32."""
+    if dtype is not None:
+        for parameter in model.parameters():
+            parameter.data = parameter.data.to(dtype)
 
 
 def _beside(out: Path, ending: str) -> Path:
