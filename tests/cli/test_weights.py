@@ -132,6 +132,9 @@ def test_own_recipes_and_own_text(folder, tmp_path):
         "  recovery: {name: train, train: full, distill: true, steps: 2}\n"
     )
     run("prune", folder / "model", tmp_path / "out", "--recipe", "mine", "--recipes", mine, *SMALL)
+    done = run("prune", folder / "model", tmp_path / "mag", "--recipe", "magnitude", *SMALL)
+    assert re.search(r"\(100.0%\), 4\d.\d% of these are zeros", done.stdout)
+    assert done.stderr == ""  # no bars of others where there is no terminal
     card = json.loads((tmp_path / "out" / "pruning.json").read_text())
     assert card["calibration"]["text"] == "written by the model"
     assert "distilled" in card["recipe"]["recovery"]

@@ -255,7 +255,7 @@ def test_the_pool_of_flap(layers, groups, channels, share, seed):
         units += [(float(v), index, 1, i) for i, v in enumerate(wide)]
     stay = [[set(range(groups)), set(range(channels))] for _ in scores]
     left = target
-    for _, index, kind, unit in sorted(units):
+    for _, index, kind, _ in sorted(units):
         cost = (7, 2)[kind]
         if len(stay[index][kind]) > 1 and cost <= left:
             # of a kind and layer the lowest goes next, whichever was too dear before

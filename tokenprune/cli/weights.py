@@ -96,7 +96,9 @@ def prune(
             dtype,
         )
     share = found["left"] / found["parameters"]
-    typer.echo(f"{out}: {found['left']:,.0f} of {found['parameters']:,.0f} parameters ({share:.1%})")
+    zeros = found["zeros"] / found["left"]
+    empty = f", {zeros:.1%} of these are zeros" if zeros > 0.005 else ""
+    typer.echo(f"{out}: {found['left']:,.0f} of {found['parameters']:,.0f} parameters ({share:.1%}){empty}")
     if "pruned" in found:
         typer.echo(f"perplexity {found['dense']:.3f} -> {found['pruned']:.3f}")
 

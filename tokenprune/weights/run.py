@@ -104,7 +104,7 @@ def prune_to(
         dtype: Number format of the folder; that of the model's own checkpoint by default.
 
     Returns:
-        Parameters before and after, and perplexities when asked for.
+        Parameters before and after, zeros among these, and perplexities when asked for.
 
     Raises:
         TokenPruneError: Anything that cannot work; no folder is left.
@@ -171,7 +171,9 @@ def prune_to(
         overwrite=overwrite,
     )
     journal.close()
-    return {"parameters": before, "left": sum(p.numel() for p in small.parameters()), **found}
+    left = sum(p.numel() for p in small.parameters())
+    zeros = sum(int((p == 0).sum()) for p in small.parameters())
+    return {"parameters": before, "left": left, "zeros": zeros, **found}
 
 
 def recover_to(
