@@ -83,6 +83,8 @@ def test_prune_inspect_eval_recover(folder):
     assert found["perplexity"] == pytest.approx(after, rel=1e-3)
     assert found["tokens"] == 896
     run("recover", out, folder / "better", "--text", text, "--steps", 20, "--window", 32, "--lr", 0.01)
+    long = run("recover", out, folder / "x", "--text", text, "--window", 129, status=1)
+    assert "exceed the 128 positions" in long.stderr
     better = json.loads(run("eval", folder / "better", "--text", text, "--json").stdout)
     assert better["perplexity"] < found["perplexity"] - 0.1
     assert better["parameters"] == found["parameters"]
@@ -122,6 +124,36 @@ def test_number_formats(folder, tmp_path):
     assert sizes["out"] < sizes["half"] < sizes["full"]
     wrong = run("prune", tmp_path / "half", tmp_path / "x", *given, "--dtype", "int4", status=1)
     assert "unknown dtype 'int4'" in wrong.stderr
+
+
+def test_parts(folder, tmp_path):
+    """All that a recipe can name is listed, with options that a recipe can give."""
+    from tokenprune.weights.recipes import ALLOCATIONS, COMPENSATIONS, CRITERIA, RECOVERIES
+
+    told = run("parts").stdout
+    for known in (*CRITERIA.values(), ALLOCATIONS, *COMPENSATIONS.values(), RECOVERIES, {"pool": ""}):
+        for name in known:
+            assert re.search(rf"^  {re.escape(name)} +\S", told, re.M), name
+    assert "options: threshold=5.0, limit=0.08" in told and "options: norm='zscore'" in told
+
+
+def test_the_readmes_recipe(folder, tmp_path):
+    from pathlib import Path
+
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    body = readme.split("```yaml\n# mine.yaml")[1].split("```")[0].split("\n", 2)[2]
+    (tmp_path / "mine.yaml").write_text(body.replace("steps: 100", "steps: 2"))
+    run(
+        "prune",
+        folder / "model",
+        tmp_path / "o",
+        "--recipe",
+        "mine",
+        "--recipes",
+        tmp_path / "mine.yaml",
+        *SMALL,
+    )
+    assert "lora" in json.loads((tmp_path / "o" / "pruning.json").read_text())["recipe"]["recovery"]
 
 
 def test_own_recipes_and_own_text(folder, tmp_path):

@@ -8,12 +8,12 @@ import torch
 from tokenprune.errors import RecipeError
 from tokenprune.weights.choose import Pattern, lowest, n_of_m
 from tokenprune.weights.compensation.dsnot import Dsnot
-from tokenprune.weights.compensation.obs import inverse_factor, prune_columns
+from tokenprune.weights.compensation.obs import Obs, inverse_factor, prune_columns
 from tokenprune.weights.criteria.gblm import Gblm
 from tokenprune.weights.criteria.magnitude import Magnitude
 from tokenprune.weights.criteria.sparsegpt import SparseGPT
 from tokenprune.weights.criteria.wanda import Wanda
-from tokenprune.weights.elements import ElementPruning, Obs
+from tokenprune.weights.elements import ElementPruning
 from tokenprune.weights.sites import matrices, sites
 from tokenprune.weights.statistics import InputStats
 from tokenprune.weights.stream import Stream

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from tokenprune.cli.weights_inspect import inspect
+from tokenprune.cli.weights_parts import parts
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -16,6 +17,7 @@ app = typer.Typer(
     "Example: tokenprune weights prune smollm2-135m out --recipe flap --sparsity 0.2 --calibration text.txt",
 )
 app.command("inspect")(inspect)
+app.command("parts")(parts)
 
 _Model = Annotated[
     str,
@@ -40,7 +42,9 @@ def prune(
     text: Annotated[
         Path | None, typer.Option(help="Measure perplexity on this text before and after, for the card.")
     ] = None,
-    recipes: Annotated[Path | None, typer.Option(help="YAML file with recipes of your own.")] = None,
+    recipes: Annotated[
+        Path | None, typer.Option(help="YAML file with recipes of your own, of what `weights parts` lists.")
+    ] = None,
     tensor_parallel: Annotated[
         int, typer.Option(min=1, help="KV groups and channels of each layer stay divisible by this.")
     ] = 1,

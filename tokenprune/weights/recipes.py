@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from functools import cache
 from importlib import import_module
@@ -21,7 +22,7 @@ from pydantic import (
 )
 
 from tokenprune.errors import RecipeError, UnknownNameError
-from tokenprune.validation import faults
+from tokenprune.validation import faults, options_of
 
 _PACKAGE = "tokenprune.weights"
 # structure -> name -> where the part is; parts are imported when a recipe is built.
@@ -53,8 +54,8 @@ ALLOCATIONS: Mapping[str, str] = {
     "ecoflap": "allocation.ecoflap:ZerothOrder",
 }
 COMPENSATIONS: Mapping[str, Mapping[str, str]] = {
-    "elements": {"obs": "elements:Obs", "dsnot": "compensation.dsnot:Dsnot"},
-    "units": {"bias": "", "least-squares": ""},
+    "elements": {"obs": "compensation.obs:Obs", "dsnot": "compensation.dsnot:Dsnot"},
+    "units": {"bias": "compensation.bias:mean_bias", "least-squares": "compensation.least_squares:refit"},
     "depth": {},
     "experts": {},
 }
@@ -202,6 +203,31 @@ def part(part: Part, known: Mapping[str, str], what: str) -> Any:
         raise RecipeError(f"{what} {part.name!r}: {faults(error, key)}") from error
     except TypeError as error:
         raise RecipeError(f"{what} {part.name!r}: {error}") from error
+
+
+def known_parts() -> dict[str, dict[str, tuple[str, tuple[str, ...]]]]:
+    """Return all parts by kind: name -> what it is in a line, and its options as people read them."""
+    pool = "Scores of all layers and kinds compete (units only); norm: none, mean or zscore"
+    kinds = {f"criterion of {structure}": known for structure, known in CRITERIA.items()}
+    kinds["allocation"] = ALLOCATIONS
+    kinds |= {f"compensation of {structure}": known for structure, known in COMPENSATIONS.items() if known}
+    kinds["recovery"] = RECOVERIES
+    found = {
+        heading: {name: _described(where) for name, where in known.items()}
+        for heading, known in kinds.items()
+    }
+    found["allocation"][POOL] = (pool, ("norm='zscore'",))
+    return found
+
+
+def _described(where: str) -> tuple[str, tuple[str, ...]]:
+    module, name = where.split(":")
+    home = import_module(f"{_PACKAGE}.{module}")
+    made: Any = getattr(home, name)
+    # a file of one method says at its head which it is
+    head = inspect.getdoc(made if module in ("depth", "allocation.influence") else home) or ""
+    summary = head.split("\n\n")[0].replace("\n", " ").rstrip(".")
+    return summary, options_of(made) if hasattr(made, "__dataclass_fields__") else ()
 
 
 @cache

@@ -50,11 +50,7 @@ class Calibration:
         """Return int64 [windows, length]; raises RecipeError when the text is too short."""
         if self.windows < 1 or self.length < 2:
             raise RecipeError("calibration takes 1 window or more, of 2 tokens or more")
-        if self.length > lm.max_positions:
-            raise RecipeError(
-                f"windows of {self.length} tokens exceed the {lm.max_positions} positions of the model: give "
-                "shorter ones (--window)"
-            )
+        _check_length(lm, self.length)
         if self.file is None:
             return self_text(lm.model, self.windows, self.length, self.seed, reporter)
         text = read_text(self.file)
@@ -209,6 +205,7 @@ def recover_to(
     check_place(out.expanduser().absolute(), overwrite)
     card, asked = read_card(folder), None if dtype is None else pick_dtype("cpu", dtype)
     lm = fresh_causal_lm(folder)
+    _check_length(lm, length)
     rows = windows_of(lm.tokenizer, read_text(text), None, length, f"text {str(text)!r}")
     teacher = None
     if recovery.needs_dense:
@@ -227,6 +224,14 @@ def recover_to(
     cast_to(model, asked or lm.stored)
     write_model(model, card.measured(model), out, tokenizer=lm.tokenizer, source=folder, overwrite=overwrite)
     return losses
+
+
+def _check_length(lm: LoadedLM, length: int) -> None:
+    if length > lm.max_positions:
+        raise RecipeError(
+            f"windows of {length} tokens exceed the {lm.max_positions} positions of the model: give shorter "
+            "ones (--window)"
+        )
 
 
 def cast_to(model: Any, dtype: torch.dtype | None) -> None:
