@@ -83,11 +83,77 @@ def test_prune_inspect_eval_recover(folder):
     assert found["perplexity"] == pytest.approx(after, rel=1e-3)
     assert found["tokens"] == 896
     run("recover", out, folder / "better", "--text", text, "--steps", 20, "--window", 32, "--lr", 0.01)
+    long = run("recover", out, folder / "x", "--text", text, "--window", 129, status=1)
+    assert "exceed the 128 positions" in long.stderr
     better = json.loads(run("eval", folder / "better", "--text", text, "--json").stdout)
     assert better["perplexity"] < found["perplexity"] - 0.1
     assert better["parameters"] == found["parameters"]
     told = json.loads((folder / "better" / "pruning.json").read_text())
     assert "perp" in told["recipe"]["recovery"] and "pruned" not in told["perplexity"]
+
+
+def test_number_formats(folder, tmp_path):
+    """Files are as small as the model's own, and the perplexity told is that of what was written."""
+    from transformers import AutoModelForCausalLM
+
+    half = AutoModelForCausalLM.from_pretrained(folder / "model", dtype=torch.bfloat16)
+    half.save_pretrained(tmp_path / "half")
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (tmp_path / "half" / name).write_bytes((folder / "model" / name).read_bytes())
+    text = folder / "text.txt"
+    given = ("--recipe", "flap-refit", "--sparsity", 0.2, "--calibration", text, *SMALL)
+    told = run("prune", tmp_path / "half", tmp_path / "out", *given, "--text", text).stdout
+    found = json.loads(run("eval", tmp_path / "out", "--text", text, "--json").stdout)
+    assert float(told.split()[-1]) == pytest.approx(found["perplexity"], abs=6e-4)
+    run("prune", tmp_path / "half", tmp_path / "full", *given, "--dtype", "float32")
+    trained = ("--text", text, "--steps", 2, "--window", 32)
+    run("recover", tmp_path / "out", tmp_path / "better", *trained)
+    run("recover", tmp_path / "out", tmp_path / "wide", *trained, "--dtype", "float32")
+    for name, dtype in (
+        ("half", torch.bfloat16),
+        ("out", torch.bfloat16),
+        ("full", torch.float32),
+        ("better", torch.bfloat16),
+        ("wide", torch.float32),
+    ):
+        config = json.loads((tmp_path / name / "config.json").read_text())
+        assert config["dtype"] == str(dtype).removeprefix("torch.")
+        model = AutoModelForCausalLM.from_pretrained(tmp_path / name)
+        assert {p.dtype for p in model.parameters()} == {dtype}
+    sizes = {name: (tmp_path / name / "model.safetensors").stat().st_size for name in ("half", "out", "full")}
+    assert sizes["out"] < sizes["half"] < sizes["full"]
+    wrong = run("prune", tmp_path / "half", tmp_path / "x", *given, "--dtype", "int4", status=1)
+    assert "unknown dtype 'int4'" in wrong.stderr
+
+
+def test_parts(folder, tmp_path):
+    """All that a recipe can name is listed, with options that a recipe can give."""
+    from tokenprune.weights.recipes import ALLOCATIONS, COMPENSATIONS, CRITERIA, RECOVERIES
+
+    told = run("parts").stdout
+    for known in (*CRITERIA.values(), ALLOCATIONS, *COMPENSATIONS.values(), RECOVERIES, {"pool": ""}):
+        for name in known:
+            assert re.search(rf"^  {re.escape(name)} +\S", told, re.M), name
+    assert "options: threshold=5.0, limit=0.08" in told and "options: norm='zscore'" in told
+
+
+def test_the_readmes_recipe(folder, tmp_path):
+    from pathlib import Path
+
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    body = readme.split("```yaml\n# mine.yaml")[1].split("```")[0].split("\n", 2)[2]
+    (tmp_path / "mine.yaml").write_text(body.replace("steps: 100", "steps: 2"))
+    run(
+        "prune",
+        folder / "model",
+        tmp_path / "o",
+        "--recipe",
+        "mine",
+        "--recipes",
+        tmp_path / "mine.yaml",
+        *SMALL,
+    )
+    assert "lora" in json.loads((tmp_path / "o" / "pruning.json").read_text())["recipe"]["recovery"]
 
 
 def test_own_recipes_and_own_text(folder, tmp_path):
@@ -98,6 +164,9 @@ def test_own_recipes_and_own_text(folder, tmp_path):
         "  recovery: {name: train, train: full, distill: true, steps: 2}\n"
     )
     run("prune", folder / "model", tmp_path / "out", "--recipe", "mine", "--recipes", mine, *SMALL)
+    done = run("prune", folder / "model", tmp_path / "mag", "--recipe", "magnitude", *SMALL)
+    assert re.search(r"\(100.0%\), 4\d.\d% of these are zeros", done.stdout)
+    assert done.stderr == ""  # no bars of others where there is no terminal
     card = json.loads((tmp_path / "out" / "pruning.json").read_text())
     assert card["calibration"]["text"] == "written by the model"
     assert "distilled" in card["recipe"]["recovery"]
@@ -116,6 +185,7 @@ def test_wrong_input(folder, tmp_path):
         (["--recipe", "stun", *SMALL], "has none"),
         (["--recipe", "flap", "--cost", "time", *SMALL], "unknown cost"),
         (["--recipe", "flap", "--window", "4096"], "positions"),
+        (["--recipe", "wanda", "--cost", "flops", *SMALL], "units"),
     ):
         assert says in run(*base, *more, status=1).stderr
         assert not out.exists()
@@ -135,19 +205,15 @@ def test_damaged_and_unknown_models(folder, tmp_path):
     for name in ("tokenizer.json", "tokenizer_config.json"):
         for to in ("nan", "gpt2"):
             (tmp_path / to / name).write_bytes((folder / "model" / name).read_bytes())
+    text = folder / "text.txt"
     for name, says in (("nan", "layers.1.mlp.up_proj.weight holds NaN"), ("gpt2", "'gpt2'")):
-        done = run(
-            "prune",
-            tmp_path / name,
-            tmp_path / "out",
-            "--recipe",
-            "wanda",
-            "--calibration",
-            folder / "text.txt",
-            *SMALL,
-            status=1,
-        )
-        assert says in done.stderr and not (tmp_path / "out").exists()
+        # known before the model writes a text of its own, or its perplexity is measured
+        for more in (["--calibration", text], ["--calibration", text, "--text", text], []):
+            done = run(
+                "prune", tmp_path / name, tmp_path / "out", "--recipe", "wanda", *more, *SMALL, status=1
+            )
+            assert says in done.stderr
+            assert not (tmp_path / "out").exists() and not (tmp_path / "out.pruning").exists()
 
 
 def test_experts_then_weights(folder, tmp_path):
@@ -203,3 +269,7 @@ def test_costs_of_latency(folder, tmp_path, monkeypatch):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
     done = run("prune", folder / "model", tmp_path / "c", *given, "--latency-from", folder, status=1)
     assert "pruning.json" in done.stderr
+    done = run(
+        "prune", folder / "model", tmp_path / "c", *given[:4], "--latency-from", tmp_path / "a", status=1
+    )
+    assert "--cost latency" in done.stderr

@@ -8,12 +8,12 @@ import torch
 from tokenprune.errors import RecipeError
 from tokenprune.weights.choose import Pattern, lowest, n_of_m
 from tokenprune.weights.compensation.dsnot import Dsnot
-from tokenprune.weights.compensation.obs import inverse_factor, prune_columns
+from tokenprune.weights.compensation.obs import Obs, inverse_factor, prune_columns
 from tokenprune.weights.criteria.gblm import Gblm
 from tokenprune.weights.criteria.magnitude import Magnitude
 from tokenprune.weights.criteria.sparsegpt import SparseGPT
 from tokenprune.weights.criteria.wanda import Wanda
-from tokenprune.weights.elements import ElementPruning, Obs
+from tokenprune.weights.elements import ElementPruning
 from tokenprune.weights.sites import matrices, sites
 from tokenprune.weights.statistics import InputStats
 from tokenprune.weights.stream import Stream
@@ -155,6 +155,12 @@ def test_sparsegpt_pattern():
     pruned = ElementPruning(SparseGPT(), Pattern(2, 4), Obs()).prune(weight, stats, 0)
     assert bool((pruned.view(-1, 4).sum(1) == 2).all())
     assert bool((weight == 0).eq(pruned).all())
+
+
+def test_groups_of_a_pattern_do_not_cross_blocks():
+    weight, _, stats = data(width=24)
+    pruned = ElementPruning(SparseGPT(), Pattern(4, 6), Obs(block=8)).prune(weight, stats, 0)
+    assert bool((pruned.view(-1, 6).sum(1) == 2).all())
 
 
 def test_obs_with_another_criterion_keeps_its_mask():

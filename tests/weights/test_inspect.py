@@ -4,6 +4,7 @@ import io
 import json
 
 import pytest
+import torch
 import typer
 from pruned_models import LAYERS, WIDTH, finer, layer, tiny, way
 from rich.console import Console
@@ -15,6 +16,7 @@ from tokenprune.weights.card import read_card
 from tokenprune.weights.export import export
 from tokenprune.weights.inspect import picture, report, shares
 from tokenprune.weights.kept import Kept
+from tokenprune.weights.sites import matrices
 
 
 @pytest.fixture(scope="module")
@@ -31,9 +33,21 @@ def folder(tmp_path_factory):
     )
 
 
-def shown(folder):
+@pytest.fixture(scope="module")
+def halved(tmp_path_factory):
+    """A dropped layer, and half of the weights of the second that is left are zero."""
+    dense = tiny()
+    with torch.no_grad():
+        for name, weight in matrices(dense.model.layers[2]).items():
+            weight[:, 1 if name == "q_proj" else 0 :: 2] = 0
+    kept = Kept((layer(), layer((), ()), layer(), layer()))
+    recipe = {"name": "mine", "sparsity": 0.5, "paper": "a title " * 20}
+    return export(dense, kept, tmp_path_factory.mktemp("inspect") / "out", recipe=recipe)
+
+
+def shown(folder, width=140):
     out = io.StringIO()
-    Console(file=out, width=140).print(report(folder))
+    Console(file=out, width=width).print(report(folder))
     return out.getvalue()
 
 
@@ -46,10 +60,32 @@ def test_table(folder):
     assert "finercut" in lines[0] and "loads as TokenPruneLlamaForCausalLM" in shown(folder)
     rows = [line.split() for line in lines if line.strip()[:1] in {"0", "1", "2", "3"}]
     assert [row[0] for row in rows] == ["0", "1", "2", "3"]
-    assert "0/4" in rows[0] and "50/96" in rows[0] and "o_bias" in rows[0]
-    assert "2/4" in rows[1] and "93/96" in rows[1] and "down_bias" in rows[1]
+    assert "0/4" in rows[0] and "50/96" in rows[0] and "o" in rows[0]
+    assert "2/4" in rows[1] and "93/96" in rows[1] and "down" in rows[1]
     assert sum(cell.startswith("dropped") for cell in rows[2]) == 2
-    assert rows[1][2 - 1].count("█") == 8
+    assert rows[1][2 - 1].count("█") == 5
+
+
+def test_zeros_are_those_of_the_dense_models_layers(halved):
+    card = read_card(halved)
+    assert card.zero_shares() == pytest.approx([0, 0, 0.5, 0], abs=1e-3)
+    rows = [line for line in shown(halved).splitlines() if line.strip()[:1] in {"0", "1", "2", "3"}]
+    assert ["50%" in row for row in rows] == [False, False, True, False]
+    readme = (halved / "README.md").read_text()
+    assert "| 2 | 4 of 4 | 96 of 96 | 50% | 100% |" in readme and "experts" not in readme
+    assert "| 1 | dropped | dropped | 0% | 0% |" in readme
+    assert "Zeros among the weights of the layers: 50.0%" in readme
+
+
+def test_a_terminal_of_80_columns(folder):
+    assert "…" not in shown(folder, 80)
+
+
+def test_picture_of_zeros(halved, tmp_path):
+    """Its title fits, whole layers are numbered, and zeros are told apart."""
+    drawn = picture(halved, tmp_path / "p.svg").read_text()
+    assert "a title" not in drawn and "mine, sparsity 0.5" in drawn and "<!-- zeros -->" in drawn
+    assert "<!-- 0.5 -->" not in drawn and "<!-- 2 -->" in drawn
 
 
 def test_experts(tmp_path):

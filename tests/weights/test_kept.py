@@ -48,6 +48,16 @@ def test_kv_bytes_and_flops(tiny_lm):
     assert 2 * (half.prefill_flops(config, 9) - head) == kept.prefill_flops(config, 9) - head
 
 
+def test_a_model_that_was_pruned_already(tiny_lm):
+    from tokenprune.weights.materialise import materialise
+
+    model = tiny_lm()
+    whole = Kept.all_of(model.config).layers
+    small = materialise(model, Kept((LayerKept(True, (1,), True, (0, 1)), *whole[1:])))
+    with pytest.raises(ModelError, match="pruned already"):
+        Shape.of(small.config)
+
+
 def test_unknown_architecture(tiny_lm):
     from transformers import GPT2Config
 

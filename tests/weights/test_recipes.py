@@ -6,12 +6,14 @@ import torch
 from tokenprune.errors import RecipeError, UnknownNameError
 from tokenprune.weights.kept import Kept
 from tokenprune.weights.materialise import materialise
-from tokenprune.weights.prune import check_finite, prune
+from tokenprune.weights.plan import check_finite, plan
+from tokenprune.weights.prune import prune
 from tokenprune.weights.recipes import (
     ALLOCATIONS,
     COMPENSATIONS,
     CRITERIA,
     RECOVERIES,
+    Recipe,
     describe,
     get_recipe,
     load_recipes,
@@ -92,11 +94,87 @@ def test_own_files(tmp_path):
     ],
 )
 def test_wrong_recipes(tiny_lm, windows, change, says):
-    from tokenprune.weights.recipes import Recipe
-
     recipe = Recipe.model_validate(get_recipe("wanda").model_dump() | change)
     with pytest.raises((RecipeError, UnknownNameError), match=says):
         prune(tiny_lm(), windows, recipe)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"criterion": {"name": "gblm", "alpha": "big"}}, "gblm.*alpha.*valid number"),
+        ({"criterion": {"name": "gblm", "alpha": -1}}, "gblm.*alpha.*greater than or equal to 0"),
+        ({"allocation": {"name": "owl", "threshold": 0}}, "owl.*threshold.*greater than 0"),
+        ({"allocation": {"name": "ecoflap", "directions": 0}}, "ecoflap.*directions"),
+        ({"allocation": {"name": "pool"}}, "unknown allocation 'pool'"),
+        ({"compensation": {"name": "dsnot", "cycles": 0}}, "dsnot.*cycles"),
+        ({"compensation": {"name": "obs", "block": 0}}, "obs.*block"),
+        ({"recovery": {"name": "train", "steps": "many"}}, "train.*steps.*valid integer"),
+        ({"recovery": {"name": "trane"}}, "unknown recovery 'trane'"),
+        ({"structure": "units", "criterion": {"name": "taylor", "kind": "third"}}, "taylor.*kind"),
+        (
+            {"structure": "units", "criterion": {"name": "flap"}, "allocation": {"name": "pool", "norm": 2}},
+            "norm is 2",
+        ),
+        (
+            {"structure": "units", "criterion": {"name": "flap"}, "allocation": {"name": "pool", "width": 2}},
+            "no option 'width'",
+        ),
+        (
+            {
+                "structure": "units",
+                "criterion": {"name": "flap"},
+                "compensation": {"name": "bias", "width": 2},
+            },
+            "has no options",
+        ),
+        ({"structure": "units", "criterion": {"name": "flap"}, "then": {"name": "wanda"}}, "uniform sizes"),
+        ({"structure": "depth", "criterion": {"name": "output-change", "windows": 0}}, "windows"),
+        ({"then": {"name": "flap"}}, "must name a recipe for elements"),
+        ({"then": {"name": "wanda", "sparsity": "x"}}, "must be a number"),
+        ({"then": {"name": "wanda", "sparsity": 1.0}}, "out of range"),
+    ],
+)
+def test_wrong_recipes_are_known_before_anything_is_read(change, says):
+    recipe = Recipe.model_validate(get_recipe("wanda").model_dump() | change)
+    with pytest.raises((RecipeError, UnknownNameError), match=says):
+        plan(recipe, recipes=load_recipes())
+
+
+def test_numbers_may_be_written_as_yaml_reads_them(tmp_path):
+    file = tmp_path / "mine.yaml"  # YAML 1.1 takes 1e-3 for a text
+    file.write_text("x: {summary: s, paper: p, structure: elements, criterion: {name: gblm, alpha: 1e-3}}")
+    assert plan(get_recipe("x", file)).criterion.alpha == 1e-3
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        "structure: depth, criterion: block-influence, allocation: owl",
+        "structure: depth, criterion: block-influence, compensation: bias",
+        "structure: experts, criterion: router-similarity, pattern: '2:4'",
+        "structure: units, criterion: flap, pattern: '2:4'",
+        "structure: units, criterion: flap, propagate: dense",
+        "structure: elements, criterion: wanda, rounds: 3",
+        "structure: elements, criterion: wanda, spared: [1, 0]",
+    ],
+)
+def test_what_a_structure_would_ignore_is_refused(tmp_path, extra):
+    file = tmp_path / "mine.yaml"
+    file.write_text(f"mine: {{summary: s, paper: p, {extra}}}")
+    with pytest.raises(RecipeError, match=rf"mine: {extra.split(', ')[2].split(':')[0]} is for recipes of"):
+        load_recipes(file)
+
+
+def test_costs_are_for_units():
+    with pytest.raises(RecipeError, match="cost of flops is for recipes of units"):
+        plan(get_recipe("wanda"), costs="flops")
+
+
+def test_models_of_experts_lose_no_sublayers(tiny_lm, windows):
+    """The search would work, but no class could hold its result."""
+    with pytest.raises(RecipeError, match="take shortgpt"):
+        prune(tiny_lm("mixtral"), windows, get_recipe("finercut"))
 
 
 def test_sparsity_range(tiny_lm, windows):

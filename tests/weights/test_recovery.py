@@ -82,6 +82,11 @@ def test_distillation_moves_towards_the_dense_model(pair, windows):
         Recovery(distill=True).run(model, windows)
 
 
+def test_a_teacher_with_other_tokens(pair, windows, tiny_lm):
+    with pytest.raises(RecipeError, match="has 80 tokens, the pruned one 67"):
+        Recovery(distill=True).run(pair[1], windows, tiny_lm(vocab_size=80))
+
+
 def test_a_stopped_run_goes_on_to_the_same_weights(pair, windows, tmp_path):
     _, model = pair
     whole, stopped = copy.deepcopy(model), copy.deepcopy(model)
@@ -107,7 +112,14 @@ def test_checkpoints_of_others_are_refused(pair, windows, tmp_path):
 
 
 def test_wrong_settings():
-    for wrong in ({"train": "x"}, {"steps": 0}, {"lr": 0.0}, {"select": 0.0}, {"rank": 0}):
+    for wrong in (
+        {"train": "x"},
+        {"steps": 0},
+        {"lr": 0.0},
+        {"lr": float("nan")},
+        {"select": 0.0},
+        {"rank": 0},
+    ):
         with pytest.raises(RecipeError):
             Recovery(**wrong)
 

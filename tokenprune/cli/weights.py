@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from tokenprune.cli.weights_inspect import inspect
+from tokenprune.cli.weights_parts import parts
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -16,6 +17,7 @@ app = typer.Typer(
     "Example: tokenprune weights prune smollm2-135m out --recipe flap --sparsity 0.2 --calibration text.txt",
 )
 app.command("inspect")(inspect)
+app.command("parts")(parts)
 
 _Model = Annotated[
     str,
@@ -40,7 +42,9 @@ def prune(
     text: Annotated[
         Path | None, typer.Option(help="Measure perplexity on this text before and after, for the card.")
     ] = None,
-    recipes: Annotated[Path | None, typer.Option(help="YAML file with recipes of your own.")] = None,
+    recipes: Annotated[
+        Path | None, typer.Option(help="YAML file with recipes of your own, of what `weights parts` lists.")
+    ] = None,
     tensor_parallel: Annotated[
         int, typer.Option(min=1, help="KV groups and channels of each layer stay divisible by this.")
     ] = 1,
@@ -55,6 +59,12 @@ def prune(
         Path | None, typer.Option(help="A pruned folder whose card holds the table for --cost latency.")
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the calibration text the model writes.")] = 0,
+    dtype: Annotated[
+        str | None,
+        typer.Option(
+            help="bfloat16, float16 or float32; by default that of the model's own files.", show_default=False
+        ),
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a folder pruned before.")] = False,
 ) -> None:
     """Prune a model into a new folder, with a card of what was done. A stopped run goes on.
@@ -87,9 +97,12 @@ def prune(
             overwrite,
             load_recipes(recipes),
             reporter,
+            dtype,
         )
     share = found["left"] / found["parameters"]
-    typer.echo(f"{out}: {found['left']:,.0f} of {found['parameters']:,.0f} parameters ({share:.1%})")
+    zeros = found["zeros"] / found["left"]
+    empty = f", {zeros:.1%} of these are zeros" if zeros > 0.005 else ""
+    typer.echo(f"{out}: {found['left']:,.0f} of {found['parameters']:,.0f} parameters ({share:.1%}){empty}")
     if "pruned" in found:
         typer.echo(f"perplexity {found['dense']:.3f} -> {found['pruned']:.3f}")
 
@@ -110,7 +123,7 @@ def evaluate(
 
     from tokenprune.models.causal_lm import fresh_causal_lm
     from tokenprune.models.progress import reporting
-    from tokenprune.weights.prune import check_finite
+    from tokenprune.weights.plan import check_finite
     from tokenprune.weights.run import eval_windows
     from tokenprune.weights.text import perplexity
 
@@ -150,6 +163,12 @@ def recover(
         str | None, typer.Option(help="The model before pruning; the card's source by default.")
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the order of windows and of LoRA.")] = 0,
+    dtype: Annotated[
+        str | None,
+        typer.Option(
+            help="bfloat16, float16 or float32; by default that of the folder's files.", show_default=False
+        ),
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a folder pruned before.")] = False,
 ) -> None:
     """Train a pruned model into a new folder; what was pruned stays pruned. A stopped run goes on.
@@ -165,7 +184,7 @@ def recover(
 
     how = Recovery(part_name(train), distill, steps, batch, lr, rank, 2.0 * rank, select, seed, biases)
     with reporting("weights recover") as reporter:
-        losses = recover_to(folder, out, how, text, window, dense, overwrite, reporter)
+        losses = recover_to(folder, out, how, text, window, dense, overwrite, reporter, dtype)
     typer.echo(
         f"{out}: loss {losses[0]:.3f} -> {losses[-1]:.3f}" if losses else f"{out}: was trained already"
     )

@@ -30,6 +30,7 @@ class LoadedLM:
         tokenizer: Its tokenizer.
         max_positions: Tokens the model can read and write in one sequence.
         eos_ids: Token ids that end a generation.
+        stored: Number format of the checkpoint, as its config says.
     """
 
     name: str
@@ -37,6 +38,7 @@ class LoadedLM:
     tokenizer: PreTrainedTokenizerBase
     max_positions: int
     eos_ids: frozenset[int]
+    stored: torch.dtype | None = None
 
     @property
     def device(self) -> torch.device:
@@ -107,6 +109,7 @@ def _load(name: str, path: str, device: str, dtype: torch.dtype) -> LoadedLM:
             tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
             config = AutoConfig.from_pretrained(path, trust_remote_code=False)
             seeing = config.model_type in _SEEING
+            stored = config.get_text_config().dtype
             model = (AutoModelForImageTextToText if seeing else AutoModelForCausalLM).from_pretrained(
                 path, dtype=dtype, use_safetensors=True, trust_remote_code=False, attn_implementation="sdpa"
             )
@@ -117,7 +120,8 @@ def _load(name: str, path: str, device: str, dtype: torch.dtype) -> LoadedLM:
             "`tokenprune models list` shows"
         ) from error
     model = model.to(device).eval()
-    return LoadedLM(name, model, tokenizer, _max_positions(model, tokenizer), _eos_ids(model, tokenizer))
+    positions, ends = _max_positions(model, tokenizer), _eos_ids(model, tokenizer)
+    return LoadedLM(name, model, tokenizer, positions, ends, stored)
 
 
 def _max_positions(model: Any, tokenizer: Any) -> int:

@@ -60,7 +60,7 @@ def cpu_has_bf16() -> bool:
 
 @contextmanager
 def quiet_loading() -> Iterator[None]:
-    """Keep transformers' weight-loading bar out of the way; our own progress tells what takes long."""
+    """Keep transformers' bars of reading and writing weights out of the way; ours tell what takes long."""
     from transformers.utils import logging
 
     enabled = logging.is_progress_bar_enabled()

@@ -140,6 +140,15 @@ class Card(BaseModel):
         pruned = self.pruned.model_copy(update={"parameters": total})
         return self.model_copy(update={"layers": layers, "pruned": pruned})
 
+    def zero_shares(self) -> list[float]:
+        """Return the share of zeros in each layer of the dense model; 0 where it is dropped."""
+        shares, new = [], 0
+        for layer in self.layers:
+            stays = layer.attention or layer.mlp or bool(layer.biases)
+            shares.append(self.zeros.get(str(new), 0.0) if stays else 0.0)
+            new += stays
+        return shares
+
     @property
     def kept(self) -> Kept:
         """What stays, as it was exported."""
@@ -230,14 +239,24 @@ def _readme(card: Card) -> str:
         lines += ["", _timed(card.latency)]
     if card.perplexity:
         lines += ["", "Perplexity: " + ", ".join(f"{k} {v:.3f}" for k, v in card.perplexity.items()) + "."]
-    lines += ["", "| layer | KV groups | FFN channels | experts | parameters |", "|---:|---:|---:|---:|---:|"]
+    experts, zeros = any(layer.experts for layer in card.layers), card.zero_shares()
+    if any(zeros):
+        share = sum(zeros) / sum(z > 0 for z in zeros)
+        lines += ["", f"Zeros among the weights of the layers: {share:.1%}. They are stored like all others."]
+    heads = ["layer", "KV groups", "FFN channels", "parameters"]
+    heads[3:3] = [*(["experts"] if experts else []), *(["zeros"] if any(zeros) else [])]
+    lines += ["", f"| {' | '.join(heads)} |", "|" + "---:|" * len(heads)]
     for index, (layer, kept) in enumerate(zip(card.layers, card.kept.layers, strict=True)):
-        lines.append(
-            f"| {index} | {_of(len(layer.kv_heads), card.sizes['kv_heads'][index])} "
-            f"| {_of(len(kept.channels), card.sizes['channels'][index])} "
-            f"| {_of(len(layer.experts), card.sizes['experts'][index]) if layer.experts else ''} "
-            f"| {layer.parameters / layer.dense_parameters:.0%} |"
-        )
+        cells = [
+            str(index),
+            _of(len(layer.kv_heads), card.sizes["kv_heads"][index]),
+            _of(len(kept.channels), card.sizes["channels"][index]),
+        ]
+        if experts:
+            cells.append(_of(len(layer.experts), card.sizes["experts"][index]) if layer.experts else "")
+        if any(zeros):
+            cells.append(f"{zeros[index]:.0%}")
+        lines.append(f"| {' | '.join(cells)} | {layer.parameters / layer.dense_parameters:.0%} |")
     lines += ["", "## Load", "", *_loading(card), ""]
     return "\n".join(lines)
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from pydantic import PositiveInt
+
 from tokenprune.errors import RecipeError
 from tokenprune.models.progress import SILENT, Reporter
 from tokenprune.weights.influence import similarities
@@ -51,7 +53,7 @@ class OutputChange:
         windows: Windows used of the calibration text.
     """
 
-    windows: int = 2
+    windows: PositiveInt = 2
 
     def run(
         self,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from tokenprune.models.progress import SILENT, Reporter
 from tokenprune.weights.choose import Pattern, lowest, n_of_m
 from tokenprune.weights.compensation.dsnot import Dsnot
-from tokenprune.weights.compensation.obs import inverse_factor, prune_columns
+from tokenprune.weights.compensation.obs import Obs, inverse_factor, prune_columns
 from tokenprune.weights.criteria.base import ElementCriterion, Weights
 from tokenprune.weights.criteria.sparsegpt import SparseGPT, saliency
 from tokenprune.weights.journal import Journal
@@ -23,20 +23,6 @@ if TYPE_CHECKING:
 
 Gradients = Sequence[Mapping[str, "torch.Tensor"]]
 See = Callable[["torch.Tensor", "torch.Tensor"], None]  # a matrix, and what of it was pruned
-_BLOCK = 128
-
-
-@dataclass(frozen=True)
-class Obs:
-    """Update what stays after SparseGPT.
-
-    Attributes:
-        block: Columns of a block; SparseGPT's criterion also ranks inside of it.
-        damping: Share of the mean diagonal.
-    """
-
-    block: int = _BLOCK
-    damping: float = 0.01
 
 
 @dataclass(frozen=True)
@@ -154,4 +140,5 @@ class ElementPruning:
             return lowest(score, carry.take(share * score.numel()), by_row=False)
 
         step = obs.block if pattern is None else pattern.of
-        return prune_columns(at.weight, factor, choose, step, obs.block)
+        block = max(obs.block // step, 1) * step  # groups of a pattern do not cross blocks
+        return prune_columns(at.weight, factor, choose, step, block)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from tokenprune import __version__, folders
 from tokenprune.errors import MissingExtraError, ModelError
 from tokenprune.folders import LICENCES, whole_folder
+from tokenprune.models.device import quiet_loading
 from tokenprune.weights.card import CARD, README, Card, write_card
 from tokenprune.weights.kept import Biases, Kept
 from tokenprune.weights.latency import Latency
@@ -153,7 +154,8 @@ def _write(
     card: Card,
     out: Path,
 ) -> None:
-    small.save_pretrained(out)
+    with quiet_loading():
+        small.save_pretrained(out)
     if tokenizer is not None:
         tokenizer.save_pretrained(out)
     origin = Path(source).expanduser() if source is not None else None

@@ -11,7 +11,7 @@ from tokenprune.weights.card import Card, read_card
 if TYPE_CHECKING:
     from rich.console import Group
 
-_WIDTH = 16
+_WIDTH = 10  # so that a row fits 80 columns
 
 
 def shares(card: Card) -> list[tuple[float, float]]:
@@ -45,10 +45,8 @@ def report(folder: str | Path) -> Group:
         )
     for heading in ("zeros", "biases", "parameters"):
         table.add_column(heading, justify="left" if heading == "biases" else "right")
-    rows = zip(card.layers, card.kept.layers, shares(card), strict=True)
-    new = 0
-    for index, (layer, kept, (attention, ffn)) in enumerate(rows):
-        stays = layer.attention or layer.mlp or bool(layer.biases)
+    rows = zip(card.layers, card.kept.layers, shares(card), card.zero_shares(), strict=True)
+    for index, (layer, kept, (attention, ffn), zeros) in enumerate(rows):
         cells = [
             str(index),
             _bar(attention),
@@ -58,16 +56,16 @@ def report(folder: str | Path) -> Group:
         ]
         if experts:
             cells.append(f"{len(kept.experts or ())}/{card.sizes['experts'][index]}" if kept.experts else "")
-        zeros = card.zeros.get(str(new), 0.0) if stays else 0.0
-        cells += [f"{zeros:.0%}" if zeros else "", " ".join(layer.biases)]
+        cells += [f"{zeros:.0%}" if zeros else "", " ".join(b.removesuffix("_bias") for b in layer.biases)]
         cells.append(f"{layer.parameters / layer.dense_parameters:.0%}")
         table.add_row(*cells)
-        new += stays
     return Group(*(Text(line) for line in _head(card)), table)
 
 
 def picture(folder: str | Path, out: str | Path) -> Path:
     """Draw the same as an image; the ending of ``out`` names the format (png, svg, pdf).
+
+    Zeros are a pale part of what stays.
 
     Raises:
         ModelError: The folder holds no pruned model, or ``out`` cannot be written.
@@ -76,22 +74,29 @@ def picture(folder: str | Path, out: str | Path) -> Path:
     card = read_card(folder)
     try:
         from matplotlib.figure import Figure
+        from matplotlib.ticker import MaxNLocator
     except ImportError as error:
         raise MissingExtraError("drawing", "measure", error.name or "matplotlib") from error
 
-    stays = shares(card)
+    stays, zeros = shares(card), card.zero_shares()
     figure = Figure(figsize=(max(6.0, 0.25 * len(stays) + 1.5), 4.2), layout="constrained")
     rows = figure.subplots(2, 1, sharex=True, sharey=True)
     names = ("attention: KV groups kept", "FFN: channels kept")
     for axis, name, values in zip(rows, names, zip(*stays, strict=True), strict=True):
         axis.bar(range(len(stays)), [1.0] * len(stays), color="#e6e6e6")
-        axis.bar(range(len(stays)), values, color="#3b6ea5")
+        if any(zeros):
+            axis.bar(range(len(stays)), values, color="#a9c1da", label="zeros")
+        filled = [value * (1 - zero) for value, zero in zip(values, zeros, strict=True)]
+        axis.bar(range(len(stays)), filled, color="#3b6ea5")
         axis.set_title(name, loc="left", fontsize=9)
         axis.set_ylim(0, 1)
         axis.yaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
         axis.spines[["top", "right"]].set_visible(False)
     rows[1].set_xlabel("layer of the dense model")
-    figure.suptitle(_head(card)[0], fontsize=10)
+    rows[1].xaxis.set_major_locator(MaxNLocator(integer=True))
+    if any(zeros):
+        rows[0].legend(loc="lower right", bbox_to_anchor=(1, 1), frameon=False, fontsize=8)
+    figure.suptitle(_title(card), fontsize=10)
     target = Path(out).expanduser()
     try:
         figure.savefig(target, dpi=150)
@@ -100,10 +105,20 @@ def picture(folder: str | Path, out: str | Path) -> Path:
     return target
 
 
+def _title(card: Card) -> str:
+    """What fits above a small picture: whose picture it is."""
+    known = [str(card.recipe["name"])] if "name" in card.recipe else []
+    known += [f"sparsity {card.recipe['sparsity']}"] if "sparsity" in card.recipe else []
+    return f"{_source(card)}, pruned" + (f": {', '.join(known)}" if known else "")
+
+
+def _source(card: Card) -> str:
+    return Path(card.source).name if card.source else "a model"
+
+
 def _head(card: Card) -> list[str]:
-    source = Path(card.source).name if card.source else "a model"
     recipe = ", ".join(f"{key} {value}" for key, value in card.recipe.items())
-    lines = [f"{source}, pruned" + (f": {recipe}" if recipe else "")]
+    lines = [f"{_source(card)}, pruned" + (f": {recipe}" if recipe else "")]
     dense, pruned = card.dense, card.pruned
     saved = (
         f"parameters {_millions(dense.parameters)} -> {_millions(pruned.parameters)}"

@@ -106,7 +106,9 @@ def write_state(path: Path, mark: str, state: Any) -> None:
     except (OSError, RuntimeError) as error:
         with suppress(OSError):
             part.unlink(missing_ok=True)
-        raise CheckpointError(f"cannot write the checkpoint {path}: {error}; free some space") from error
+        raise CheckpointError(
+            f"cannot write the checkpoint {path}: {error}; free some space, or choose another folder"
+        ) from error
 
 
 def read_state(path: Path, mark: str) -> Any:

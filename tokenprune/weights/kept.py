@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 Biases = Mapping[str, "torch.Tensor"]
 
 DENSE = ("llama", "mistral", "qwen2", "qwen3")
+# A model type of its own: a loader without this package refuses the folder; with the dense type it would fill
+# what is missing with random numbers.
+PREFIX = "tokenprune_"
 SPARSE = ("mixtral", "qwen2_moe", "qwen3_moe")
 
 
@@ -90,6 +93,10 @@ class Shape:
             ModelError: An architecture whose layers are not known here.
         """
         family = str(config.model_type)
+        if family.startswith(PREFIX):
+            raise ModelError(
+                "this model was pruned already, its layers differ in size: prune the one it was made from"
+            )
         if family not in (*DENSE, *SPARSE):
             raise ModelError(
                 f"cannot prune the weights of a {family!r} model; known are {', '.join((*DENSE, *SPARSE))}"

@@ -61,7 +61,7 @@ class LoraImportance:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if min(self.steps, self.every, self.batch, self.rank) < 1 or self.lr <= 0:
+        if min(self.steps, self.every, self.batch, self.rank) < 1 or not self.lr > 0:
             raise RecipeError("lora-learn: steps, every, batch and rank must be 1 or more, lr above 0")
         if not 0 <= self.average < 1:
             raise RecipeError("lora-learn: average must be in [0, 1)")

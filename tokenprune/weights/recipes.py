@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from functools import cache
 from importlib import import_module
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self, get_type_hints
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from tokenprune.errors import RecipeError, UnknownNameError
-from tokenprune.validation import faults
+from tokenprune.validation import faults, options_of
 
 _PACKAGE = "tokenprune.weights"
 # structure -> name -> where the part is; parts are imported when a recipe is built.
@@ -45,8 +54,8 @@ ALLOCATIONS: Mapping[str, str] = {
     "ecoflap": "allocation.ecoflap:ZerothOrder",
 }
 COMPENSATIONS: Mapping[str, Mapping[str, str]] = {
-    "elements": {"obs": "elements:Obs", "dsnot": "compensation.dsnot:Dsnot"},
-    "units": {"bias": "", "least-squares": ""},
+    "elements": {"obs": "compensation.obs:Obs", "dsnot": "compensation.dsnot:Dsnot"},
+    "units": {"bias": "compensation.bias:mean_bias", "least-squares": "compensation.least_squares:refit"},
     "depth": {},
     "experts": {},
 }
@@ -110,6 +119,26 @@ class Recipe(BaseModel):
     def _strings_are_names(cls, value: Any) -> Any:
         return {"name": value} if isinstance(value, str) else value
 
+    @model_validator(mode="after")
+    def _parts_have_a_structure(self) -> Self:
+        """Refuse what this structure would ignore."""
+        of: Mapping[str, tuple[str, ...]] = {
+            "pattern": ("elements",),
+            "propagate": ("elements",),
+            "rounds": ("units",),
+            "spared": ("units",),
+            "allocation": ("elements", "units"),
+            "compensation": ("elements", "units"),
+        }
+        for name, structures in of.items():
+            unset = getattr(self, name) == type(self).model_fields[name].default
+            if self.structure not in structures and not unset:
+                raise ValueError(
+                    f"{name} is for recipes of {' and '.join(structures)}, this one is of {self.structure}: "
+                    "leave it out"
+                )
+        return self
+
 
 def load_recipes(file: Path | None = None) -> dict[str, Recipe]:
     """Return the package's recipes, and those of ``file``, which win.
@@ -159,16 +188,46 @@ def part(part: Part, known: Mapping[str, str], what: str) -> Any:
 
     Raises:
         UnknownNameError: No such part.
-        RecipeError: It has no such option.
+        RecipeError: It has no such option, or the option no such value.
     """
     if part.name not in known:
         raise UnknownNameError(what, part.name, list(known))
     module, name = known[part.name].split(":")
     made: Callable[..., Any] = getattr(import_module(f"{_PACKAGE}.{module}"), name)
+    options, hints = part.options, get_type_hints(made, include_extras=True)
     try:
-        return made(**part.options)
+        for key in hints.keys() & options.keys():
+            options[key] = TypeAdapter(hints[key]).validate_python(options[key])
+        return made(**options)
+    except ValidationError as error:
+        raise RecipeError(f"{what} {part.name!r}: {faults(error, key)}") from error
     except TypeError as error:
         raise RecipeError(f"{what} {part.name!r}: {error}") from error
+
+
+def known_parts() -> dict[str, dict[str, tuple[str, tuple[str, ...]]]]:
+    """Return all parts by kind: name -> what it is in a line, and its options as people read them."""
+    pool = "Scores of all layers and kinds compete (units only); norm: none, mean or zscore"
+    kinds = {f"criterion of {structure}": known for structure, known in CRITERIA.items()}
+    kinds["allocation"] = ALLOCATIONS
+    kinds |= {f"compensation of {structure}": known for structure, known in COMPENSATIONS.items() if known}
+    kinds["recovery"] = RECOVERIES
+    found = {
+        heading: {name: _described(where) for name, where in known.items()}
+        for heading, known in kinds.items()
+    }
+    found["allocation"][POOL] = (pool, ("norm='zscore'",))
+    return found
+
+
+def _described(where: str) -> tuple[str, tuple[str, ...]]:
+    module, name = where.split(":")
+    home = import_module(f"{_PACKAGE}.{module}")
+    made: Any = getattr(home, name)
+    # a file of one method says at its head which it is
+    head = inspect.getdoc(made if module in ("depth", "allocation.influence") else home) or ""
+    summary = head.split("\n\n")[0].replace("\n", " ").rstrip(".")
+    return summary, options_of(made) if hasattr(made, "__dataclass_fields__") else ()
 
 
 @cache

@@ -10,14 +10,16 @@ from typing import TYPE_CHECKING, Any
 from tokenprune.errors import RecipeError, TokenPruneError
 from tokenprune.models.catalog import list_models
 from tokenprune.models.causal_lm import LoadedLM, fresh_causal_lm
+from tokenprune.models.device import pick_dtype
 from tokenprune.models.progress import SILENT, Reporter
 from tokenprune.weights.card import read_card
 from tokenprune.weights.export import architecture_of, check_place, export, write_model
 from tokenprune.weights.journal import CheckpointError, Journal, mark_of
 from tokenprune.weights.latency import Latency
 from tokenprune.weights.materialise import materialise
+from tokenprune.weights.plan import check_model, plan
 from tokenprune.weights.prune import Pruned, prune
-from tokenprune.weights.recipes import RECOVERIES, Part, Recipe, load_recipes, part
+from tokenprune.weights.recipes import Recipe, load_recipes
 from tokenprune.weights.recovery.train import Recovery
 from tokenprune.weights.text import perplexity, read_text, self_text, windows_of
 from tokenprune.weights.units import Constraints, CostName
@@ -48,10 +50,7 @@ class Calibration:
         """Return int64 [windows, length]; raises RecipeError when the text is too short."""
         if self.windows < 1 or self.length < 2:
             raise RecipeError("calibration takes 1 window or more, of 2 tokens or more")
-        if self.length > lm.max_positions:
-            raise RecipeError(
-                f"windows of {self.length} tokens exceed the {lm.max_positions} positions of the model"
-            )
+        _check_length(lm, self.length)
         if self.file is None:
             return self_text(lm.model, self.windows, self.length, self.seed, reporter)
         text = read_text(self.file)
@@ -79,6 +78,7 @@ def prune_to(
     overwrite: bool = False,
     recipes: Mapping[str, Recipe] | None = None,
     reporter: Reporter = SILENT,
+    dtype: str | None = None,
 ) -> dict[str, float]:
     """Prune a named model into a folder, with a card; a run that was stopped goes on when it is given again.
 
@@ -97,20 +97,29 @@ def prune_to(
         overwrite: Replace a folder that was exported before.
         recipes: Where the recipe that comes ``then`` is looked up; the package's by default.
         reporter: Told of each step.
+        dtype: Number format of the folder; that of the model's own checkpoint by default.
 
     Returns:
-        Parameters before and after, and perplexities when asked for.
+        Parameters before and after, zeros among these, and perplexities when asked for.
 
     Raises:
         TokenPruneError: Anything that cannot work; no folder is left.
     """
+    import torch
+
     check_place(out.expanduser().absolute(), overwrite)
+    planned = plan(recipe, sparsity, limits, costs, recipes or load_recipes())
+    if latency is not None and costs != "latency":
+        raise RecipeError(
+            "a table of latency (--latency-from) serves a cost of latency alone: add --cost latency"
+        )
+    asked = None if dtype is None else pick_dtype("cpu", dtype)
     lm = fresh_causal_lm(name)
+    check_model(lm.model, planned)
     windows = calibration.load(lm, reporter)
     held = None if evaluate is None else eval_windows(lm, evaluate)
-    following = recipes or load_recipes()
-    then = None if recipe.then is None else following.get(recipe.then.name)
-    told = [one.model_dump(mode="json") for one in (recipe, then) if one is not None]
+    then, recovery = planned.then, planned.recovery
+    told = [one.recipe.model_dump(mode="json") for one in (planned, then) if one is not None]
     settings = [told, sparsity, asdict(limits or Constraints()), costs, latency and latency.model_dump()]
     journal = Journal(_beside(out, ".pruning"), mark_of(lm.model, windows, settings))
     found: dict[str, float] = {}
@@ -127,18 +136,21 @@ def prune_to(
         journal.close()
         raise
     small = materialise(lm.model, done.kept, done.biases)
-    if recipe.then is not None:
-        _then(small, windows, label, recipe.then, following, reporter, journal.part("then"))
+    if then is not None:
+        prune(small, windows, then.recipe, then.share, reporter=reporter, journal=journal.part("then"))
     shown = recipe_card(label, recipe, done)
-    recovery = None if recipe.recovery is None else part(recipe.recovery, RECOVERIES, "recovery")
     if recovery is not None:
         small = recovery.prepare(small)
         dense = fresh_causal_lm(name).model if recovery.needs_dense else None
         recovery.run(small, windows, dense, journal.path("recovery"), reporter)
         shown["recovery"] = recovery.describe()
+    stored = asked or lm.stored
     if held is not None:
+        cast_to(small, stored)  # what is measured is what is written
+        cast_to(small, torch.float32)
         found["pruned"] = perplexity(small, held, reporter)
     reporter.stage("writing", None)
+    cast_to(small, stored)
     export(
         lm.model,
         done.kept,
@@ -155,27 +167,9 @@ def prune_to(
         overwrite=overwrite,
     )
     journal.close()
-    return {"parameters": before, "left": sum(p.numel() for p in small.parameters()), **found}
-
-
-def _then(
-    small: Any,
-    windows: torch.Tensor,
-    label: str,
-    then: Part,
-    recipes: Mapping[str, Recipe],
-    reporter: Reporter,
-    journal: Journal,
-) -> None:
-    """Prune single weights of what stays, in place."""
-    following = recipes.get(then.name)
-    share = then.options.get("sparsity")
-    wrong = set(then.options) - {"sparsity"}
-    if following is None or following.structure != "elements" or following.then or wrong:
-        raise RecipeError(f"{label}: `then` must name a recipe for elements, and may give its sparsity")
-    if share is not None and not isinstance(share, float | int):
-        raise RecipeError(f"{label}: the sparsity of `then` is {share!r}, must be a number")
-    prune(small, windows, following, share, reporter=reporter, journal=journal)
+    left = sum(p.numel() for p in small.parameters())
+    zeros = sum(int((p == 0).sum()) for p in small.parameters())
+    return {"parameters": before, "left": left, "zeros": zeros, **found}
 
 
 def recover_to(
@@ -187,6 +181,7 @@ def recover_to(
     dense: str | None = None,
     overwrite: bool = False,
     reporter: Reporter = SILENT,
+    dtype: str | None = None,
 ) -> list[float]:
     """Train a pruned folder into another one; a run that was stopped goes on when it is given again.
 
@@ -199,6 +194,7 @@ def recover_to(
         dense: The model before pruning, for distillation and selection; the card's source by default.
         overwrite: Replace a folder that was exported before.
         reporter: Told of each step.
+        dtype: Number format of the new folder; that of the old one by default.
 
     Returns:
         The loss of each step.
@@ -207,8 +203,9 @@ def recover_to(
         TokenPruneError: Anything that cannot work.
     """
     check_place(out.expanduser().absolute(), overwrite)
-    card = read_card(folder)
+    card, asked = read_card(folder), None if dtype is None else pick_dtype("cpu", dtype)
     lm = fresh_causal_lm(folder)
+    _check_length(lm, length)
     rows = windows_of(lm.tokenizer, read_text(text), None, length, f"text {str(text)!r}")
     teacher = None
     if recovery.needs_dense:
@@ -224,8 +221,24 @@ def recover_to(
     architecture = architecture_of(model)
     card = card.model_copy(update={"recipe": told, "perplexity": kept, "architecture": architecture})
     reporter.stage("writing", None)
+    cast_to(model, asked or lm.stored)
     write_model(model, card.measured(model), out, tokenizer=lm.tokenizer, source=folder, overwrite=overwrite)
     return losses
+
+
+def _check_length(lm: LoadedLM, length: int) -> None:
+    if length > lm.max_positions:
+        raise RecipeError(
+            f"windows of {length} tokens exceed the {lm.max_positions} positions of the model: give shorter "
+            "ones (--window)"
+        )
+
+
+def cast_to(model: Any, dtype: torch.dtype | None) -> None:
+    """Cast the parameters of a model in place, and leave its buffers (rotations) in float32."""
+    if dtype is not None:
+        for parameter in model.parameters():
+            parameter.data = parameter.data.to(dtype)
 
 
 def _beside(out: Path, ending: str) -> Path:

@@ -12,12 +12,9 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from tokenprune.errors import ModelError
-from tokenprune.weights.kept import DENSE, Biases, Kept, Shape
+from tokenprune.weights.kept import DENSE, PREFIX, Biases, Kept, Shape
 
 KEY = "prune_layers"
-# A model type of its own: a loader without this package refuses the folder; with the dense type it would fill
-# what is missing with random numbers.
-PREFIX = "tokenprune_"
 MODEL_TYPES = {family: PREFIX + family for family in DENSE}
 ARCHITECTURES = {
     "llama": "TokenPruneLlamaForCausalLM",

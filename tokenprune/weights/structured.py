@@ -20,7 +20,15 @@ from tokenprune.weights.learned_units import LoraImportance
 from tokenprune.weights.sites import matrices
 from tokenprune.weights.statistics import InputStats
 from tokenprune.weights.stream import Stream
-from tokenprune.weights.units import Constraints, CostName, LayerFacts, UnitCosts, UnitCriterion, UnitScores
+from tokenprune.weights.units import (
+    Constraints,
+    CostName,
+    LayerFacts,
+    UnitCosts,
+    UnitCriterion,
+    UnitScores,
+    check_dense,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -144,11 +152,7 @@ class UnitPruning:
     def shape_of(self, model: Any) -> Shape:
         """Return the sizes of a model whose units can go; raises RecipeError for any other."""
         shape = Shape.of(model.config)
-        if any(shape.experts):
-            raise RecipeError(
-                "this recipe prunes KV groups and FFN channels of dense layers, the model has experts: take "
-                "a recipe for experts, elements or depth"
-            )
+        check_dense(shape)
         self.limits.check(shape)
         return shape
 

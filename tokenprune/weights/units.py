@@ -184,6 +184,15 @@ class Constraints:
         return math.lcm(self.tensor_parallel, self.channel_multiple)
 
 
+def check_dense(shape: Shape) -> None:
+    """Raise RecipeError when a model has experts: its units are not pruned."""
+    if any(shape.experts):
+        raise RecipeError(
+            "this recipe prunes KV groups and FFN channels of dense layers, the model has experts: take "
+            "a recipe for experts, elements or depth"
+        )
+
+
 def cost_name(text: str) -> CostName:
     """Return the cost a word names; raises RecipeError for any other."""
     for name in get_args(CostName):

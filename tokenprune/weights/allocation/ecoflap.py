@@ -10,6 +10,8 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
+
 from tokenprune.models.progress import SILENT, Reporter
 from tokenprune.weights.allocation.base import LayerRatios, layer_costs
 from tokenprune.weights.allocation.ratios import spread
@@ -32,10 +34,10 @@ class ZerothOrder(LayerRatios):
         seed: Of the directions.
     """
 
-    width: float = 0.2
-    step: float = 1e-2
-    directions: int = 2
-    windows: int = 2
+    width: NonNegativeFloat = 0.2
+    step: PositiveFloat = 1e-2
+    directions: PositiveInt = 2
+    windows: PositiveInt = 2
     seed: int = 0
 
     def ratios(

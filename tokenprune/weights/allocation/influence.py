@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from pydantic import NonNegativeFloat
+
 from tokenprune.models.progress import SILENT, Reporter
 from tokenprune.weights.allocation.base import LayerRatios, layer_costs
 from tokenprune.weights.allocation.ratios import spread
@@ -22,7 +24,7 @@ class AngularInfluence(LayerRatios):
     Deviation: importance is mapped to ratios linearly, at most ``width`` apart.
     """
 
-    width: float = 0.2
+    width: NonNegativeFloat = 0.2
 
     def ratios(
         self, model: Any, windows: torch.Tensor, sparsity: float, reporter: Reporter = SILENT
@@ -44,7 +46,7 @@ class AngularInfluence(LayerRatios):
 class Similarity(LayerRatios):
     """Adapt-Pruner: a layer matters as much as its output is unlike its input (arXiv 2502.03460, 3.1)."""
 
-    width: float = 0.1
+    width: NonNegativeFloat = 0.1
 
     def ratios(
         self, model: Any, windows: torch.Tensor, sparsity: float, reporter: Reporter = SILENT

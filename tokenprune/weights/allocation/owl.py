@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from pydantic import NonNegativeFloat, PositiveFloat
+
 from tokenprune.models.progress import SILENT, Reporter
 from tokenprune.weights.allocation.base import LayerRatios, layer_costs
 from tokenprune.weights.allocation.ratios import spread
@@ -24,8 +26,8 @@ class Owl(LayerRatios):
         limit: lambda: half the width of the ratios.
     """
 
-    threshold: float = 5.0
-    limit: float = 0.08
+    threshold: PositiveFloat = 5.0
+    limit: NonNegativeFloat = 0.08
 
     def ratios(
         self, model: Any, windows: torch.Tensor, sparsity: float, reporter: Reporter = SILENT

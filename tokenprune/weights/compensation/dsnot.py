@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from pydantic import NonNegativeFloat, PositiveInt
+
 from tokenprune.weights.statistics import InputStats
 
 if TYPE_CHECKING:
@@ -25,8 +27,8 @@ class Dsnot:
         power: Of the variance that regrowing divides by.
     """
 
-    cycles: int = 50
-    threshold: float = 0.1
+    cycles: PositiveInt = 50
+    threshold: NonNegativeFloat = 0.1
     power: float = 1.0
 
     def refine(self, pruned: torch.Tensor, weight: torch.Tensor, inputs: InputStats) -> torch.Tensor:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from pydantic import NonNegativeFloat, PositiveInt
 
 from tokenprune.errors import RecipeError
 
@@ -12,6 +15,19 @@ if TYPE_CHECKING:
 
 # (weights as they are now [out, n], their part of the factor's diagonal [n], first column) -> pruned [out, n]
 Choose = Callable[["torch.Tensor", "torch.Tensor", int], "torch.Tensor"]
+
+
+@dataclass(frozen=True)
+class Obs:
+    """Update what stays after SparseGPT.
+
+    Attributes:
+        block: Columns of a block; SparseGPT's criterion also ranks inside of it.
+        damping: Share of the mean diagonal.
+    """
+
+    block: PositiveInt = 128
+    damping: NonNegativeFloat = 0.01
 
 
 def inverse_factor(gram: torch.Tensor, damping: float) -> torch.Tensor:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+from pydantic import NonNegativeFloat
+
 from tokenprune.weights.criteria.base import ElementCriterion, Weights
 
 if TYPE_CHECKING:
@@ -18,7 +20,7 @@ class Gblm(ElementCriterion):
     The norms are taken over tokens and over samples as in the paper, not averaged: their scales matter here.
     """
 
-    alpha: float = 100.0
+    alpha: NonNegativeFloat = 100.0
     needs_gradient: ClassVar[bool] = True
 
     def score(self, at: Weights) -> torch.Tensor:

@@ -28,11 +28,12 @@ import torch
 from tokenprune.errors import RecipeError
 from tokenprune.models.progress import SILENT, Reporter
 from tokenprune.weights.choose import Pattern
+from tokenprune.weights.compensation.obs import Obs
 from tokenprune.weights.criteria.base import ElementLearner
 from tokenprune.weights.criteria.magnitude import Magnitude
 from tokenprune.weights.criteria.sparsegpt import SparseGPT
 from tokenprune.weights.criteria.wanda import Wanda
-from tokenprune.weights.elements import ElementPruning, Obs
+from tokenprune.weights.elements import ElementPruning
 from tokenprune.weights.journal import Journal
 from tokenprune.weights.sites import prunable
 from tokenprune.weights.stream import Stream
@@ -77,7 +78,7 @@ class LearnedMasks(ElementLearner):
             raise RecipeError(
                 f"learned-masks: prior is {self.prior!r}, must be none, magnitude, wanda or sparsegpt"
             )
-        if min(self.layers, self.steps, self.batch) < 1 or min(self.lr, self.noise) <= 0:
+        if min(self.layers, self.steps, self.batch) < 1 or not min(self.lr, self.noise) > 0:
             raise RecipeError("learned-masks: layers, steps and batch must be 1 or more, lr and noise over 0")
         if len(self.temperature) != 2 or len(self.scale) != 2 or min(*self.temperature, *self.scale) <= 0:
             raise RecipeError("learned-masks: temperature and scale are two numbers above 0, first and last")

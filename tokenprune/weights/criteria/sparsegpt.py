@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+from pydantic import NonNegativeFloat
+
 from tokenprune.weights.compensation.obs import inverse_factor
 from tokenprune.weights.criteria.base import ElementCriterion, Weights
 
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
 class SparseGPT(ElementCriterion):
     """Ranked in the matrix; with compensation ``obs`` block by block, on updated weights."""
 
-    damping: float = 0.01
+    damping: NonNegativeFloat = 0.01
     by_row: ClassVar[bool] = False
     needs_gram: ClassVar[bool] = True
 

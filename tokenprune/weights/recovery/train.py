@@ -60,7 +60,7 @@ class Recovery:
         part_name(self.train)
         if self.biases and self.train == "lora":
             raise RecipeError("recovery: lora trains no biases: take perp or full, or leave biases out")
-        if min(self.steps, self.batch, self.rank) < 1 or self.lr <= 0 or not 0 < self.select <= 1:
+        if min(self.steps, self.batch, self.rank) < 1 or not self.lr > 0 or not 0 < self.select <= 1:
             raise RecipeError(
                 "recovery: steps, batch and rank must be 1 or more, lr above 0, select in (0, 1]"
             )
@@ -102,12 +102,17 @@ class Recovery:
             The loss of each step that was run now.
 
         Raises:
-            RecipeError: ``dense`` is missing, or the loss is not finite.
+            RecipeError: ``dense`` is missing or has other tokens, or the loss is not finite.
         """
         import torch
 
         if self.needs_dense and dense is None:
             raise RecipeError("this recovery needs the dense model: name it with --dense")
+        if self.needs_dense and dense.config.vocab_size != model.config.vocab_size:
+            raise RecipeError(
+                f"the dense model has {dense.config.vocab_size} tokens, the pruned one "
+                f"{model.config.vocab_size}: that is not the model it was made from (--dense)"
+            )
         if self.select < 1:
             windows = most_hurt(model, dense, windows, self.select)
         wanted = [(p, p.requires_grad) for p in model.parameters()]
