@@ -51,6 +51,21 @@ def test_by_formula(monkeypatch):
     )
 
 
+def test_headings_and_titles_lend_their_words():
+    page = "# The Eiffel tower\n\nIt is 330 metres high.\n\n# Fruit\n\nBananas are yellow."
+    units = [
+        ByKind().segment(Document(page, kind="text", title="Notes"), get_counter()),
+        ByKind().segment(Document("It is 330 metres high.", kind="text", title="Tower"), get_counter()),
+    ]
+    got = WordVectors("provence-mini", context=True).score(QUERY, units)
+    for u, scores in zip(units, got, strict=True):
+        read = [f"{c or u.document.title} {t}" for c, t in zip(u.context, u.texts, strict=True)]
+        np.testing.assert_allclose(scores, [by_hand(QUERY, t) for t in read], atol=0.01)
+    assert "Eiffel" in units[0].context[1] and not units[1].context[0]
+    without = WordVectors("provence-mini").score(QUERY, units)
+    assert got[1][0] > without[1][0] and (got[0] >= without[0]).all()
+
+
 @given(st.lists(st.text(max_size=30), max_size=6), st.text(max_size=20), st.integers(1, 64))
 @settings(max_examples=40)
 def test_any_text_in_any_parts(texts, query, at_once):

@@ -99,7 +99,7 @@ class Labeling:
     def word_vectors(self) -> WordVectors | None:
         """A scorer by the labeler's word vectors, where it has any."""
         labeler = Labeler.of(self.model)
-        return None if labeler.words is None else WordVectors(labeler)
+        return None if labeler.words is None else WordVectors(labeler, context=self.titles)
 
     def labels(self, query: str, passages: Sequence[Passage]) -> list[Labels]:
         """Read passages, or remember what was read of them."""

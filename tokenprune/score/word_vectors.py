@@ -24,9 +24,11 @@ class WordVectors:
 
     Args:
         model: a labeler that has word vectors (see `Labeler.words`), or what `Labeler.load` makes one of.
+        context: whether a unit has the words of the headings above it, or else of the document's title, too.
     """
 
     model: str | Labeler
+    context: bool = False
 
     def score(self, query: str, documents: Sequence[Units]) -> list[FloatArray]:
         """Return means of cosines in [-1, 1]; -1 for a unit without tokens, 0 for all if the query has none.
@@ -41,13 +43,19 @@ class WordVectors:
         asked = labeler.text.read([query])[0].ids
         if not len(asked) or not sum(sizes):
             return [np.zeros(n) for n in sizes]
-        ids = [read.ids for read in labeler.text.read([text for u in documents for text in u.texts])]
+        texts = [text for units in documents for text in units.texts]
+        above = [c or u.document.title or "" for u in documents for c in u.context] if self.context else []
+        leads = list(dict.fromkeys(above))
+        ids = [read.ids for read in labeler.text.read(texts + leads)]
         lengths = np.asarray([len(own) for own in ids], dtype=np.int64)
         distinct, place = np.unique(np.concatenate((*ids, asked)), return_inverse=True)
         vectors, rarity = labeler.words.vectors(distinct), labeler.words.rarity(distinct)
         mine = place[int(lengths.sum()) :]
         share = rarity[mine] / max(float(rarity[mine].sum()), 1e-6)
         best = _best(vectors[mine] @ vectors.T, place, lengths)
+        if self.context:
+            number = {lead: len(texts) + i for i, lead in enumerate(leads)}
+            best = np.maximum(best[:, : len(texts)], best[:, [number[lead] for lead in above]])
         return np.split((share @ best).astype(np.float64), np.cumsum(sizes)[:-1])
 
 
