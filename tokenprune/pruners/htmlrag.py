@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from tokenprune.pruners.base import Pruner
+from tokenprune.pruners.hybrid import best_sections
 from tokenprune.registry import named
 from tokenprune.render import renderer
 from tokenprune.score import Scorer
@@ -53,7 +54,7 @@ def htmlrag(
     steps: dict[str, Scorer] = {
         "bm25": Neighbours(BM25()),
         "embedding": Sections(Neighbours(BM25()), encoder, max_tokens=None),
-        "hybrid": Sections(Neighbours(BM25()), encoder, 2048),
+        "hybrid": best_sections(encoder, 2048),
     }
     reader = LocalPathModel(model) if upstream is None else UpstreamPathModel(upstream, model)
     paths = PathProbability(reader)

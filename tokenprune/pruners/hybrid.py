@@ -15,6 +15,11 @@ from tokenprune.select.choice import choose
 from tokenprune.select.simple import ShareOfBest
 
 
+def best_sections(model: str, embed_tokens: int) -> Sections:
+    """Return the scorer of `hybrid`, which reads so many tokens with the encoder."""
+    return Sections(Neighbours(BM25()), model, embed_tokens, WordVectors(SHIPPED))
+
+
 @named(
     "hybrid",
     kinds=KINDS,
@@ -37,6 +42,6 @@ def hybrid(
     points more of the evidence where a question shares few words with its answer (benchmarks/RESULTS.md).
     ``output`` is ``same``, ``text`` or ``markdown``.
     """
-    scorer = Structured(Sections(Neighbours(BM25()), model, embed_tokens, WordVectors(SHIPPED), weight=2.0))
+    scorer = Structured(best_sections(model, embed_tokens))
     segmenter = ByKind(html=HtmlBlocks(max_words))
     return Pruner(segmenter, scorer, choose(ShareOfBest(0.6), threshold, keep_ratio, top_k), renderer(output))
