@@ -94,12 +94,15 @@ def method(name: str) -> Method:
             *([argument] if argument else [])
         )
     else:
-        both = of_scorer(pruner(made, **({"model": argument} if argument else {})).scorer)
-    once = lru_cache(maxsize=1)(both)  # sentences and passages come from one pass
+        options = {"model": argument} if argument else {}
+        both = of_scorer(pruner(made, **options).scorer)
+    once = every = lru_cache(maxsize=1)(both)  # sentences and passages come from one pass
+    if made == "provence":  # which reads all passages only where their order is asked for
+        every = lru_cache(maxsize=1)(of_scorer(pruner(made, reorder=True, **options).scorer))
     return Method(
         name,
         lambda q, p: once(q, tuple(p))[0],
-        lambda q, p: once(q, tuple(p))[1],
+        lambda q, p: every(q, tuple(p))[1],
         f"{code_version()}|{_stamp(argument)}",
     )
 
