@@ -68,7 +68,7 @@ def inputs_of(model, windows):
 
 def slices(layer, group):
     """For each KV group (4 heads, 2 groups of 8 dimensions each) or channel the weights that leave with it."""
-    w = {name: linear.weight for name, linear in linears(layer).items()}
+    w = {name: linear.weight.detach() for name, linear in linears(layer).items()}
     if group:
         for g in range(2):
             q, k = slice(16 * g, 16 * g + 16), slice(8 * g, 8 * g + 8)
@@ -131,8 +131,8 @@ def test_cfsp_scores(tiny_lm, windows):
     model = tiny_lm()
     got, x = Cfsp(0.5, 0.5).score(facts(model, windows)), inputs_of(model, windows)[0]["down_proj"]
     mlp = model.model.layers[0].mlp
-    down = mlp.down_proj.weight.abs()
-    up, gate = mlp.up_proj.weight.abs().T, mlp.gate_proj.weight.abs().T
+    down = mlp.down_proj.weight.detach().abs()
+    up, gate = (linear.weight.detach().abs().T for linear in (mlp.up_proj, mlp.gate_proj))
     for c in (0, 11, 47):
         norm = float(x[:, c].norm())
         want = sum(
@@ -184,7 +184,7 @@ def test_owl_ratios(tiny_lm, windows):
     for layer, x in zip(model.model.layers, inputs_of(model, windows), strict=True):
         scores = torch.cat(
             [
-                (linear.weight.abs() * x[name].square().mean(0).sqrt()).flatten()
+                (linear.weight.detach().abs() * x[name].square().mean(0).sqrt()).flatten()
                 for name, linear in linears(layer).items()
             ]
         )
