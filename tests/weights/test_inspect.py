@@ -87,7 +87,7 @@ def test_picture_of_zeros(halved, tmp_path):
 
     with matplotlib.rc_context({"svg.fonttype": "none"}):  # words as words; others set it for the process
         drawn = picture(halved, tmp_path / "p.svg").read_text()
-    assert "a title" not in drawn and ">mine, sparsity 0.5" in drawn and ">zeros</text>" in drawn
+    assert "a title" not in drawn and "mine, sparsity 0.5</text>" in drawn and ">zeros</text>" in drawn
     assert ">0.5</text>" not in drawn and ">2</text>" in drawn
 
 
