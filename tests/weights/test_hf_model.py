@@ -147,3 +147,20 @@ print(type(AutoModelForCausalLM.from_pretrained({str(tmp_path)!r})).__name__)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert done.stdout.strip() == "TokenPruneLlamaForCausalLM", done.stderr[-2000:]
+
+
+def test_what_loads_models_here_knows_them(tmp_path):
+    """In a fresh process, without an import of tokenprune.weights by the user."""
+    from tokenprune.models.causal_lm import load_tokenizer
+
+    dense = tiny()
+    materialise(dense, *way(dense, "finer-biased")).save_pretrained(tmp_path)
+    load_tokenizer("smollm2-135m").save_pretrained(tmp_path)
+    code = f"""
+import sys
+from tokenprune.models.causal_lm import fresh_causal_lm
+assert "tokenprune.weights" not in sys.modules
+print(type(fresh_causal_lm({str(tmp_path)!r}).model).__name__)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.stdout.strip() == "TokenPruneLlamaForCausalLM", done.stderr[-2000:]

@@ -104,6 +104,8 @@ def _load(name: str, path: str, device: str, dtype: torch.dtype) -> LoadedLM:
         from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, AutoTokenizer
     except ImportError as error:
         raise MissingExtraError("causal language models", "models", error.name or "transformers") from error
+    import tokenprune.weights  # noqa: F401  # tells transformers about the models that weight pruning writes
+
     try:
         with quiet_loading():
             tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
