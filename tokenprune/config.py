@@ -71,8 +71,8 @@ class PipelineConfig(BaseModel):
         return Pipeline(pruners, budget=Budget(**self.budget.model_dump()), tokenizer=tokenizer)
 
 
-# What the labeler of the default pipeline may read of texts in one call, or two budgets: all of twenty
-# retrieved passages, the best of a book.
+# What the labeler of the default pipeline may read of texts in one call, or two budgets: more than it takes
+# to judge twenty retrieved passages, the best of a book.
 _READ_TOKENS = 4096
 
 

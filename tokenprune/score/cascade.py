@@ -79,6 +79,13 @@ def or_lowest(scores: FloatArray, read: BoolArray) -> FloatArray:
     return full
 
 
+def from_0_to_1(scores: Sequence[FloatArray]) -> list[FloatArray]:
+    """Spread the scores of a call, at least one, from 0 (the lowest) to 1; all are 0 if they are equal."""
+    flat = np.concatenate(scores)
+    low, high = float(flat.min()), float(flat.max())
+    return [(s - low) / max(high - low, 1e-9) for s in scores]
+
+
 def _subset(units: Units, index: IntArray) -> Units:
     """The columns that scorers read, of some units."""
     return replace(

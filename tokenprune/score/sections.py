@@ -9,7 +9,7 @@ import numpy as np
 
 from tokenprune.arrays import Float32Array, FloatArray, IntArray
 from tokenprune.score import Scorer, within
-from tokenprune.score.cascade import or_lowest, worth_reading
+from tokenprune.score.cascade import from_0_to_1, or_lowest, worth_reading
 from tokenprune.score.coarse import coarse_blocks
 from tokenprune.score.neighbours import smoothed
 from tokenprune.tokens import sanitize
@@ -98,11 +98,8 @@ class Sections:
         """How good units look before the encoder reads any, float64 [n]."""
         if self.words is None:
             return cheap
-        said = self.words.score(query, documents)
-        low, high = (float(of(np.concatenate(said))) for of in (np.min, np.max))
-        shares = [
-            smoothed(u, (s - low) / max(high - low, 1e-9)) for u, s in zip(documents, said, strict=True)
-        ]
+        said = from_0_to_1(self.words.score(query, documents))
+        shares = [smoothed(u, s) for u, s in zip(documents, said, strict=True)]
         return cheap / (float(np.abs(cheap).max()) or 1.0) + _WORDS * np.concatenate(shares)
 
     def within(self, max_tokens: int) -> Sections:

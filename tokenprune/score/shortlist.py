@@ -10,6 +10,7 @@ import numpy as np
 from tokenprune.arrays import BoolArray, FloatArray, IntArray
 from tokenprune.models.labeler import Passage
 from tokenprune.score import Scorer, within
+from tokenprune.score.cascade import from_0_to_1
 from tokenprune.score.labeling import Labeling, joined
 from tokenprune.select.simple import ranking
 from tokenprune.units import Units
@@ -19,9 +20,8 @@ from tokenprune.units import Units
 MARGIN = 0.2
 SHARE = 0.25
 LEAST = 512  # below it there is little to save
-WINDOW = (
-    400  # tokens of a document that is read in one; labelers have windows of 512, questions stand in them
-)
+# Most tokens of a document that is read in one: labelers have windows of 512, and a question stands in them.
+WINDOW = 400
 
 
 @dataclass(frozen=True)
@@ -96,10 +96,9 @@ class Shortlist:
         keep, read, rank, keep_rank = self._read(query, documents, chosen)
         bounds = np.cumsum(sizes)[:-1]
         kept = self.labeling.among(query, documents, np.split(keep, bounds), keep_rank)
-        low, high = float(np.concatenate(cheap).min()), float(worth.max())
         scores = [
-            np.where(r, k, (c - low) / max(high - low, 1e-9) / 2 - 2.0)  # unread: within [-2, -1.5]
-            for k, r, c in zip(kept, np.split(read, bounds), cheap, strict=True)
+            np.where(r, k, c / 2 - 2.0)  # unread: within [-2, -1.5]
+            for k, r, c in zip(kept, np.split(read, bounds), from_0_to_1(cheap), strict=True)
         ]
         return scores, rank
 

@@ -40,13 +40,12 @@ class WordVectors:
         if labeler.words is None:
             raise ValueError(f"the labeler {labeler.name!r} has no word vectors")
         sizes = [len(units) for units in documents]
-        asked = labeler.text.read([query])[0].ids
-        if not len(asked) or not sum(sizes):
-            return [np.zeros(n) for n in sizes]
         texts = [text for units in documents for text in units.texts]
         above = [c or u.document.title or "" for u in documents for c in u.context] if self.context else []
         leads = list(dict.fromkeys(above))
-        ids = [read.ids for read in labeler.text.read(texts + leads)]
+        asked, *ids = (read.ids for read in labeler.text.read([query, *texts, *leads]))
+        if not len(asked) or not texts:
+            return [np.zeros(n) for n in sizes]
         lengths = np.asarray([len(own) for own in ids], dtype=np.int64)
         distinct, place = np.unique(np.concatenate((*ids, asked)), return_inverse=True)
         vectors, rarity = labeler.words.vectors(distinct), labeler.words.rarity(distinct)
