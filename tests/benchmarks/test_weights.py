@@ -10,7 +10,7 @@ from aiohttp import web
 from pruned_models import tiny
 
 from benchmarks.common.store import Store
-from benchmarks.weights import recovery, together
+from benchmarks.weights import recovery, serving, together
 from tokenprune.errors import MeasureError
 
 ASKED = [
@@ -43,10 +43,12 @@ def stub():
         response = web.StreamResponse(headers={"content-type": "text/event-stream"})
         await response.prepare(request)
         await asyncio.sleep(words / 8000)
-        for chunk in (
-            {"choices": [{"delta": {"content": "a"}, "finish_reason": "length", "index": 0}]},
-            {"choices": [], "usage": {"prompt_tokens": words, "completion_tokens": 1}},
-        ):
+        count = body["max_tokens"]
+        token = {"choices": [{"delta": {"content": "a"}, "finish_reason": None, "index": 0}]}
+        end = {"choices": [{"delta": {"content": "a"}, "finish_reason": "length", "index": 0}]}
+        usage = {"choices": [], "usage": {"prompt_tokens": words, "completion_tokens": count}}
+        for n, chunk in enumerate([*[token] * (count - 1), end, usage]):
+            await asyncio.sleep(0.003 if n else 0)
             await response.write(f"data: {json.dumps(chunk)}\n\n".encode())
         await response.write(b"data: [DONE]\n\n")
         return response
@@ -112,6 +114,24 @@ def test_a_refused_prompt_ends_it(stub, tmp_path):
     with pytest.raises(MeasureError, match=r"too long|400"):
         asyncio.run(together.times(url, long, 1, store, "dense"))
     store.close()
+
+
+def test_served_beside_the_dense_model(stub):
+    url, seen = stub
+    texts = ["word " * n for n in (90, 160, 240, 320)]
+    row = serving.compare(url, f"{url}/", texts, 4)
+    assert seen == [90, 90, 160, 160, 240, 240, 320, 320]  # both in turn, every round another text
+    assert row["rounds"] == 3 and row["tokens"] == 240  # the first only warms up
+    assert row["ttft"][0] >= 240 / 8000 and row["ttft_ratio_ci"][0] <= row["ttft_ratio"]
+    assert 0 < row["per_second"][1] < 1 / 0.003
+    named = row | {"name": "half", "parameters": 0.5, "operations": 1.9}
+    assert "| half | 50% | 1.90 |" in serving.table([named])
+
+
+def test_a_server_that_sends_one_token_cannot_be_timed(stub):
+    url, _ = stub
+    with pytest.raises(MeasureError, match="stream of tokens"):
+        asyncio.run(serving.ask(url, "word", 1))
 
 
 def test_curves(tmp_path, monkeypatch):
