@@ -73,6 +73,16 @@ def test_training_lowers_the_loss_and_keeps_zeros(pair, windows, how):
     assert not any(n.endswith((".a", ".b")) for n, _ in model.named_parameters())
 
 
+def test_products_in_half_precision_leave_weights_in_full(pair, windows):
+    losses = {}
+    for dtype in ("float32", "bfloat16"):
+        model = copy.deepcopy(pair[1])
+        losses[dtype] = Recovery("full", steps=2, dtype=dtype).run(model, windows)
+        assert all(p.dtype == torch.float32 for p in model.parameters())
+    assert losses["bfloat16"] == pytest.approx(losses["float32"], rel=0.01)
+    assert losses["bfloat16"] != losses["float32"]  # rounded indeed
+
+
 def test_distillation_moves_towards_the_dense_model(pair, windows):
     dense, model = pair
     before = kl(dense, model, windows)
@@ -119,6 +129,7 @@ def test_wrong_settings():
         {"lr": float("nan")},
         {"select": 0.0},
         {"rank": 0},
+        {"dtype": "float16"},
     ):
         with pytest.raises(RecipeError):
             Recovery(**wrong)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 from tokenprune.errors import RecipeError
+from tokenprune.models.device import pick_dtype
 from tokenprune.models.progress import SILENT, Reporter
 from tokenprune.weights.journal import read_state, write_state
 from tokenprune.weights.recovery.biases import with_biases
@@ -43,6 +44,8 @@ class Recovery:
         select: Share of the text that is trained on, the windows that pruning hurt most; 1: all.
         seed: Of the order of windows and of LoRA.
         biases: New biases are trained as well, where the class can hold them; see `prepare`.
+        dtype: Number format of the products; weights and updates are float32 in any case. None: bfloat16
+            where the hardware has it.
     """
 
     train: Trained = "perp"
@@ -55,11 +58,14 @@ class Recovery:
     select: float = 1.0
     seed: int = 0
     biases: bool = False
+    dtype: Literal["bfloat16", "float32"] | None = None
 
     def __post_init__(self) -> None:
         part_name(self.train)
         if self.biases and self.train == "lora":
             raise RecipeError("recovery: lora trains no biases: take perp or full, or leave biases out")
+        if self.dtype not in (None, "bfloat16", "float32"):
+            raise RecipeError(f"recovery: dtype must be bfloat16 or float32, not {self.dtype!r}")
         if min(self.steps, self.batch, self.rank) < 1 or not self.lr > 0 or not 0 < self.select <= 1:
             raise RecipeError(
                 "recovery: steps, batch and rank must be 1 or more, lr above 0, select in (0, 1]"
@@ -175,13 +181,20 @@ class Recovery:
     def _loss(self, model: Any, dense: Any, rows: torch.Tensor) -> torch.Tensor:
         import torch
 
-        logits = model(rows, use_cache=False).logits[:, :-1].flatten(0, 1)
+        device = str(rows.device)
+        wanted = pick_dtype(device, self.dtype)
+        halved = torch.autocast(rows.device.type, wanted, enabled=wanted != torch.float32)
+        with halved:
+            logits = model(rows, use_cache=False).logits[:, :-1].flatten(0, 1)
         if not self.distill:
-            return torch.nn.functional.cross_entropy(logits, rows[:, 1:].flatten())
-        with torch.no_grad():
-            target = dense(rows, use_cache=False).logits[:, :-1].flatten(0, 1).log_softmax(-1)
+            return torch.nn.functional.cross_entropy(logits.float(), rows[:, 1:].flatten())
+        with torch.no_grad(), halved:
+            target = dense(rows, use_cache=False).logits[:, :-1].flatten(0, 1)
         return torch.nn.functional.kl_div(
-            logits.log_softmax(-1), target, reduction="batchmean", log_target=True
+            logits.float().log_softmax(-1),
+            target.float().log_softmax(-1),
+            reduction="batchmean",
+            log_target=True,
         )
 
     def _pace(self, step: int) -> float:
