@@ -4,20 +4,25 @@ torch = pytest.importorskip("torch")
 
 from tokenprune.calibrate.observe import LayerSays, Observed  # noqa: E402
 from tokenprune.calibrate.search import counts_for, search  # noqa: E402
+from tokenprune.engine.rules import AttentionProbability  # noqa: E402
 from tokenprune.engine.schedule import best  # noqa: E402
 from tokenprune.errors import ConfigError  # noqa: E402
 
 SIZE = 600
 
 
-def prompt(answer, plant, noise):
-    """Noise in 5 layers of 6 heads; ``plant(layer, heads, raw, last)`` may point at the answer."""
+def prompt(answer, plant, noise, most=None):
+    """Noise in 5 layers of 6 heads; ``plant(layer, heads, raw, last)`` may point at the answer.
+
+    ``most(layer, heads)``: of the token of the question that looks most; else that is the same.
+    """
     layers = {}
     for layer in range(1, 6):
         heads = torch.rand(6, SIZE, generator=noise)
         raw, last = torch.rand(SIZE, generator=noise), torch.rand(SIZE, generator=noise)
         plant(layer, heads, raw, last)
-        layers[layer] = LayerSays(heads.half(), raw, last)
+        peaks = heads if most is None else most(layer, heads)
+        layers[layer] = LayerSays(heads.half(), peaks.half(), raw, last)
     return Observed(tuple(range(SIZE - 30, SIZE - 20)), (range(answer, answer + 3),), layers, SIZE)
 
 
@@ -38,6 +43,26 @@ def test_finds_the_head_that_knows():
     assert found.question.kept == {64: 1.0, 128: 1.0}
     by_layer = {layer.choice.layer: layer for layer in found.layers}
     assert by_layer[1].kept < 0.5 and by_layer[3].all_heads < 0.5 <= by_layer[5].kept
+
+
+def test_takes_the_word_that_looks_most_where_the_mean_hides_it():
+    noise = torch.Generator().manual_seed(0)
+    made = []
+    for n in range(16):
+        answer = 50 + 30 * n
+
+        def most(layer, heads, answer=answer):
+            peaks = heads.clone()
+            if layer == 4:
+                peaks[1, answer : answer + 3] += 3
+            return peaks
+
+        made.append(prompt(answer, lambda *said: None, noise, most))
+    found = search(made, (64, 128)).question
+    assert (found.layer, found.heads, found.peak) == (4, (1,), True) and found.kept[64] == 1.0
+    assert found.looks()[0].rule.rule == AttentionProbability((1,), peak=True)
+    said = found.but(kernel=5)
+    assert said.peak and not found.but(softmax=False).peak
 
 
 def test_heads_of_earlier_layers_join_where_they_help():

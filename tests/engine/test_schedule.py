@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 torch = pytest.importorskip("torch")
 
-from tokenprune.engine.choice import best_units, count_for_mass  # noqa: E402
+from tokenprune.engine.choice import best_units, count_for_mass, unit_worth  # noqa: E402
 from tokenprune.engine.reading import SequenceKV, read, read_prompt, read_prompts  # noqa: E402
 from tokenprune.engine.rules import AttentionProbability, DotProduct, Pooled  # noqa: E402
 from tokenprune.engine.schedule import Drop, Marks, Reduction, TokenDropSchedule, best  # noqa: E402
@@ -107,9 +107,22 @@ def test_rules_equal_plain_formulas(heads):
     )
     got = AttentionProbability().score(query, keys, 0.5)
     assert torch.allclose(got, soft.mean(0), atol=1e-5)
+    most = AttentionProbability(peak=True).score(query, keys, 0.5)
+    assert torch.allclose(most, soft.view(heads, 3, 9).amax(1).mean(0), atol=1e-5)
     padded = [0.0, 0.0, *got.tolist(), 0.0, 0.0]
     pooled = Pooled(AttentionProbability(), 5).score(query, keys, 0.5)
     assert pooled.tolist() == pytest.approx([sum(padded[i : i + 5]) / 5 for i in range(9)], abs=1e-6)
+
+
+def test_units_are_worth_their_best_token_and_their_mean():
+    scores = torch.tensor([1.0, 0, 0, 0.5, 0.9, 0.9, -1])
+    unit = torch.tensor([0, 0, 0, 1, 1, 3, 3])
+    worth = unit_worth(scores, unit, 4).tolist()
+    assert worth == pytest.approx([(1 + 1 / 3) / 2, (0.9 + 0.7) / 2, -np.inf, (0.9 - 0.05) / 2])
+    pinned = torch.zeros(7, dtype=torch.bool)
+    assert best_units(scores, 2, pinned, (3, 5)).tolist() == [3, 4]  # not [0, 1, 2], whose best is better
+    pinned[4] = True
+    assert best_units(scores, 4, pinned, (3, 5)).tolist() == [0, 1, 2, 4]
 
 
 @given(st.data())

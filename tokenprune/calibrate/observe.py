@@ -24,13 +24,19 @@ class LayerSays:
 
     Attributes:
         heads: float16 [H, n], attention probability of the question's tokens, their mean, times n.
+        peaks: float16 [H, n], the same of the token of the question that looks most.
         raw: float32 [n], raw q.k of the question's tokens.
         last: float32 [n], raw q.k of the last token of the prompt: the published rule.
     """
 
     heads: torch.Tensor
+    peaks: torch.Tensor
     raw: torch.Tensor
     last: torch.Tensor
+
+    def probability(self, peak: bool) -> torch.Tensor:
+        """Return what the heads say, float32 [H, n]."""
+        return (self.peaks if peak else self.heads).float()
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,10 +90,14 @@ class _Recorder:
     def reduce(self, view: LayerView) -> Reduction | None:
         asked = view.query[:, view.window]
         size = view.keys.shape[1]
-        heads = head_probability(asked, view.keys, view.scale) * size
+        # Half precision ends at 65,504, and a prompt of more tokens may have all attention on one.
+        mean, most = (
+            (head_probability(asked, view.keys, view.scale, peak) * size).clamp(max=6e4).half()
+            for peak in (False, True)
+        )
         self.seen[view.layer] = LayerSays(
-            # Half precision ends at 65,504, and a prompt of more tokens may have all attention on one.
-            heads.clamp(max=6e4).half(),
+            mean,
+            most,
             DotProduct().score(asked, view.keys, view.scale),
             DotProduct().score(view.query[:, -1:], view.keys, view.scale),
         )

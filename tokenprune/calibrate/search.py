@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import compress
+from itertools import compress, product
 from typing import TYPE_CHECKING
 
 from tokenprune.calibrate.observe import Observed
@@ -86,6 +86,7 @@ class _Candidate:
     kernel: int
     heads: tuple[int, ...] | None
     around: int | None
+    peak: bool
     needs: torch.Tensor  # int64 [prompts]
 
 
@@ -116,9 +117,9 @@ def search(observed: Sequence[Observed], counts: Sequence[int], tolerance: float
     chooses = [n // 2 % 2 == 0 for n in range(len(observed))]
     choosing = list(compress(observed, chooses))
     alone = {
-        (layer, head): need
-        for layer in sorted(observed[0].layers)
-        for head, need in enumerate(_size_of_heads(choosing, layer))
+        (layer, head, peak): need
+        for layer, peak in product(sorted(observed[0].layers), (False, True))
+        for head, need in enumerate(_size_of_heads(choosing, layer, peak))
     }
     layers = tuple(_layer(observed, layer, counts, chooses, alone) for layer in sorted(observed[0].layers))
     question = _earliest(layers, [found.chosen_by for found in layers], tolerance)
@@ -138,7 +139,7 @@ def _layer(
     layer: int,
     counts: Sequence[int],
     chooses: Sequence[bool],
-    alone: Mapping[tuple[int, int], float],
+    alone: Mapping[tuple[int, int, bool], float],
 ) -> LayerFound:
     import torch
 
@@ -146,21 +147,21 @@ def _layer(
     choosing, testing = list(compress(observed, picks)), list(compress(observed, ~picks))
     candidates = []
     for kernel in KERNELS:
-        candidates.append(_all_heads(observed, layer, kernel, False, None))
-        for around in AROUND:
-            candidates.append(_all_heads(observed, layer, kernel, True, around))
-            candidates += _few_heads(observed, layer, kernel, around, picks)
+        candidates.append(_raw(observed, layer, kernel))
+        for around, peak in product(AROUND, (False, True)):
+            candidates.append(_all_heads(observed, layer, kernel, around, peak))
+            candidates += _few_heads(observed, layer, kernel, around, peak, picks)
     # Of equals the one with the smaller sets, then the first: all heads before few.
     best = max(candidates, key=lambda c: _worth(c.needs[picks], counts))
     plain = max(
-        (c for c in candidates if c.heads is None and c.softmax and c.around is None),
+        (c for c in candidates if c.heads is None and c.softmax and c.around is None and not c.peak),
         key=lambda c: _worth(c.needs[picks], counts),
     )
     last = torch.stack(
         [_needs(o, o.layers[layer].last[None], PUBLISHED_KERNEL, None, 0, 0)[0] for o in observed]
     )
     kept = _by_count(best.needs[~picks], counts)
-    found = Choice(layer, best.softmax, best.kernel, best.heads, best.around, kept=kept)
+    found = Choice(layer, best.softmax, best.kernel, best.heads, best.around, kept=kept, peak=best.peak)
     fused = found
     if best.heads is not None:
         earlier = _joined(choosing, found, counts, alone)
@@ -178,11 +179,13 @@ def _layer(
     )
 
 
-def _size_of_heads(observed: Sequence[Observed], layer: int) -> list[float]:
+def _size_of_heads(observed: Sequence[Observed], layer: int, peak: bool) -> list[float]:
     """For each head of a layer, how many tokens must stay when it alone scores (mean of logarithms)."""
     import torch
 
-    needs = torch.stack([_needs(o, o.layers[layer].heads.float(), FALLBACK_KERNEL, None) for o in observed])
+    needs = torch.stack(
+        [_needs(o, o.layers[layer].probability(peak), FALLBACK_KERNEL, None) for o in observed]
+    )
     sizes: list[float] = needs.double().log().mean(0).tolist()
     return sizes
 
@@ -191,10 +194,11 @@ def _joined(
     observed: Sequence[Observed],
     choice: Choice,
     counts: Sequence[int],
-    alone: Mapping[tuple[int, int], float],
+    alone: Mapping[tuple[int, int, bool], float],
 ) -> dict[int, tuple[int, ...]]:
     """Return the heads of earlier layers that help, each the one that helps most beside those before it."""
-    tried = sorted((pair for pair in alone if pair[0] < choice.layer), key=lambda pair: alone[pair])[:JOINING]
+    before = [(layer, head) for layer, head, peak in alone if peak == choice.peak and layer < choice.layer]
+    tried = sorted(before, key=lambda pair: alone[*pair, choice.peak])[:JOINING]
     worth = _worth(_needs_of(observed, choice), counts)
     chosen: set[tuple[int, int]] = set()
     while len(chosen) + len(choice.heads or ()) < MOST_HEADS:
@@ -224,42 +228,52 @@ def _needs_of(observed: Sequence[Observed], choice: Choice) -> torch.Tensor:
     for one in observed:
         scores = torch.zeros(1, one.size)
         for layer, heads, share in choice.named():
-            own = one.layers[layer].heads[list(heads)].float().mean(0, keepdim=True)
+            own = one.layers[layer].probability(choice.peak)[list(heads)].mean(0, keepdim=True)
             scores += share * _pooled(own, choice.kernel, choice.around)
         needs.append(one.need(scores, HEAD, TAIL)[0])
     return torch.stack(needs)
 
 
 def _all_heads(
-    observed: Sequence[Observed], layer: int, kernel: int, softmax: bool, around: int | None
+    observed: Sequence[Observed], layer: int, kernel: int, around: int | None, peak: bool
 ) -> _Candidate:
     import torch
 
-    needs = []
-    for one in observed:
-        said = one.layers[layer]
-        scores = said.heads.float().mean(0) if softmax else said.raw
-        needs.append(_needs(one, scores[None], kernel, around)[0])
-    return _Candidate(softmax, kernel, None, around, torch.stack(needs))
+    scores = [one.layers[layer].probability(peak).mean(0, keepdim=True) for one in observed]
+    needs = [_needs(one, own, kernel, around)[0] for one, own in zip(observed, scores, strict=True)]
+    return _Candidate(True, kernel, None, around, peak, torch.stack(needs))
+
+
+def _raw(observed: Sequence[Observed], layer: int, kernel: int) -> _Candidate:
+    import torch
+
+    needs = [_needs(one, one.layers[layer].raw[None], kernel, None)[0] for one in observed]
+    return _Candidate(False, kernel, None, None, False, torch.stack(needs))
 
 
 def _few_heads(
-    observed: Sequence[Observed], layer: int, kernel: int, around: int | None, picks: torch.Tensor
+    observed: Sequence[Observed],
+    layer: int,
+    kernel: int,
+    around: int | None,
+    peak: bool,
+    picks: torch.Tensor,
 ) -> list[_Candidate]:
     """Heads in the order of what they are worth alone; means of the first 1, 2, 3..."""
     import torch
 
-    alone = torch.stack([_needs(o, o.layers[layer].heads.float(), kernel, around) for o in observed])
+    heads = [one.layers[layer].probability(peak) for one in observed]
+    alone = torch.stack([_needs(o, h, kernel, around) for o, h in zip(observed, heads, strict=True)])
     order = alone[picks].double().log().mean(0).argsort(stable=True)
     sizes = [size for size in HEAD_COUNTS if size < len(order)]
     rows = []
-    for one in observed:
-        ranked = one.layers[layer].heads.float()[order]
+    for one, own in zip(observed, heads, strict=True):
+        ranked = own[order]
         means = torch.stack([ranked[:size].mean(0) for size in sizes]) if sizes else ranked[:0]
         rows.append(_needs(one, means, kernel, around))
     needs = torch.stack(rows)
     return [
-        _Candidate(True, kernel, tuple(sorted(order[:size].tolist())), around, needs[:, n])
+        _Candidate(True, kernel, tuple(sorted(order[:size].tolist())), around, peak, needs[:, n])
         for n, size in enumerate(sizes)
     ]
 

@@ -48,6 +48,7 @@ class Choice:
         earlier: Layers before r -> query heads that count as well, each as much as one of r. Heads that
             retrieve stand in many layers, and those of r alone may miss what an earlier one has found.
         kept: Tokens kept -> share of the answers that were among them, on prompts that chose nothing.
+        peak: Of the queries the one that looks most at a token counts, not their mean.
     """
 
     layer: Annotated[int, Field(ge=1)]
@@ -57,6 +58,7 @@ class Choice:
     around: int | None = None
     earlier: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
     kept: Mapping[int, float] = field(default_factory=dict)
+    peak: bool = False
 
     def __post_init__(self) -> None:
         """Check that there is such a rule.
@@ -64,8 +66,8 @@ class Choice:
         Raises:
             ConfigError: A kernel or heads that no rule has, or an earlier layer that is not before r.
         """
-        if not self.softmax and (self.heads is not None or self.around is not None):
-            raise ConfigError("heads and around are of attention probabilities, not of raw products")
+        if not self.softmax and (self.heads is not None or self.around is not None or self.peak):
+            raise ConfigError("heads, around and peak are of attention probabilities, not of raw products")
         if self.earlier and self.heads is None:
             raise ConfigError("heads of earlier layers count beside named heads of the layer")
         wrong = [layer for layer in self.earlier if not 0 < layer < self.layer]
@@ -90,7 +92,7 @@ class Choice:
         return self._rule(self.heads)
 
     def _rule(self, heads: tuple[int, ...] | None) -> ScoreRule:
-        base: ScoreRule = AttentionProbability(heads) if self.softmax else DotProduct()
+        base: ScoreRule = AttentionProbability(heads, self.peak) if self.softmax else DotProduct()
         return Pooled(base if self.around is None else Relative(base, self.around), self.kernel)
 
     def but(
@@ -110,7 +112,8 @@ class Choice:
         around, earlier = None, {}
         if heads is None and soft and wanted == self.layer:
             heads, around, earlier = self.heads, self.around, dict(self.earlier)
-        asked = Choice(wanted, soft, self.kernel if kernel is None else kernel, heads, around, earlier)
+        width = self.kernel if kernel is None else kernel
+        asked = Choice(wanted, soft, width, heads, around, earlier, peak=self.peak and soft)
         return self if asked == replace(self, kept={}) else asked
 
 
@@ -210,7 +213,7 @@ def fallback(depth: int, model: str = "", mark: str = "") -> Calibration:
     """Return the guess for a model of ``depth`` layers."""
     layer = max(1, round(FALLBACK_SHARE * depth))
     return Calibration(
-        model, mark, depth, Choice(layer), Choice(layer, softmax=False, kernel=PUBLISHED_KERNEL)
+        model, mark, depth, Choice(layer, peak=True), Choice(layer, softmax=False, kernel=PUBLISHED_KERNEL)
     )
 
 

@@ -26,11 +26,29 @@ def count_for_mass(scores: torch.Tensor, pinned: torch.Tensor, mass: float) -> i
     return min(len(scores), int(pinned.sum()) + needed)
 
 
+def unit_worth(scores: torch.Tensor, unit: torch.Tensor, count: int) -> torch.Tensor:
+    """Return what units are worth by their tokens' scores: half of the best and the mean, float [count].
+
+    The best token alone, of scores that are means over neighbours, gives a short unit what stands beside it;
+    the mean alone drowns what one clause of a long unit says. A unit without tokens is worth -inf.
+
+    Args:
+        scores: float [n].
+        unit: int64 [n], the unit that a token belongs to.
+        count: units.
+    """
+    import torch
+
+    none = torch.full((count,), -torch.inf, device=scores.device)
+    best = none.scatter_reduce(0, unit, scores, "amax")
+    return (best + none.scatter_reduce(0, unit, scores, "mean", include_self=False)) / 2
+
+
 def best_units(scores: torch.Tensor, count: int, pinned: torch.Tensor, starts: Sequence[int]) -> torch.Tensor:
     """Return the tokens of whole units, best unit first, as long as they fit into ``count``; ascending int64.
 
-    A unit is as good as its best token. Pinned tokens stay and count; a unit that does not fit is passed over
-    for a smaller one. When not even the best unit fits, its best tokens fill the room.
+    A unit is worth what `unit_worth` says of its free tokens. Pinned tokens stay and count; a unit that does
+    not fit is passed over for a smaller one. When not even the best unit fits, its best tokens fill the room.
 
     Args:
         scores: float [n].
@@ -43,11 +61,9 @@ def best_units(scores: torch.Tensor, count: int, pinned: torch.Tensor, starts: S
     size = len(scores)
     edges = torch.tensor(sorted({0, *starts}), device=scores.device)
     unit = torch.searchsorted(edges, torch.arange(size, device=scores.device), right=True) - 1
-    free_scores = scores.masked_fill(pinned, -torch.inf)
-    value = torch.full((len(edges),), -torch.inf, device=scores.device)
-    value = value.scatter_reduce(0, unit, free_scores, "amax")
-    cost = torch.zeros(len(edges), dtype=torch.long, device=scores.device)
-    cost = cost.index_add(0, unit, (~pinned).long())
+    free = ~pinned
+    value = unit_worth(scores[free], unit[free], len(edges))
+    cost = torch.bincount(unit[free], minlength=len(edges))
     room = count - int(pinned.sum())
     chosen = torch.zeros(len(edges), dtype=torch.bool)
     costs = cost.tolist()
@@ -57,5 +73,6 @@ def best_units(scores: torch.Tensor, count: int, pinned: torch.Tensor, starts: S
             room -= costs[number]
     keep = pinned | chosen.to(scores.device)[unit]
     if room > 0 and not chosen.any():
-        keep[free_scores.topk(min(room, int((~pinned).sum()))).indices] = True
+        best = scores.masked_fill(pinned, -torch.inf).topk(min(room, int(free.sum()))).indices
+        keep[best] = True
     return keep.nonzero()[:, 0]

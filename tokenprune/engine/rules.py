@@ -35,13 +35,16 @@ class DotProduct:
         return torch.einsum("gnd,gd->n", keys.float(), total)
 
 
-def head_probability(query: torch.Tensor, keys: torch.Tensor, scale: float) -> torch.Tensor:
+def head_probability(
+    query: torch.Tensor, keys: torch.Tensor, scale: float, peak: bool = False
+) -> torch.Tensor:
     """Return the attention probability of each query head, mean over the window, float32 [H, n].
 
     Args:
         query: [H, w, d], rotated, H a multiple of G.
         keys: [G, n, d], rotated.
         scale: of the logits.
+        peak: the largest of the window instead of the mean.
     """
     import torch
 
@@ -51,7 +54,7 @@ def head_probability(query: torch.Tensor, keys: torch.Tensor, scale: float) -> t
     out = torch.empty((heads, keys.shape[1]), device=keys.device)
     for number, (own, key) in enumerate(zip(grouped, keys, strict=True)):
         found = torch.softmax(own @ key.float().t(), -1).view(shared, rows, -1)
-        out[number * shared : (number + 1) * shared] = found.mean(1)
+        out[number * shared : (number + 1) * shared] = found.amax(1) if peak else found.mean(1)
     return out
 
 
@@ -62,9 +65,13 @@ class AttentionProbability:
     Attributes:
         heads: Query heads that count, from 0; None: all. Few heads of a model retrieve (arXiv 2404.15574),
             and a mean over the others hides what they say.
+        peak: What the query of the window says that looks most, instead of their mean: of a question one or
+            two words find the answer, and the others look elsewhere (SpecPrefill, arXiv 2502.02789, takes the
+            maximum over layers and heads).
     """
 
     heads: tuple[int, ...] | None = None
+    peak: bool = False
 
     def __post_init__(self) -> None:
         """Check the heads.
@@ -77,18 +84,18 @@ class AttentionProbability:
             raise ConfigError(f"heads must be different numbers from 0, at least one, not {heads}")
 
     def score(self, query: torch.Tensor, keys: torch.Tensor, scale: float) -> torch.Tensor:
-        """Return float32 [n]; sums to 1.
+        """Return float32 [n]; sums to 1, with ``peak`` to 1 or more.
 
         Raises:
             ConfigError: The model has no such head.
         """
         if self.heads is None:
-            return head_probability(query, keys, scale).mean(0)
+            return head_probability(query, keys, scale, self.peak).mean(0)
         total, chosen = query.shape[0], list(self.heads)
         if max(chosen) >= total:
             raise ConfigError(f"the model has query heads 0 to {total - 1}, not {max(chosen)}")
         owners = [head * len(keys) // total for head in chosen]
-        return head_probability(query[chosen], keys[owners], scale).mean(0)
+        return head_probability(query[chosen], keys[owners], scale, self.peak).mean(0)
 
 
 def relative(scores: torch.Tensor, around: int) -> torch.Tensor:

@@ -1,8 +1,8 @@
 """How much a causal LM, reading context and question as one prompt, looks at each unit.
 
 The tokens of the prompt are scored by a reader, a part of the engine: the attention of one early layer
-(GemFilter), or how many layers a token reaches before it is dropped (LazyLLM). A unit is worth its best
-token.
+(GemFilter), or how many layers a token reaches before it is dropped (LazyLLM); it also says what they make of
+a unit.
 """
 
 from __future__ import annotations
@@ -40,6 +40,10 @@ class TokenReader(Protocol):
 
     def scores(self, decoder: Decoder, ids: Sequence[int], marks: Marks) -> FloatArray:
         """Return float64 [n]; more is better, and prompts of different lengths can be compared."""
+        ...
+
+    def worth(self, tokens: FloatArray) -> float:
+        """Return the score of a unit from those of its tokens, at least one."""
         ...
 
     def notice(self, decoder: Decoder) -> str:
@@ -100,6 +104,10 @@ class EarlyLayer:
         even = choice.softmax and choice.around is None
         return np.asarray(scores * len(ids) if even else scores, dtype=np.float64)
 
+    def worth(self, tokens: FloatArray) -> float:
+        """Return half of the best and the mean together: see `tokenprune.engine.choice.unit_worth`."""
+        return float(tokens.max() + tokens.mean()) / 2
+
     def notice(self, decoder: Decoder) -> str:
         """Say where the layer is a guess."""
         from tokenprune.engine.calibration import known
@@ -137,6 +145,10 @@ class LayersReached:
             reached[layer.positions.cpu().numpy()] += 1
         return reached / decoder.depth
 
+    def worth(self, tokens: FloatArray) -> float:
+        """Return the best token's score."""
+        return float(tokens.max())
+
     def notice(self, decoder: Decoder) -> str:
         """Say nothing."""
         return ""
@@ -168,6 +180,10 @@ class LookAhead:
         how = Speculation(self.lookahead, self.kernel, self.chunk)
         found, _ = how.scores(decoder, ids)
         return np.asarray(how.by_chunk(found).double().cpu().numpy(), dtype=np.float64)
+
+    def worth(self, tokens: FloatArray) -> float:
+        """Return the best token's score."""
+        return float(tokens.max())
 
     def notice(self, decoder: Decoder) -> str:
         """Say nothing."""
@@ -249,7 +265,8 @@ class PromptAttention:
         found = self.reader.scores(decoder, window.prompt.ids, Marks(window=window.prompt.window))
         edges = np.concatenate(([0], np.cumsum([len(part) for part in window.parts])))
         ranges = window.prompt.tokens_between(edges)
-        return np.asarray([found[a:b].max() if b > a else 0.0 for a, b in ranges], dtype=np.float64)
+        worth = [self.reader.worth(found[a:b]) if b > a else 0.0 for a, b in ranges]
+        return np.asarray(worth, dtype=np.float64)
 
 
 @dataclass(frozen=True, slots=True)

@@ -270,8 +270,8 @@ def scores_at(
         marks: the window; and what is pinned, which goes on whatever it scores.
         check: called between the pieces of the work; raises to stop.
         near: what tokens see; None: all before them.
-        onward: tokens that go on behind the first of several layers; the others score 0, or -inf where
-            scores can be negative. None: all.
+        onward: tokens that go on behind the first of several layers; the others score 0, or as little as
+            the least of these where scores can be negative. None: all.
 
     Raises:
         ConfigError: The model has no such layer.
@@ -302,8 +302,8 @@ def scores_at(
         query, keys = decoder.query_and_keys(layer, hidden, decoder.rotary(left), asking)
         scores = glances.add(last, query, keys, decoder.weights.scale)
         if glances.left is not None:
-            least = 0.0 if scores.min() >= 0 else -torch.inf
-            scores = torch.full((len(ids),), least, device=scores.device).index_copy(0, left, scores)
+            least = scores.min().clamp(max=0.0)
+            scores = least.repeat(len(ids)).index_copy(0, left, scores)
         return Scores(scores, sequence.meter.peak)
 
 
