@@ -73,7 +73,7 @@ def calibrate(lm: LoadedLM, decoder: Decoder, settings: Settings, report: Report
         question=found.question,
         published=found.published,
         prompts=f"{len(made)} prompts of {settings.tokens} tokens, seed {settings.seed}; half of them chose",
-        choices=tuple(layer.alone for layer in found.layers),
+        choices=tuple(layer.choice for layer in found.layers),
         layers=tuple(
             {
                 "layer": layer.choice.layer,

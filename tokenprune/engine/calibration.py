@@ -128,7 +128,8 @@ class Calibration:
         question: For the question as the query (``gemfilter-q``).
         published: For the last token as the query and raw q.k (``gemfilter``).
         prompts: What it was found out on, in words.
-        choices: The best of each layer alone for the question as the query (``lazyllm`` scores in several).
+        choices: The best of each layer for the question as the query, for callers that name a layer; without
+            the heads of earlier layers also for ``lazyllm``, which scores in several.
         layers: Per layer: ``layer``, ``cost`` (share of a full prefill), and shares of answers kept, of the
             question with all heads, with the best ones, and of the last token.
     """
@@ -141,6 +142,11 @@ class Calibration:
     prompts: str = ""
     choices: tuple[Choice, ...] = ()
     layers: tuple[Mapping[str, float], ...] = ()
+
+    def asked(self, layer: int | None) -> Choice:
+        """Return how the question looks at the model in a layer; None: in the one that was chosen."""
+        known = (choice for choice in self.choices if choice.layer == layer)
+        return self.question if layer is None else next(known, self.question)
 
     def rules(self) -> dict[int, ScoreRule]:
         """Return layer -> how its tokens are scored, for the question as the query."""

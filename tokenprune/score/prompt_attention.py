@@ -92,7 +92,7 @@ class EarlyLayer:
         from tokenprune.engine.schedule import Marks
 
         found = go_by(decoder, self.layer)
-        base = found.question if self.question else found.published
+        base = found.asked(self.layer) if self.question else found.published
         choice = base.but(self.layer, self.softmax, self.kernel, self.heads)
         asking = Marks(marks.window if self.question else (), marks.pinned)
         near = None

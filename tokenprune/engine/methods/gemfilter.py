@@ -91,7 +91,8 @@ class QuestionGemFilter:
     """GemFilter with the question as the query.
 
     What is None of layer, softmax, kernel and heads is as the model is calibrated
-    (:mod:`tokenprune.engine.calibration`); calibrated heads go with their layer.
+    (:mod:`tokenprune.engine.calibration`), which knows the best heads of each layer: an earlier layer is
+    cheaper, and ``tokenprune calibrate`` shows what it finds.
 
     Attributes:
         layer: r, whose queries and keys are looked at.
@@ -148,7 +149,7 @@ class QuestionGemFilter:
 
     def choice(self, decoder: Decoder) -> Choice:
         """Return how tokens of this model are scored."""
-        base = go_by(decoder, self.layer).question
+        base = go_by(decoder, self.layer).asked(self.layer)
         return base.but(self.layer, self.softmax, self.kernel, self.heads)
 
     def select(self, decoder: Decoder, ids: Sequence[int], marks: Marks, check: Check = no_check) -> Selected:
