@@ -63,6 +63,13 @@ def test_one_prefill_sees_what_each_layer_says(loaded):
             )
             got = said.heads.float().mean(0) if head is None else said.heads[head].float()
             assert torch.allclose(got, exact, atol=1e-3, rtol=2e-3)
+            most = AttentionProbability(rule.heads, peak=True)
+            exact = (
+                scores_at(decoder, prompt.ids, (Look(layer, most),), Marks(seen.window)).scores * seen.size
+            )
+            got = said.probability(peak=True)
+            got = got.mean(0) if head is None else got[head]
+            assert torch.allclose(got, exact, atol=1e-3, rtol=2e-3)
         raw = scores_at(decoder, prompt.ids, (Look(layer, DotProduct()),), Marks(seen.window)).scores
         assert torch.allclose(said.raw, raw, atol=1e-3)
         last = scores_at(decoder, prompt.ids, (Look(layer, DotProduct()),), Marks()).scores
@@ -70,7 +77,9 @@ def test_one_prefill_sees_what_each_layer_says(loaded):
 
 
 def test_command_writes_what_the_methods_find(tiny_folder, loaded, tmp_path, monkeypatch):
+    from tokenprune.engine import calibration
     from tokenprune.engine.calibration import known, read
+    from tokenprune.engine.methods.gemfilter import QuestionGemFilter
     from tokenprune.score import prompt_attention
 
     monkeypatch.setenv("TOKENPRUNE_CACHE", str(tmp_path))
@@ -101,6 +110,15 @@ def test_command_writes_what_the_methods_find(tiny_folder, loaded, tmp_path, mon
     again = CliRunner().invoke(app, [*command, "--out", str(out)])
     assert again.exit_code == 0 and read(out) == found
 
+    # A layer that is named is looked at with its own best heads, in the file and by the methods.
+    ran = CliRunner().invoke(app, [*command, "--out", str(out), "--layer", "1"])
+    named = read(out)
+    assert ran.exit_code == 0 and named.question.layer == 1
+    assert named.question == found.choices[0] == found.asked(1) and found.asked(None) == found.question
+    method = QuestionGemFilter(layer=1)
+    assert method.choice(loaded[1]) == found.choices[0]
+    assert QuestionGemFilter(layer=1, kernel=3).choice(loaded[1]).kernel == 3
+
 
 @pytest.mark.parametrize(
     ("options", "words"),
@@ -109,6 +127,7 @@ def test_command_writes_what_the_methods_find(tiny_folder, loaded, tmp_path, mon
         (["--tokens", "20"], "256 tokens or more"),
         (["--prompts", "1", "--tokens", "300"], "2 to 96 prompts"),
         (["--prompts", "2", "--tokens", "300"], "4 prompts"),
+        (["--layer", "3"], "1..2"),
     ],
 )
 def test_wrong_options(tiny_folder, loaded, options, words):

@@ -122,6 +122,8 @@ def test_the_tolerance_takes_an_earlier_layer():
     seen = prompts(plant)
     assert search(seen, (64,), 0.0).question.layer == 4
     assert search(seen, (64,), 0.3).question.layer == 2
+    named = search(seen, (64,), 0.3, layer=3)
+    assert named.question == named.layers[2].choice and named.question.layer == 3
 
 
 def test_what_is_needed_is_what_the_methods_keep():

@@ -29,12 +29,14 @@ class Settings:
         tokens: of a context, about.
         seed: of the prompts.
         tolerance: share of answers that an earlier layer may miss beyond the best one.
+        layer: to take for the question, whatever others find; None: by ``tolerance``.
     """
 
     prompts: int = 48
     tokens: int = 2048
     seed: int = 0
     tolerance: float = TOLERANCE
+    layer: int | None = None
 
 
 QUICK = Settings(prompts=16, tokens=768)
@@ -48,6 +50,10 @@ def calibrate(lm: LoadedLM, decoder: Decoder, settings: Settings, report: Report
     """
     if decoder.depth < 3:
         raise ConfigError(f"a model of {decoder.depth} layers has none to choose from; 3 are needed")
+    if settings.layer is not None and not 0 < settings.layer < decoder.depth - 1:
+        raise ConfigError(
+            f"the layer must lie in 1..{decoder.depth - 2} for this model, not {settings.layer}"
+        )
     if settings.tokens + _FRAME > lm.max_positions:
         raise ConfigError(
             f"{lm.name} reads {lm.max_positions} tokens: prompts can have {lm.max_positions - _FRAME}, not "
@@ -64,7 +70,7 @@ def calibrate(lm: LoadedLM, decoder: Decoder, settings: Settings, report: Report
         seen.append(observe(decoder, lm.tokenizer, item, lm.max_positions))
         report.advance(1)
     report.stage("choosing", None)
-    found = search(seen, counts_for(settings.tokens), settings.tolerance)
+    found = search(seen, counts_for(settings.tokens), settings.tolerance, settings.layer)
     depth = decoder.depth
     return Calibration(
         model=lm.name,

@@ -27,7 +27,7 @@ HEAD_COUNTS = (1, 2, 3, 4, 6, 8, 12, 16)
 HEAD, TAIL = 4, 8  # of `QuestionGemFilter`: tokens that stay anyway
 MOST_HEADS = 8  # of all layers together
 JOINING = 24  # heads of earlier layers that are tried, the best alone
-GAIN = 0.02  # share of answers that a head has to add to join
+GAIN = 0.01  # share of answers that a head has to add to join
 TOLERANCE = 0.05
 PUBLISHED_TOLERANCE = 0.03  # that rule may find so little that any layer lies within a wider one
 
@@ -99,13 +99,19 @@ def counts_for(tokens: int) -> tuple[int, ...]:
     return tuple(count for count in COUNTS if count <= max(COUNTS[0], tokens // 4))
 
 
-def search(observed: Sequence[Observed], counts: Sequence[int], tolerance: float = TOLERANCE) -> Found:
+def search(
+    observed: Sequence[Observed],
+    counts: Sequence[int],
+    tolerance: float = TOLERANCE,
+    layer: int | None = None,
+) -> Found:
     """Choose.
 
     Args:
         observed: prompts; by turns, pairs of them choose and test.
         counts: numbers of tokens to keep that matter, all alike.
         tolerance: share of answers that an earlier layer may miss beyond the best one.
+        layer: for the question; None: by ``tolerance``.
 
     Raises:
         ConfigError: fewer than 4 prompts, or a tolerance outside [0, 1].
@@ -122,7 +128,8 @@ def search(observed: Sequence[Observed], counts: Sequence[int], tolerance: float
         for head, need in enumerate(_size_of_heads(choosing, layer, peak))
     }
     layers = tuple(_layer(observed, layer, counts, chooses, alone) for layer in sorted(observed[0].layers))
-    question = _earliest(layers, [found.chosen_by for found in layers], tolerance)
+    named = [found for found in layers if found.choice.layer == layer]
+    question = named[0] if named else _earliest(layers, [f.chosen_by for f in layers], tolerance)
     least = min(tolerance, PUBLISHED_TOLERANCE)
     last = _earliest(layers, [found.last_chosen_by for found in layers], least)
     published = Choice(last.choice.layer, False, PUBLISHED_KERNEL, kept=last.last_kept)

@@ -28,6 +28,10 @@ def calibrate(
         float | None,
         typer.Option(help="Share of answers an earlier layer may miss beyond the best.", show_default="0.05"),
     ] = None,
+    layer: Annotated[
+        int | None,
+        typer.Option(help="Take this layer, with the best heads for it.", show_default="by tolerance"),
+    ] = None,
     dtype: Annotated[
         str | None, typer.Option(help="Number format of the model.", show_default="the fastest")
     ] = None,
@@ -48,7 +52,7 @@ def calibrate(
     from tokenprune.models.causal_lm import load_causal_lm
     from tokenprune.models.progress import reporting
 
-    given: dict[str, Any] = {"prompts": prompts, "tokens": tokens, "tolerance": tolerance}
+    given: dict[str, Any] = {"prompts": prompts, "tokens": tokens, "tolerance": tolerance, "layer": layer}
     settings = replace(
         QUICK if quick else Settings(), seed=seed, **{k: v for k, v in given.items() if v is not None}
     )
