@@ -77,7 +77,6 @@ def test_one_prefill_sees_what_each_layer_says(loaded):
 
 
 def test_command_writes_what_the_methods_find(tiny_folder, loaded, tmp_path, monkeypatch):
-    from tokenprune.engine import calibration
     from tokenprune.engine.calibration import known, read
     from tokenprune.engine.methods.gemfilter import QuestionGemFilter
     from tokenprune.score import prompt_attention
