@@ -27,7 +27,7 @@ HEAD_COUNTS = (1, 2, 3, 4, 6, 8, 12, 16)
 HEAD, TAIL = 4, 8  # of `QuestionGemFilter`: tokens that stay anyway
 MOST_HEADS = 8  # of all layers together
 JOINING = 24  # heads of earlier layers that are tried, the best alone
-GAIN = 0.01  # share of answers that a head has to add to join
+GAIN = 0.02  # share of answers that a head has to add to join
 TOLERANCE = 0.05
 PUBLISHED_TOLERANCE = 0.03  # that rule may find so little that any layer lies within a wider one
 
