@@ -21,7 +21,7 @@ from tokenprune.receipt import PruneResult, Receipt
 from tokenprune.registry import pruner as build_pruner
 from tokenprune.registry import without_query
 from tokenprune.render.costs import priced
-from tokenprune.score import notes, ranks, score_and_rank, within
+from tokenprune.score import ranks, score_rank_and_note, within
 from tokenprune.select import floor
 from tokenprune.select.budget import fill
 from tokenprune.select.partial import SMALL, only_the_best, use_up
@@ -253,8 +253,7 @@ class Pipeline:
                 ]
             with clock.time(f"score:{pruner.name}"):
                 scorer = within(pruner.scorer, limit) if limit and any(ending) else pruner.scorer
-                scores, ranked = score_and_rank(scorer, query, units)
-                said = notes(scorer, query, units)
+                scores, ranked, said = score_rank_and_note(scorer, query, units)
             for job in mine:
                 job.notes += said
             items = [_Scored(*row) for row in zip(mine, [pruner] * len(mine), units, scores, strict=True)]
