@@ -8,6 +8,7 @@ import json
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from tokenprune.receipt import steps_of
 from tokenprune_server.body import ClientGone
@@ -22,7 +23,7 @@ from tokenprune_server.receipts import ReceiptStore
 from tokenprune_server.request import Fresh, Outcome, Request, plain_body
 from tokenprune_server.tokens.agreement import AGREES, Agreement
 from tokenprune_server.tokens.mapping import completion, unmappable
-from tokenprune_server.tokens.render import Rendered, UnreadableChatError, is_chat
+from tokenprune_server.tokens.render import Rendered, UnreadableChatError, adds_special, is_chat
 from tokenprune_server.tokens.select import Selection, TokenSelector
 from tokenprune_server.tokens.sending import IDS, Sending
 from tokenprune_server.tokens.settings import TokenSettings
@@ -161,16 +162,13 @@ class TokenStage:
             return outcome, None
         if isinstance(known, str):
             return _noted(outcome, known), None
-        return self._as_ids(outcome, body, known, request, unmappable(body))
+        return self._sending(outcome, _carried(body, known, request, unmappable(body)))
 
-    def _as_ids(
-        self, outcome: Outcome, body: Body, chosen: list[int], request: Request, why: str | None
-    ) -> tuple[Outcome, Sending | None]:
-        """How a chat goes: as the ids chosen, or as the text of its outcome if there is a reason ``why``."""
-        ids = completion(body, chosen, request.model_len) if why is None else None
-        if ids is None:
-            return _noted(outcome, f"text:{why or 'max-tokens'}"), None
-        return _noted(outcome, IDS), Sending(self._app, serialise(ids))
+    def _sending(self, outcome: Outcome, carried: Body | str) -> tuple[Outcome, Sending | None]:
+        """How a chat goes: as the ids that `_carried` gives, or as the text of its outcome."""
+        if isinstance(carried, str):
+            return _noted(outcome, f"text:{carried}"), None
+        return _noted(outcome, IDS), Sending(self._app, serialise(carried))
 
     async def _select(
         self, request: Request, outcome: Outcome, fresh: Fresh, headers: Headers
@@ -187,10 +185,15 @@ class TokenStage:
         else:
             selection = await choosing
         self._gate.costs.pruned(self._selector.name, len(ready.prompt.ids), selection.seconds, None)
-        if not selection.dropped:
+        carried = _carried(body, selection.ids, request, why)
+        if isinstance(carried, str):
+            how = adds_special(body)
+            count = partial(self._selector.as_text, ready.prompt, selection, ready.keep, special=how)
+            selection = await self._pool.submit(count)
+        if selection.dropped <= 0:
             raise _Skipped("nothing-to-drop")
         done = await asyncio.to_thread(self._done, request, outcome, ready, selection)
-        result = self._as_ids(done, body, selection.ids, request, why)
+        result = self._sending(done, carried)
         if done.body is not None:
             self._remember(done.body, selection.ids if result[1] is not None else result[0].token_stage)
         return result
@@ -239,7 +242,7 @@ class TokenStage:
         Raises:
             _Skipped: less than one, beside those that cannot go: of ``others``, and at documents' edges.
         """
-        edges = sum(len(prompt.overlapping(place.start, place.end)) for place in prompt.places) - tokens
+        edges = sum(prompt.sizes()) - tokens
         fixed = edges + sum(len(self._selector.template().encode(span.text)[0]) for span in others)
         if budget <= fixed:
             raise _Skipped("no-room")
@@ -305,6 +308,11 @@ def owes_budget(outcome: Outcome) -> bool:
     fresh, how = outcome.fresh, outcome.token_stage
     left = fresh is not None and fresh.budget is not None and how != f"skipped:{_FITS}"
     return left and how.startswith(("skipped:", "failed:"))
+
+
+def _carried(body: Body, ids: list[int], request: Request, why: str | None) -> Body | str:
+    """The request for the ids of a prompt, or why there is none: ``why``, if that is known already."""
+    return why or completion(body, ids, request.model_len) or "max-tokens"
 
 
 def _going(request: Request, outcome: Outcome) -> Body:
