@@ -2,37 +2,21 @@
 
 import asyncio
 import contextlib
-import json
 import logging
 import time
 from dataclasses import dataclass, replace
-from typing import Any
 
 from tokenprune.config import Config
 from tokenprune_server.answer import holds_token
-from tokenprune_server.body import (
-    ClientGone,
-    Replay,
-    body_message,
-    decoded,
-    header,
-    read_body,
-    rewritten_headers,
-)
+from tokenprune_server.body import ClientGone, Replay, body_message, header, read_body, rewritten_headers
 from tokenprune_server.decide import PRUNED, Facts, decide, failed, skipped
 from tokenprune_server.errors import RequestError, send_error
 from tokenprune_server.exchange import Exchange
-from tokenprune_server.json_body import TOO_DEEP, UnfitJsonError, parse, serialise
-from tokenprune_server.options import (
-    NO_OPTIONS,
-    PREFIX,
-    Options,
-    has_option_headers,
-    read_options,
-    without_option_headers,
-)
+from tokenprune_server.json_body import serialise
+from tokenprune_server.options import PREFIX, has_option_headers, without_option_headers
 from tokenprune_server.paths import route_path
 from tokenprune_server.protocols import BY_ROUTE, Protocol
+from tokenprune_server.reading import read_request
 from tokenprune_server.request import Outcome, Pictures, Request, plain_body
 from tokenprune_server.runtime import Runtime
 from tokenprune_server.settings import ServerSettings
@@ -66,16 +50,6 @@ class _Result:
     tried: bool
     request: Request | None = None
     sending: Sending | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class _Read:
-    """A parsed body without our options, the options, whether the body held any, and its plain size."""
-
-    body: dict[str, Any]
-    options: Options
-    has_options: bool
-    size: int
 
 
 class RequestFailed(RequestError):
@@ -217,9 +191,10 @@ class PruneMiddleware:
         self, protocol: Protocol, headers: Headers, raw: bytes, receive: Receive
     ) -> tuple[_Result, Replay]:
         """Decide and prune; the result with a ``receive`` that gives the body to send on."""
-        read = self._read(headers, raw)
+        authorized = self.runtime.authorized(headers)
+        read = read_request(headers, raw, self._settings.max_body_bytes) if authorized else None
         if read is None:
-            reason = "encoding" if self.runtime.authorized(headers) else "unauthorized"
+            reason = "encoding" if authorized else "unauthorized"
             if reason == "encoding" and self._vision is not None and self._vision.serves(protocol):
                 check_unread(raw)
             return self._unread(protocol, reason), Replay([body_message(raw)], receive)
@@ -284,43 +259,6 @@ class PruneMiddleware:
         if outcome.body is not None:
             return serialise(outcome.body)
         return serialise(plain_body(request)) if has_options else None
-
-    def _read(self, headers: Headers, raw: bytes) -> _Read | None:
-        """The parsed request, or None when it is not ours to read."""
-        if not self.runtime.authorized(headers):
-            return None
-        encoding = header(headers, b"content-encoding")
-        plain = decoded(raw, encoding, self._settings.max_body_bytes) if encoding else raw
-        if plain is None or header(headers, b"content-type").startswith(b"multipart/"):
-            return None
-        try:
-            body = parse(plain)
-        except UnfitJsonError as error:
-            self._refuse_unfit(headers, plain, error)
-            return None
-        except RecursionError as error:
-            raise RequestError(TOO_DEEP) from error
-        except ValueError as error:
-            raise RequestError(_no_json(headers, plain, error)) from error
-        if not isinstance(body, dict):
-            raise RequestError("the request body must be a JSON object")
-        has_options = "tokenprune" in body
-        options = NO_OPTIONS
-        if has_options or has_option_headers(headers):
-            options = read_options(body.pop("tokenprune", None), headers)
-        return _Read(body, options, has_options, len(plain))
-
-    def _refuse_unfit(self, headers: Headers, plain: bytes, error: UnfitJsonError) -> None:
-        """Leave a body alone that we could not write again as it is; refuse it when it asks for pruning.
-
-        It may hold options that must not go upstream, or that would be ignored in silence.
-        """
-        try:
-            body = json.loads(plain, parse_int=str)
-        except (ValueError, RecursionError) as broken:
-            raise RequestError(f"the request body is not valid JSON: {broken}") from broken
-        if has_option_headers(headers) or (isinstance(body, dict) and "tokenprune" in body):
-            raise RequestError(f"the request body cannot be rewritten: {error}") from error
 
     async def _prune(
         self, request: Request, watching: "asyncio.Task[Message]", *, later: bool = False
@@ -430,12 +368,3 @@ class PruneMiddleware:
             await send(message)
 
         return answer
-
-
-def _no_json(headers: Headers, plain: bytes, error: ValueError) -> str:
-    if plain.strip():
-        return f"the request body is not valid JSON: {error}"
-    if header(headers, b"upgrade"):
-        # HTTP servers take what follows such a head for the other protocol.
-        return "the request body is lost where a request asks to change the protocol: send no upgrade header"
-    return "the request body is empty; it must be a JSON object"
