@@ -5,6 +5,7 @@ import contextlib
 import logging
 import time
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from tokenprune.config import Config
 from tokenprune_server.answer import holds_token
@@ -30,6 +31,8 @@ from tokenprune_server.vision.unread import Unread, check_unread
 from tokenprune_server.watch import done_in_time
 
 log = logging.getLogger("tokenprune.server")
+
+T = TypeVar("T")
 
 _COUNTING_S = 0.5  # to count a prompt after the deadline
 _TOO_LONG = (
@@ -215,13 +218,17 @@ class PruneMiddleware:
             request = replace(request, model_len=model_len)
             # Asked last, with no await between it and the submission, so that the limit holds.
             decision = decide(replace(facts, waiting=pool.waiting, max_waiting=pool.max_waiting))
-        if decision != PRUNED and (self._vision is None or not self._vision.has_work(request, decision)):
+        rescued = (await self._rescue(request))[1] if decision == skipped("overloaded") else None
+        looking = self._vision is not None and (
+            decision == PRUNED or self._vision.has_work(request, decision)
+        )
+        if decision != PRUNED and rescued is None and not looking:
             new = serialise(plain_body(request)) if read.has_options else None
             message = body_message(raw if new is None else new)
             return _Result(Outcome(decision), new, False, request), Replay([message], receive)
         pending = asyncio.ensure_future(receive())
         try:
-            outcome, sending = Outcome(decision), None
+            outcome, sending = rescued or Outcome(decision), None
             if decision == PRUNED:
                 later = self._tokens is not None and self._tokens.holds_budgets
                 outcome = await self._prune(request, pending, later=later)
@@ -231,7 +238,7 @@ class PruneMiddleware:
                 if owes_budget(outcome):
                     pruned = await self._prune(request, pending)
                     outcome = replace(pruned, token_stage=outcome.token_stage)
-            if self._vision is not None:
+            if self._vision is not None and looking:
                 outcome = await self._vision(request, outcome, headers, pending)
             new = self._rewritten(request, outcome, read.has_options)
         except BaseException:
@@ -275,21 +282,28 @@ class PruneMiddleware:
     async def _late(self, request: Request) -> Outcome:
         log.warning("pruning took longer than %s s", self._settings.timeout_s)
         detail = f"it took longer than {self._settings.timeout_s:g} s"
-        room = self.runtime.rewriter.room(request)
+        too_long, rescued = await self._rescue(request)
+        return rescued or Outcome(failed("timeout"), too_long=too_long, detail=detail)
+
+    async def _rescue(self, request: Request) -> tuple[int | None, Outcome | None]:
+        """Cut a prompt that the model would refuse, where no pruning thread is to be had for it.
+
+        Returns:
+            Its tokens if it is too long, and how it goes if it could be cut.
+        """
+        pool, rewriter = self.runtime.rescues, self.runtime.rewriter
+        room = rewriter.room(request)
         too_long = room.certainly_too_long()
-        if too_long is None and request.model_len is not None:
-            # Counting is fast beside pruning, but the pruning threads may all be held up, and it has no time
-            # of its own: a prompt that takes longer goes to the upstream, which counts it as well.
-            counting = asyncio.ensure_future(asyncio.to_thread(lambda: room.too_long))
-            await asyncio.wait({counting}, timeout=_COUNTING_S)
-            too_long = counting.result() if counting.done() else None
-        if too_long is not None:
-            # The pruning threads may all be held up; the original would be refused, so it is worth some time.
-            rescuing = asyncio.ensure_future(asyncio.to_thread(self.runtime.rewriter.rescue, request))
-            await asyncio.wait({rescuing}, timeout=self._settings.timeout_s)
-            if rescuing.done() and (rescued := rescuing.result()) is not None:
-                return rescued
-        return Outcome(failed("timeout"), too_long=too_long, detail=detail)
+        if too_long is None and request.model_len is not None and pool.waiting < pool.max_waiting:
+            # Counting is fast beside pruning, but has no time of its own: a prompt that takes longer goes to
+            # the upstream, which counts it as well.
+            too_long = await _within(pool.submit(lambda: room.too_long), _COUNTING_S)
+        if too_long is None or pool.waiting >= pool.max_waiting:
+            return too_long, None
+        # The original would be refused, so it is worth some time.
+        return too_long, await _within(
+            pool.submit(lambda: rewriter.rescue(request)), self._settings.timeout_s
+        )
 
     def _refuse_if_needed(self, request: Request, outcome: Outcome) -> None:
         """Raise unless the original may go through in place of the pruned request."""
@@ -368,3 +382,12 @@ class PruneMiddleware:
             await send(message)
 
         return answer
+
+
+async def _within(work: "asyncio.Future[T]", seconds: float) -> T | None:
+    """What a call gives; None, and it is called off, when it takes longer."""
+    await asyncio.wait({work}, timeout=seconds)
+    if work.done():
+        return work.result()
+    work.cancel()
+    return None
