@@ -14,7 +14,18 @@ from tokenprune.bench.page import STYLE, plain, table
 from tokenprune.bench.tradeoff import FULL, NEAR, Row, Tradeoff
 from tokenprune.errors import ConfigError, MissingExtraError
 
-HEAD = ("method @ budget", "tokens", "kept", "evidence", "95 %", "NLL", "95 %", "prune ms", "prefill s")
+_INTERVAL = "95 %"
+HEAD = (
+    "method @ budget",
+    "tokens",
+    "kept",
+    "evidence",
+    _INTERVAL,
+    "NLL",
+    _INTERVAL,
+    "prune ms",
+    "prefill s",
+)
 _FAR = 3  # times the tokens of all others
 _TICKS = [digit * 10**power for power in range(1, 6) for digit in (1, 2, 5)]
 _LEGEND = 5  # methods in a line of the legend
@@ -54,6 +65,14 @@ def used_columns(rows: Sequence[Row]) -> list[int]:
     """Return the columns of `HEAD` that hold something."""
     found = [cells(row) for row in rows]
     return [n for n in range(len(HEAD)) if any(row[n] for row in found)]
+
+
+def narrow_columns(rows: Sequence[Row], width: int) -> list[int]:
+    """Return the columns for a terminal: `used_columns`, without intervals where these do not fit."""
+    columns = used_columns(rows)
+    table = [HEAD, *map(cells, rows)]
+    needed = sum(max(len(row[n]) for row in table) + 1 for n in columns) - 1
+    return columns if needed <= width else [n for n in columns if HEAD[n] != _INTERVAL]
 
 
 def markdown(result: Tradeoff, names: Mapping[str, str] | None = None) -> str:
