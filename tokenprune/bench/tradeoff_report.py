@@ -158,16 +158,20 @@ def _plots(rows: Sequence[Row]) -> str:
         shown.append(("evidence", "share of evidence kept", (-0.02, 1.02)))
     if any(row.nll is not None for row in rows):
         shown.append(("nll", "nats per answer token, lower is better", None))
-    return _figure(rows, shown) if shown else '<p class="note">No evidence and no answers: no plot.</p>'
+    if not shown:
+        return '<p class="note">No evidence and no answers: no plot.</p>'
+    from tokenprune.bench.figures import style
+
+    with style():
+        return _figure(rows, shown)
 
 
 def _figure(rows: Sequence[Row], shown: Sequence[tuple[str, str, tuple[float, float] | None]]) -> str:
-    import matplotlib.pyplot as plt
     from matplotlib.ticker import NullFormatter, StrMethodFormatter
 
-    from tokenprune.bench.figures import OURS, PEERS, svg
+    from tokenprune.bench.figures import OURS, PEERS, subplots, svg
 
-    figure, axes = plt.subplots(1, len(shown), figsize=(max(8.5, 6.4 * len(shown)), 4.6), squeeze=False)
+    figure, axes = subplots(1, len(shown), figsize=(max(8.5, 6.4 * len(shown)), 4.6), squeeze=False)
     methods = list(dict.fromkeys(row.method for row in rows))
     colours = [c for pair in zip(OURS, PEERS, strict=False) for c in pair] + PEERS[len(OURS) :]
     looks = [(colour, marker) for marker in "osD^v" for colour in colours]
