@@ -193,7 +193,7 @@ def _prune(runtime: Runtime, request: PruneRequest) -> PruneResult:
 def _pipeline(runtime: Runtime, request: PruneRequest) -> tp.Pipeline:
     config, named = runtime.config, request.pipeline or request.method
     asked = {"threshold": request.threshold, "top_k": request.top_k}
-    options = {option: value for option, value in asked.items() if value is not None}
+    options: dict[str, Any] = {option: value for option, value in asked.items() if value is not None}
     if not options:
         return config.build(named or runtime.settings.pipeline, request.output)
     said = " and ".join(options)

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_STYLE: dict[str, Any] = {
+_STYLE: Any = {  # matplotlib's type of its settings differs between releases
     "font.size": 9,
     "svg.fonttype": "none",
     "axes.spines.top": False,
