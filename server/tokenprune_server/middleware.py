@@ -232,7 +232,7 @@ class PruneMiddleware:
             if decision == PRUNED:
                 later = self._tokens is not None and self._tokens.holds_budgets
                 outcome = await self._prune(request, pending, later=later)
-            texts = outcome.receipt is not None and options.name is None
+            texts = decision == PRUNED and outcome.receipt is not None and options.name is None
             if self._tokens is not None and decision == PRUNED:
                 outcome, sending = await self._tokens(request, outcome, headers, pending)
                 if owes_budget(outcome):
