@@ -159,11 +159,24 @@ def test_a_model_of_the_hub_that_cannot_be_used(hub, files, kind, said):
 
 def test_what_the_hub_does_not_have(hub):
     hub("model.safetensors", model_type="llama")
+    check_model("o/m")  # which fetches its config
     with pytest.raises(ModelError, match=r"'o/m' holds no tokenizer"):
         check_tokenizer("o/m")
     for check in (check_model, check_tokenizer):
         with pytest.raises(ModelError, match=r"'o/other' .* correct the name, give a folder .*log in"):
             check("o/other")
+
+
+def test_the_hub_is_not_asked_about_what_is_here(hub, tmp_path):
+    asked = hub("model.safetensors", "tokenizer.json", model_type="llama")
+    check_model("o/m")
+    (snapshot,) = (tmp_path / "hub").glob("models--o--m/snapshots/*")
+    for name in ("model.safetensors", "tokenizer.json"):
+        (snapshot / name).touch()
+    asked.clear()
+    check_model("o/m")
+    check_tokenizer("o/m")
+    assert not asked
 
 
 def test_a_hub_that_cannot_be_reached_is_waited_for(hub, monkeypatch, caplog):

@@ -19,6 +19,7 @@ log = logging.getLogger("tokenprune")
 _TYPES = tuple(family.removesuffix("ForCausalLM").lower() for family in FAMILIES)
 # Each with the type of its language model where its config does not say.
 _SEEING_TYPES = {"llava": "llama", "llava_onevision": "qwen2"}
+_WEIGHTS = "*.safetensors"
 # Any of them is a tokenizer that transformers reads.
 _TOKENIZERS = (
     "tokenizer.json",
@@ -49,7 +50,7 @@ def check_model(name_or_path: str, layer: int | None = None) -> None:
     for module in ("torch", "transformers"):
         if find_spec(module) is None:
             raise MissingExtraError("the engine", "models", module)
-    found = _look(name_or_path)
+    found = _look(name_or_path, _WEIGHTS)
     if found.folder is None:
         if found.lacks("config.json"):
             raise ModelError(f"{name_or_path!r} holds no config.json: it is no model in Hugging Face layout")
@@ -61,7 +62,7 @@ def check_model(name_or_path: str, layer: int | None = None) -> None:
     if text.get("model_type") not in _TYPES:
         where = "" if own is None else f" in a {kind!r}"
         raise unknown_family(f"{name_or_path!r}, of type {text.get('model_type')!r}{where}")
-    if found.lacks("*.safetensors"):
+    if found.lacks(_WEIGHTS):
         raise ModelError(f"{name_or_path!r} holds no safetensors file; save its weights in this format")
     depth = text.get("num_hidden_layers")
     if layer is not None and isinstance(depth, int):
@@ -74,7 +75,7 @@ def check_tokenizer(name_or_path: str) -> None:
     Raises:
         ModelError: With the reason.
     """
-    if _look(name_or_path).lacks(*_TOKENIZERS):
+    if _look(name_or_path, *_TOKENIZERS).lacks(*_TOKENIZERS):
         raise ModelError(f"{name_or_path!r} holds no tokenizer ({', '.join(_TOKENIZERS)})")
 
 
@@ -100,8 +101,8 @@ class _Found:
         return self.files is not None and not any(fnmatch.filter(self.files, p) for p in patterns)
 
 
-def _look(name_or_path: str) -> _Found:
-    """Return what is here of a model, or is fetched to look at it.
+def _look(name_or_path: str, *wanted: str) -> _Found:
+    """Return what is here of a model, or is fetched to look at it; the hub is asked for what is wanted.
 
     Raises:
         ModelError: There is none, or one for something else.
@@ -109,29 +110,32 @@ def _look(name_or_path: str) -> _Found:
     named = CATALOG.get(name_or_path)
     if named is None:
         path = Path(resolve_model(name_or_path))
-        return _Found.here(path) if path.is_dir() else _look_on_hub(name_or_path)
+        return _Found.here(path) if path.is_dir() else _look_on_hub(name_or_path, wanted)
     if named.task != "causal-lm":
         raise ModelError(f"{name_or_path!r} is a model for {named.task}; needed is one for causal-lm")
     return _Found()
 
 
-def _look_on_hub(hub_id: str) -> _Found:
+def _look_on_hub(hub_id: str, wanted: tuple[str, ...]) -> _Found:
     from huggingface_hub import HfApi, constants, hf_hub_download, try_to_load_from_cache
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
     cached = try_to_load_from_cache(hub_id, "config.json")
-    if isinstance(cached, str):
-        folder = Path(cached).parent
-        return _Found.here(folder) if constants.HF_HUB_OFFLINE else _Found(folder)
-    if constants.HF_HUB_OFFLINE:
+    folder = Path(cached).parent if isinstance(cached, str) else None
+    if folder is not None:
+        here = _Found.here(folder)
+        if constants.HF_HUB_OFFLINE or not here.lacks(*wanted):
+            return here
+    elif constants.HF_HUB_OFFLINE:
         raise ModelError(
             f"{hub_id!r} is no folder here, was not downloaded, and HF_HUB_OFFLINE forbids to fetch it"
         )
     try:
         listed = HfApi().model_info(hub_id, timeout=_HUB_TIMEOUT_S).siblings or []
         files = tuple(file.rfilename for file in listed)
-        has_config = "config.json" in files
-        return _Found(Path(hf_hub_download(hub_id, "config.json")).parent if has_config else None, files)
+        if folder is None and "config.json" in files:
+            folder = Path(hf_hub_download(hub_id, "config.json")).parent
+        return _Found(folder, files)
     except (GatedRepoError, RepositoryNotFoundError) as error:
         raise ModelError(
             f"{hub_id!r} is no folder here, and the hub gives no model of this name: correct the name, give "
@@ -141,4 +145,4 @@ def _look_on_hub(hub_id: str) -> _Found:
     except Exception as error:
         # Which errors there are hangs on the HTTP library below, and that on the release of the hub's client.
         log.warning("the hub cannot be asked about %r, to be fetched when it is needed: %s", hub_id, error)
-        return _Found()
+        return _Found(folder)
