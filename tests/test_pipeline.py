@@ -319,7 +319,7 @@ def no_model(*_, **__):
 @pytest.mark.parametrize("budget", [tp.Budget(60), tp.Budget(10**6), tp.Budget(keep_ratio=1)], ids=str)
 def test_html_that_fits_is_cleaned(method, output, budget, check, monkeypatch):
     """Nothing is scored, so no question is needed and no model is read."""
-    monkeypatch.setattr("tokenprune.pipeline.score_and_rank", no_model)
+    monkeypatch.setattr("tokenprune.pipeline.score_rank_and_note", no_model)
     document = tp.Document(HIDDEN, kind="html")
     pipe = tp.Pipeline([tp.pruner(method, output=output)])
     result = pipe.prune("", [document], budget)

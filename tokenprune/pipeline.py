@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tokenprune.arrays import BoolArray, FloatArray
-from tokenprune.budget import Budget, comparable
+from tokenprune.arrays import FloatArray
+from tokenprune.budget import Budget
 from tokenprune.document import Document
 from tokenprune.errors import BudgetError, ConfigError, QueryError
 from tokenprune.job import Job, make_jobs
@@ -21,28 +21,12 @@ from tokenprune.receipt import PruneResult, Receipt
 from tokenprune.registry import pruner as build_pruner
 from tokenprune.registry import without_query
 from tokenprune.render.costs import priced
-from tokenprune.score import notes, ranks, score_and_rank, within
-from tokenprune.select import floor
-from tokenprune.select.budget import fill
-from tokenprune.select.partial import SMALL, only_the_best, use_up
-from tokenprune.select.simple import KeepRatio, ranking
+from tokenprune.score import ranks, score_rank_and_note, within
+from tokenprune.select.partial import SMALL
+from tokenprune.select.simple import ranking
+from tokenprune.selection import Scored, adaptive, by_pruner, with_floor, within_budget
 from tokenprune.tokens import DEFAULT_TOKENIZER, TokenCounter, get_counter
 from tokenprune.units import Units
-
-
-@dataclass
-class _Scored:
-    """A document segmented and scored by its last pruner, waiting for the selection."""
-
-    job: Job
-    pruner: Pruner
-    units: Units
-    scores: FloatArray
-    kept: str = "kept"  # the reason of what stays
-
-    def finish(self, keep: BoolArray, counter: TokenCounter, dropped: str) -> None:
-        """Give the document its output and receipt of this stage."""
-        self.job.finish(self.pruner, self.units, self.scores, keep, counter, kept=self.kept, dropped=dropped)
 
 
 class _Whole(NamedTuple):
@@ -172,9 +156,9 @@ class Pipeline:
                     job.leave("none", "no-pruner-for-kind")
             with clock.time("select"):
                 masks = (
-                    _with_floor(scored, _adaptive(scored, counter), jobs)
+                    with_floor(scored, adaptive(scored, counter), jobs)
                     if limit is None
-                    else _within(scored, limit, counter, in_part=True)
+                    else within_budget(scored, limit, counter, in_part=True)
                 )
             with clock.time("render"):
                 for item, mask in zip(scored, masks, strict=True):
@@ -220,7 +204,7 @@ class Pipeline:
                         with clock.time(f"score:{pruner.name}"):
                             scores = pruner.scorer.score("", [units])[0]
                         with clock.time("select"):
-                            keep = _adaptive([_Scored(copy, pruner, units, scores)], counter)[0]
+                            keep = adaptive([Scored(copy, pruner, units, scores)], counter)[0]
                         dropped = "low-score"
                     with clock.time("render"):
                         copy.finish(pruner, units, scores, keep, counter, kept="fits-budget", dropped=dropped)
@@ -229,9 +213,9 @@ class Pipeline:
 
     def _score(
         self, query: str, jobs: Sequence[Job], limit: int | None, counter: TokenCounter, clock: _Clock
-    ) -> tuple[list[_Scored], list[Job]]:
+    ) -> tuple[list[Scored], list[Job]]:
         """Run all stages but the last selection; return what waits for it, and jobs no pruner accepted."""
-        scored: list[_Scored] = []
+        scored: list[Scored] = []
         accepted: set[int] = set()
         waiting: set[int] = set()  # for the selection
         for n, pruner in enumerate(self.pruners):
@@ -253,11 +237,10 @@ class Pipeline:
                 ]
             with clock.time(f"score:{pruner.name}"):
                 scorer = within(pruner.scorer, limit) if limit and any(ending) else pruner.scorer
-                scores, ranked = score_and_rank(scorer, query, units)
-                said = notes(scorer, query, units)
+                scores, ranked, said = score_rank_and_note(scorer, query, units)
             for job in mine:
                 job.notes += said
-            items = [_Scored(*row) for row in zip(mine, [pruner] * len(mine), units, scores, strict=True)]
+            items = [Scored(*row) for row in zip(mine, [pruner] * len(mine), units, scores, strict=True)]
             if pruner.ranks or ranks(scorer):
                 _rank(items, ranked)
             final = [item for item, last in zip(items, ending, strict=True) if last]
@@ -265,9 +248,9 @@ class Pipeline:
             waiting |= {id(item.job) for item in final}
             early = [item for item, last in zip(items, ending, strict=True) if not last]
             with clock.time("select"):
-                masks = _adaptive(early, counter)
+                masks = adaptive(early, counter)
                 if limit is None:
-                    masks = _with_floor(early, masks, jobs)
+                    masks = with_floor(early, masks, jobs)
             with clock.time("render"):
                 for item, mask in zip(early, masks, strict=True):
                     item.finish(mask, counter, "low-score")
@@ -282,7 +265,7 @@ class Pipeline:
         kind = form or units.document.kind
         return not any(kind in later.kinds for later in behind)
 
-    def _cut(self, jobs: Sequence[Job], limit: int, counter: TokenCounter, clock: _Clock) -> list[_Scored]:
+    def _cut(self, jobs: Sequence[Job], limit: int, counter: TokenCounter, clock: _Clock) -> list[Scored]:
         """Make documents that no pruner accepts take part in the budget, from the beginning on."""
         cutter = build_pruner("none")
         with clock.time(f"segment:{cutter.name}"):
@@ -290,10 +273,10 @@ class Pipeline:
             units = [_for_budget(cutter, u, limit, counter) for u in segmented]
         with clock.time(f"score:{cutter.name}"):
             scores = cutter.scorer.score("", units)
-        return [_Scored(j, cutter, u, s) for j, u, s in zip(jobs, units, scores, strict=True)]
+        return [Scored(j, cutter, u, s) for j, u, s in zip(jobs, units, scores, strict=True)]
 
 
-def _rank(items: Sequence[_Scored], ranked: FloatArray) -> None:
+def _rank(items: Sequence[Scored], ranked: FloatArray) -> None:
     """Note the rank scores of a pruner's documents, and which of them are not among its best."""
     for item, rank in zip(items, ranked.tolist(), strict=True):
         item.job.rank = None if rank != rank else rank
@@ -302,11 +285,11 @@ def _rank(items: Sequence[_Scored], ranked: FloatArray) -> None:
             items[n].job.beaten = True
 
 
-def _order(jobs: Sequence[Job], scored: Sequence[_Scored]) -> Sequence[int]:
+def _order(jobs: Sequence[Job], scored: Sequence[Scored]) -> Sequence[int]:
     """Positions of the documents in the result; those of a pruner that reorders change places among them."""
     order = list(range(len(jobs)))
     place = {id(job): n for n, job in enumerate(jobs)}
-    for group in _groups(scored):
+    for group in by_pruner(scored):
         if scored[group[0]].pruner.reorder:
             own = sorted(place[id(scored[n].job)] for n in group)
             found = np.asarray([-np.inf if (r := jobs[n].rank) is None else r for n in own])
@@ -322,113 +305,3 @@ def _for_budget(pruner: Pruner, units: Units, limit: int | None, counter: TokenC
     if largest and finer is not None and len(units) and int(units.cost.max()) > largest:
         units = finer(largest).segment(units.document, counter)
     return priced(units, pruner.renderer, counter)
-
-
-def _groups(scored: Sequence[_Scored]) -> list[list[int]]:
-    """Positions of the items of each pruner, in order of appearance."""
-    groups: dict[int, list[int]] = {}
-    for n, item in enumerate(scored):
-        groups.setdefault(id(item.pruner), []).append(n)
-    return list(groups.values())
-
-
-def _join(arrays: Sequence[FloatArray]) -> FloatArray:
-    return np.concatenate(arrays) if arrays else np.empty(0)
-
-
-def _adaptive(scored: Sequence[_Scored], counter: TokenCounter) -> list[BoolArray]:
-    """Let each pruner's own selector decide; what leads a kept unit stays too."""
-    masks: list[BoolArray] = [np.zeros(len(item.units), dtype=bool) for item in scored]
-    for group in _groups(scored):
-        selector = scored[group[0]].pruner.selector
-        if isinstance(selector, KeepRatio):  # a budget like any other: exact, with all that units bring along
-            items = [scored[n] for n in group]
-            total = sum(int(i.units.cost.sum() + i.units.wrapper_cost.sum()) for i in items)
-            chosen_masks = _within(items, Budget(keep_ratio=selector.ratio).limit(total) or 0, counter)
-            for n, mask in zip(group, chosen_masks, strict=True):
-                masks[n] = mask
-            continue
-        group = [n for n in group if not scored[n].job.beaten]
-        items = [scored[n] for n in group]
-        if not items:
-            continue
-        scores = _join([i.scores for i in items])
-        cost = np.concatenate([i.units.cost for i in items])
-        chosen = selector.select(scores, cost)
-        bounds = np.cumsum([len(i.units) for i in items])[:-1]
-        for n, item, mask in zip(group, items, np.split(chosen, bounds), strict=True):
-            _with_leads(item.units, mask)
-            masks[n] = mask
-    return masks
-
-
-def _with_leads(units: Units, mask: BoolArray) -> None:
-    """Keep what leads a kept unit, too."""
-    for unit in range(len(mask) - 1, -1, -1):  # a lead never stands behind what it leads
-        if mask[unit] and units.lead[unit] >= 0:
-            mask[units.lead[unit]] = True
-
-
-def _with_floor(scored: Sequence[_Scored], masks: list[BoolArray], jobs: Sequence[Job]) -> list[BoolArray]:
-    """Keep the best of documents when no word of the whole call would stay (see `tokenprune.select.floor`).
-
-    One document may well go away entirely; so may all under a selector that counts, as `TopK` does.
-    """
-    mine = {id(item.job) for item in scored}
-    if any(mask.any() for mask in masks) or any(
-        job.current.text.strip() for job in jobs if id(job) not in mine
-    ):
-        return masks
-    able = [item for item in scored if not item.job.beaten and floor.holds(item.pruner.selector)]
-    items = [able[k] for group in _groups(able) for k in group]
-    if not items:
-        return masks
-    chosen = floor.best_of_nothing([item.units for item in items], _on_one_scale(items))
-    place = {id(item): n for n, item in enumerate(scored)}
-    for item, mask in zip(items, chosen, strict=True):
-        if mask.any():
-            _with_leads(item.units, mask)
-            masks[place[id(item)]], item.kept = mask, floor.REASON
-    return masks
-
-
-def _on_one_scale(scored: Sequence[_Scored]) -> list[FloatArray]:
-    """Scores of each document that can be compared with those of the others, whatever scorers gave them."""
-    groups = _groups(scored)
-    joined = [_join([scored[n].scores for n in g]) for g in groups]
-    costs = [np.concatenate([scored[n].units.cost for n in g]) for g in groups]
-    scores: list[FloatArray] = [np.empty(0)] * len(scored)
-    for group, values in zip(groups, comparable(joined, costs), strict=True):
-        bounds = np.cumsum([len(scored[n].units) for n in group])[:-1]
-        for n, part in zip(group, np.split(values, bounds), strict=True):
-            scores[n] = part
-    return scores
-
-
-def _within(
-    scored: Sequence[_Scored], limit: int, counter: TokenCounter, *, in_part: bool = False
-) -> list[BoolArray]:
-    """Share the budget among all documents by score; cut units ``in_part`` where it would stay unused."""
-    scores = _on_one_scale(scored)
-    for n, item in enumerate(scored):
-        least = np.inf if item.job.beaten else item.pruner.floor
-        if least is not None:
-            scores[n] = np.where(item.scores < least, -np.inf, scores[n])
-
-    def tokens(n: int, units: Units, mask: BoolArray) -> int:
-        return counter.count(scored[n].pruner.renderer.render(units, mask).text)
-
-    in_order = [item.pruner.in_order for item in scored]
-    documents = [item.units for item in scored]
-    masks = fill(documents, scores, limit, lambda n, mask: tokens(n, documents[n], mask), in_order)
-    if in_part:
-        alone = only_the_best(scores, masks, in_order, limit)
-        if alone is not None:
-            nothing = [np.zeros(len(units), dtype=bool) for units in documents]
-            begun, kept, cut = use_up(documents, alone, nothing, limit, tokens, in_order)
-        if alone is None or not any(mask.any() for mask in kept):
-            begun, kept, cut = use_up(documents, scores, masks, limit, tokens, in_order)
-        documents, masks = begun, kept
-        for item, units, parts in zip(scored, documents, cut, strict=True):
-            item.units, item.scores = units, np.append(item.scores, item.scores[parts])
-    return masks

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import matplotlib.pyplot as plt
-
-from tokenprune.bench.figures import OURS, PEERS, svg
+from tokenprune.bench.figures import OURS, PEERS, styled, subplots, svg
 
 
 def _styles(rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -20,9 +18,10 @@ def _styles(rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     }
 
 
+@styled
 def evidence(result: dict[str, Any]) -> str:
     sets = result["sets"]
-    figure, axes = plt.subplots(1, len(sets), figsize=(4.0 * len(sets), 3.6), sharey=True)
+    figure, axes = subplots(1, len(sets), figsize=(4.0 * len(sets), 3.6), sharey=True)
     handles: dict[str, Any] = {}
     for axis, (set_name, content) in zip(axes, sets.items(), strict=True):
         budgets = sorted(content["budgets"], key=int)
@@ -48,9 +47,10 @@ def evidence(result: dict[str, Any]) -> str:
     return svg(figure)
 
 
+@styled
 def speed(result: dict[str, Any]) -> str:
     rows = sorted(result["rows"], key=lambda r: r["s_per_mb"])
-    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 3.4), width_ratios=[1.2, 1])
+    figure, (left, right) = subplots(1, 2, figsize=(11, 3.4), width_ratios=[1.2, 1])
     colors = [OURS[0] if r["name"].startswith("ours") else PEERS[0] for r in rows]
     bars = left.barh([r["name"] for r in rows], [r["s_per_mb"] for r in rows], color=colors)
     left.bar_label(bars, [f"{r['s_per_mb']:.3f}" for r in rows], padding=3)
@@ -68,9 +68,10 @@ def speed(result: dict[str, Any]) -> str:
     return svg(figure)
 
 
+@styled
 def nll(result: dict[str, Any]) -> str:
     sets = result["sets"]
-    figure, axes = plt.subplots(1, len(sets), figsize=(6.2 * len(sets), 3.4))
+    figure, axes = subplots(1, len(sets), figsize=(6.2 * len(sets), 3.4))
     for axis, (set_name, rows) in zip(axes, sets.items(), strict=True):
         rows = rows[::-1]
         names = [f"{r['context']} ({r['tokens']:.0f} tokens)" for r in rows]
@@ -88,8 +89,9 @@ def nll(result: dict[str, Any]) -> str:
     return svg(figure)
 
 
+@styled
 def generative(result: dict[str, Any]) -> str:
-    figure, axis = plt.subplots(figsize=(6, 3.2))
+    figure, axis = subplots(figsize=(6, 3.2))
     nodes = [c["branching_nodes"] for c in result["cases"]]
     axis.plot(nodes, result["reference_s"], "s", color=PEERS[0], label="naive reference")
     for color, (name, row) in zip(OURS * 3, result["scorers"].items(), strict=False):
@@ -99,9 +101,10 @@ def generative(result: dict[str, Any]) -> str:
     return svg(figure)
 
 
+@styled
 def boilerplate(result: dict[str, Any]) -> str:
     rows = sorted(result["rows"], key=lambda r: r["f1"])
-    figure, axis = plt.subplots(figsize=(6.5, 0.5 * len(rows) + 1))
+    figure, axis = subplots(figsize=(6.5, 0.5 * len(rows) + 1))
     values = [r["f1"] for r in rows]
     bars = [[v - r["f1_ci"][0] for v, r in zip(values, rows, strict=True)]]
     bars.append([r["f1_ci"][1] - v for v, r in zip(values, rows, strict=True)])
@@ -112,8 +115,9 @@ def boilerplate(result: dict[str, Any]) -> str:
     return svg(figure)
 
 
+@styled
 def scaling(result: dict[str, Any]) -> str:
-    figure, axes = plt.subplots(1, 2, figsize=(11.5, 4.0), sharey=True)
+    figure, axes = subplots(1, 2, figsize=(11.5, 4.0), sharey=True)
     palette = [*OURS[:3], *PEERS[:4]]
     for axis, field, title in zip(
         axes, ("blocks", "prune"), ("clean + blocks + token counting", "prune (htmlrag-bm25)"), strict=True

@@ -5,24 +5,24 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.colors import LinearSegmentedColormap
 
 from benchmarks.common import report as common
 from benchmarks.common.reading_report import methods_table
 from benchmarks.common.report import Shown
-from tokenprune.bench.figures import svg
+from tokenprune.bench.figures import style, styled, subplots, svg
 from tokenprune.bench.page import table
 
 FIELDS = {"answer_kept": "answer kept", "answered": "answer given"}
 _COLOURS = LinearSegmentedColormap.from_list("found", ["#f4d9dc", "#f7f3e3", "#9fd0c4", "#1f7a6c"])
 
 
+@styled
 def figure(section: dict[str, Any]) -> Any:
     """One column of panels per method: above whether the answer was kept, below whether it was given."""
     rows, lengths, depths = section["rows"], section["lengths"], section["depths"]
-    made, axes = plt.subplots(
+    made, axes = subplots(
         len(FIELDS), len(rows), figsize=(1.75 * len(rows) + 1, 4.6), sharex=True, sharey=True, squeeze=False
     )
     for column, row in enumerate(rows):
@@ -76,6 +76,5 @@ SHOWN = {
 def write(report: dict[str, Any], folder: Path) -> None:
     common.write(report, folder, "A needle in a haystack", SHOWN)
     if (section := report["sections"].get("grid")) is not None:
-        made = figure(section)
-        made.savefig(folder / "heatmap.png", dpi=130, bbox_inches="tight")
-        plt.close(made)
+        with style():
+            figure(section).savefig(folder / "heatmap.png", dpi=130, bbox_inches="tight")

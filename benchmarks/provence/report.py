@@ -5,21 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import matplotlib.pyplot as plt
-
 from benchmarks.common import report as common
 from benchmarks.common.report import Shown, spread
-from tokenprune.bench.figures import OURS, PEERS, svg
+from tokenprune.bench.figures import OURS, PEERS, styled, subplots, svg
 from tokenprune.bench.page import table
 
 
+@styled
 def draw(section: dict[str, Any]) -> str:
     """A point per set and method, and the mean over the sets below them."""
     sets = section["sets"]
     names = list(section["methods"])
     ours, peers = iter(OURS * 3), iter(PEERS * 3)
     colors = {n: next(ours) if section["methods"][n]["ours"] else next(peers) for n in names}
-    figure, axes = plt.subplots(1, 2, figsize=(11, 0.4 * len(sets) + 2), sharey=True)
+    figure, axes = subplots(1, 2, figsize=(11, 0.4 * len(sets) + 2), sharey=True)
     rows = [*sets, "mean"][::-1]
     for axis, field, title in zip(
         axes,

@@ -6,17 +6,16 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-import matplotlib.pyplot as plt
-
 from benchmarks.common import report as common
 from benchmarks.common.report import Shown, nll_cells, spread
-from tokenprune.bench.figures import OURS, PEERS, svg
+from tokenprune.bench.figures import OURS, PEERS, styled, subplots, svg
 from tokenprune.bench.page import table
 
 
+@styled
 def _draw_answers(section: dict[str, Any]) -> str:
     rows = sorted(section["rows"], key=lambda r: -r["nll"])
-    figure, axis = plt.subplots(figsize=(8, 0.32 * len(rows) + 1))
+    figure, axis = subplots(figsize=(8, 0.32 * len(rows) + 1))
     for y, row in enumerate(rows):
         low, high = row["nll_ci"]
         color = OURS[0] if row["ours"] else PEERS[0]
@@ -34,8 +33,9 @@ def _answers(section: dict[str, Any]) -> list[str]:
     return [table(head, cells, [row["ours"] for row in section["rows"]])]
 
 
+@styled
 def _draw_ranking(section: dict[str, Any]) -> str:
-    figure, axes = plt.subplots(1, len(section["sets"]), figsize=(9, 2.6))
+    figure, axes = subplots(1, len(section["sets"]), figsize=(9, 2.6))
     for axis, (name, rows) in zip(axes, section["sets"].items(), strict=True):
         colors = [OURS[0] if r["ours"] else PEERS[0] for r in rows][::-1]
         bars = axis.barh([r["method"] for r in rows][::-1], [r["ndcg"] for r in rows][::-1], color=colors)
@@ -64,8 +64,9 @@ def _ranking(section: dict[str, Any]) -> list[str]:
     return parts
 
 
+@styled
 def _draw_sweep(section: dict[str, Any]) -> str:
-    figure, axes = plt.subplots(1, 2, figsize=(11, 3.8))
+    figure, axes = subplots(1, 2, figsize=(11, 3.8))
     ours, peers = iter(OURS * 3), iter(PEERS * 3)
     for label, curve in section["curves"].items():
         color = next(ours) if curve["ours"] else next(peers)
@@ -101,12 +102,13 @@ def _sweep(section: dict[str, Any]) -> list[str]:
     return [table(("curve", "at", "tokens", "dropped", "evidence kept", "NLL"), cells, ours)]
 
 
+@styled
 def _draw_cost(section: dict[str, Any]) -> str:
     rows = section["rows"]
     names = ["direct", *(r["method"] for r in rows)][::-1]
     prune = [0.0, *(r["prune"] for r in rows)][::-1]
     ttft = [section["direct"]["ttft"], *(r["ttft"] for r in rows)][::-1]
-    figure, axis = plt.subplots(figsize=(8, 0.4 * len(names) + 1))
+    figure, axis = subplots(figsize=(8, 0.4 * len(names) + 1))
     axis.barh(names, prune, color=OURS[0], label="pruning")
     bars = axis.barh(names, ttft, left=prune, color=PEERS[0], label="first token of what is left")
     axis.bar_label(bars, [f"{a + b:.2f} s" for a, b in zip(prune, ttft, strict=True)], padding=3, fontsize=8)
@@ -136,9 +138,10 @@ def _cost(section: dict[str, Any]) -> list[str]:
     return [table(head, cells, [False, *(r["ours"] for r in section["rows"])])]
 
 
+@styled
 def _draw_formats(section: dict[str, Any]) -> str:
     names = list(section["seconds"])[::-1]
-    figure, axis = plt.subplots(figsize=(7, 1.4))
+    figure, axis = subplots(figsize=(7, 1.4))
     bars = axis.barh(names, [section["seconds"][n] for n in names], color=[PEERS[0], OURS[0]])
     axis.bar_label(bars, fmt="%.2f s", padding=3, fontsize=8)
     axis.set(xlabel=f"seconds for {section['tokens']:.0f} tokens, median")

@@ -6,19 +6,18 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-import matplotlib.pyplot as plt
-
 from benchmarks.common import report as common
 from benchmarks.common.reading_report import methods_table
 from benchmarks.common.report import Shown, spread
-from tokenprune.bench.figures import OURS, PEERS, svg
+from tokenprune.bench.figures import OURS, PEERS, styled, subplots, svg
 from tokenprune.bench.page import table
 
 
+@styled
 def _draw_quality(section: dict[str, Any]) -> str:
     """NLL against full over times faster: what lies to the right of 1 and below 0.05 is gained."""
     sets = section["sets"]
-    figure, axes = plt.subplots(1, len(sets), figsize=(4.4 * len(sets), 3.8), squeeze=False)
+    figure, axes = subplots(1, len(sets), figsize=(4.4 * len(sets), 3.8), squeeze=False)
     for axis, (name, rows) in zip(axes[0], sets.items(), strict=True):
         for row in rows:
             ours = "gemfilter-q" in row["method"] or "provence" in row["method"]
@@ -45,9 +44,10 @@ def _quality(section: dict[str, Any]) -> list[str]:
     return parts
 
 
+@styled
 def _draw_sweep(section: dict[str, Any]) -> str:
     rows = sorted(section["rows"], key=lambda row: -row["nll"])
-    figure, axis = plt.subplots(figsize=(8, 0.22 * len(rows) + 1))
+    figure, axis = subplots(figsize=(8, 0.22 * len(rows) + 1))
     for y, row in enumerate(rows):
         low, high = row["nll_gap_ci"]
         bars = [[row["nll_gap"] - low], [high - row["nll_gap"]]]

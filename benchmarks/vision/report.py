@@ -7,20 +7,19 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-import matplotlib.pyplot as plt
-
 from benchmarks.common import report as common
 from benchmarks.common.report import Shown
 from benchmarks.vision.asking import FULL
-from tokenprune.bench.figures import OURS, PEERS, svg
+from tokenprune.bench.figures import OURS, PEERS, styled, subplots, svg
 from tokenprune.bench.page import table
 
 _PLAIN = {"uniform": "#999999", "random": "#444444"}  # what a method has to beat
 
 
+@styled
 def _draw_accuracy(section: dict[str, Any]) -> str:
     """Accuracy over the share of visual tokens that the layers of the language model read."""
-    figure, axis = plt.subplots(figsize=(7.4, 4.4))
+    figure, axis = subplots(figsize=(7.4, 4.4))
     by_method: dict[str, list[dict[str, Any]]] = {}
     for row in section["rows"]:
         by_method.setdefault(row["method"], []).append(row)
@@ -66,9 +65,10 @@ def _accuracy(section: dict[str, Any]) -> list[str]:
     return parts
 
 
+@styled
 def _draw_flops(section: dict[str, Any]) -> str:
     rows = [row for row in section["rows"] if row["frames"] > 1]
-    figure, axis = plt.subplots(figsize=(7, 0.24 * len(rows) + 1))
+    figure, axis = subplots(figsize=(7, 0.24 * len(rows) + 1))
     places = range(len(rows))
     axis.barh(places, [row["tower"] / 1e9 for row in rows], color=PEERS[2], label="tower and projector")
     axis.barh(
@@ -110,10 +110,11 @@ def _flops(section: dict[str, Any]) -> list[str]:
     return [table(head, cells)]
 
 
+@styled
 def _draw_ttft(section: dict[str, Any]) -> str:
     rows = section["rows"]
     bars = [("all tokens", rows[0]["full"]), *((row["method"], row["pruned"]) for row in rows)]
-    figure, axis = plt.subplots(figsize=(7, 0.35 * len(bars) + 1))
+    figure, axis = subplots(figsize=(7, 0.35 * len(bars) + 1))
     left = [0.0] * len(bars)
     for part, colour in (("encode", PEERS[2]), ("select", OURS[1]), ("prefill", OURS[0])):
         widths = [1000 * bar[part] for _, bar in bars]
@@ -142,9 +143,10 @@ def _ttft(section: dict[str, Any]) -> list[str]:
     return [table(head, cells)]
 
 
+@styled
 def _draw_served(section: dict[str, Any]) -> str:
     sides = list(section["rows"][0])
-    figure, axis = plt.subplots(figsize=(7, 0.4 * len(sides) + 1))
+    figure, axis = subplots(figsize=(7, 0.4 * len(sides) + 1))
     found = [[row[side]["ttft_ms"] for row in section["rows"]] for side in sides]
     axis.boxplot(found, orientation="horizontal", widths=0.5)
     axis.set_yticks(range(1, len(sides) + 1), sides, fontsize=8)

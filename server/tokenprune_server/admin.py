@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 
 import tokenprune as tp
+from tokenprune.config import with_output
 from tokenprune.errors import MissingExtraError, ModelError, TokenPruneError
 from tokenprune.receipt import PruneResult
 from tokenprune.validation import STRINGS_ARE_TEXTS, fault
@@ -67,7 +68,8 @@ class PruneDocument(BaseModel):
 class PruneRequest(BaseModel):
     """Body of ``/v1/prune``; ``pipeline`` and ``method`` are two names of the same thing.
 
-    Without ``query``, the pipeline must be one that needs none.
+    Without ``query``, the pipeline must be one that needs none. ``threshold`` and ``top_k`` are options of a
+    method, and stand beside its name; other options (some name models) are the server's to set.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -78,6 +80,8 @@ class PruneRequest(BaseModel):
     method: str | None = None
     max_tokens: int | None = Field(None, strict=True)
     keep_ratio: float | None = Field(None, strict=True)
+    threshold: float | None = Field(None, strict=True, allow_inf_nan=False)
+    top_k: int | None = Field(None, strict=True)
     output: Literal["same", "html", "text", "markdown"] | None = None
 
 
@@ -178,11 +182,29 @@ async def _in_time(pool: PrunePool, work: Callable[[], T], limit: float) -> T:
 def _prune(runtime: Runtime, request: PruneRequest) -> PruneResult:
     if request.pipeline is not None and request.method is not None:
         raise RequestError("give pipeline or method, not both", param="method")
-    name = request.pipeline or request.method or runtime.settings.pipeline
-    pipeline = runtime.config.build(name, request.output)
+    pipeline = _pipeline(runtime, request)
     documents = [tp.Document(**document.model_dump()) for document in request.documents]
     budget = tp.Budget(max_tokens=request.max_tokens, keep_ratio=request.keep_ratio)
+    if request.threshold is not None and not budget.adaptive:
+        raise RequestError("give only one of max_tokens, keep_ratio and threshold", param="threshold")
     return pipeline.prune(request.query, documents, None if budget.adaptive else budget)
+
+
+def _pipeline(runtime: Runtime, request: PruneRequest) -> tp.Pipeline:
+    config, named = runtime.config, request.pipeline or request.method
+    asked = {"threshold": request.threshold, "top_k": request.top_k}
+    options: dict[str, Any] = {option: value for option, value in asked.items() if value is not None}
+    if not options:
+        return config.build(named or runtime.settings.pipeline, request.output)
+    said = " and ".join(options)
+    if named is None or named in config.pipelines:
+        which = "name one" if named is None else f"{named!r} is a configured pipeline"
+        raise RequestError(
+            f"{said}: options of a method, such as provence; {which}", param=next(iter(options))
+        )
+    config.build(named)  # of an unknown name it says which pipelines and methods there are
+    pipeline = tp.Pipeline([tp.pruner(named, **options)], tokenizer=config.tokenizer)
+    return pipeline if request.output is None else with_output(pipeline, request.output)
 
 
 @lru_cache(maxsize=1)

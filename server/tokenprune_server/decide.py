@@ -106,7 +106,7 @@ def skip_reason(facts: Facts) -> str | None:
     encoding        a content-encoding we do not read, or not a JSON request
     too-large       the body is above ``max_body_bytes``
     below-min-tokens  too short to gain anything
-    overloaded      the pruning threads and their queue are full
+    overloaded      the pruning threads and their queue are full, and the prompt fits the model
     few-shot        the prompt is a list of worked examples (questions with their answers)
     no-documents    nothing in the request may be pruned
     whole-text      the task needs all of the text: a summary, a translation, a count

@@ -2,37 +2,22 @@
 
 import asyncio
 import contextlib
-import json
 import logging
 import time
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TypeVar
 
 from tokenprune.config import Config
 from tokenprune_server.answer import holds_token
-from tokenprune_server.body import (
-    ClientGone,
-    Replay,
-    body_message,
-    decoded,
-    header,
-    read_body,
-    rewritten_headers,
-)
+from tokenprune_server.body import ClientGone, Replay, body_message, header, read_body, rewritten_headers
 from tokenprune_server.decide import PRUNED, Facts, decide, failed, skipped
 from tokenprune_server.errors import RequestError, send_error
 from tokenprune_server.exchange import Exchange
-from tokenprune_server.json_body import TOO_DEEP, UnfitJsonError, parse, serialise
-from tokenprune_server.options import (
-    NO_OPTIONS,
-    PREFIX,
-    Options,
-    has_option_headers,
-    read_options,
-    without_option_headers,
-)
+from tokenprune_server.json_body import serialise
+from tokenprune_server.options import PREFIX, has_option_headers, without_option_headers
 from tokenprune_server.paths import route_path
 from tokenprune_server.protocols import BY_ROUTE, Protocol
+from tokenprune_server.reading import read_request
 from tokenprune_server.request import Outcome, Pictures, Request, plain_body
 from tokenprune_server.runtime import Runtime
 from tokenprune_server.settings import ServerSettings
@@ -46,6 +31,8 @@ from tokenprune_server.vision.unread import Unread, check_unread
 from tokenprune_server.watch import done_in_time
 
 log = logging.getLogger("tokenprune.server")
+
+T = TypeVar("T")
 
 _COUNTING_S = 0.5  # to count a prompt after the deadline
 _TOO_LONG = (
@@ -66,16 +53,6 @@ class _Result:
     tried: bool
     request: Request | None = None
     sending: Sending | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class _Read:
-    """A parsed body without our options, the options, whether the body held any, and its plain size."""
-
-    body: dict[str, Any]
-    options: Options
-    has_options: bool
-    size: int
 
 
 class RequestFailed(RequestError):
@@ -217,9 +194,10 @@ class PruneMiddleware:
         self, protocol: Protocol, headers: Headers, raw: bytes, receive: Receive
     ) -> tuple[_Result, Replay]:
         """Decide and prune; the result with a ``receive`` that gives the body to send on."""
-        read = self._read(headers, raw)
+        authorized = self.runtime.authorized(headers)
+        read = read_request(headers, raw, self._settings.max_body_bytes) if authorized else None
         if read is None:
-            reason = "encoding" if self.runtime.authorized(headers) else "unauthorized"
+            reason = "encoding" if authorized else "unauthorized"
             if reason == "encoding" and self._vision is not None and self._vision.serves(protocol):
                 check_unread(raw)
             return self._unread(protocol, reason), Replay([body_message(raw)], receive)
@@ -240,23 +218,27 @@ class PruneMiddleware:
             request = replace(request, model_len=model_len)
             # Asked last, with no await between it and the submission, so that the limit holds.
             decision = decide(replace(facts, waiting=pool.waiting, max_waiting=pool.max_waiting))
-        if decision != PRUNED and (self._vision is None or not self._vision.has_work(request, decision)):
+        rescued = (await self._rescue(request))[1] if decision == skipped("overloaded") else None
+        looking = self._vision is not None and (
+            decision == PRUNED or self._vision.has_work(request, decision)
+        )
+        if decision != PRUNED and rescued is None and not looking:
             new = serialise(plain_body(request)) if read.has_options else None
             message = body_message(raw if new is None else new)
             return _Result(Outcome(decision), new, False, request), Replay([message], receive)
         pending = asyncio.ensure_future(receive())
         try:
-            outcome, sending = Outcome(decision), None
+            outcome, sending = rescued or Outcome(decision), None
             if decision == PRUNED:
                 later = self._tokens is not None and self._tokens.holds_budgets
                 outcome = await self._prune(request, pending, later=later)
-            texts = outcome.receipt is not None and options.name is None
+            texts = decision == PRUNED and outcome.receipt is not None and options.name is None
             if self._tokens is not None and decision == PRUNED:
                 outcome, sending = await self._tokens(request, outcome, headers, pending)
                 if owes_budget(outcome):
                     pruned = await self._prune(request, pending)
                     outcome = replace(pruned, token_stage=outcome.token_stage)
-            if self._vision is not None:
+            if self._vision is not None and looking:
                 outcome = await self._vision(request, outcome, headers, pending)
             new = self._rewritten(request, outcome, read.has_options)
         except BaseException:
@@ -285,43 +267,6 @@ class PruneMiddleware:
             return serialise(outcome.body)
         return serialise(plain_body(request)) if has_options else None
 
-    def _read(self, headers: Headers, raw: bytes) -> _Read | None:
-        """The parsed request, or None when it is not ours to read."""
-        if not self.runtime.authorized(headers):
-            return None
-        encoding = header(headers, b"content-encoding")
-        plain = decoded(raw, encoding, self._settings.max_body_bytes) if encoding else raw
-        if plain is None or header(headers, b"content-type").startswith(b"multipart/"):
-            return None
-        try:
-            body = parse(plain)
-        except UnfitJsonError as error:
-            self._refuse_unfit(headers, plain, error)
-            return None
-        except RecursionError as error:
-            raise RequestError(TOO_DEEP) from error
-        except ValueError as error:
-            raise RequestError(_no_json(headers, plain, error)) from error
-        if not isinstance(body, dict):
-            raise RequestError("the request body must be a JSON object")
-        has_options = "tokenprune" in body
-        options = NO_OPTIONS
-        if has_options or has_option_headers(headers):
-            options = read_options(body.pop("tokenprune", None), headers)
-        return _Read(body, options, has_options, len(plain))
-
-    def _refuse_unfit(self, headers: Headers, plain: bytes, error: UnfitJsonError) -> None:
-        """Leave a body alone that we could not write again as it is; refuse it when it asks for pruning.
-
-        It may hold options that must not go upstream, or that would be ignored in silence.
-        """
-        try:
-            body = json.loads(plain, parse_int=str)
-        except (ValueError, RecursionError) as broken:
-            raise RequestError(f"the request body is not valid JSON: {broken}") from broken
-        if has_option_headers(headers) or (isinstance(body, dict) and "tokenprune" in body):
-            raise RequestError(f"the request body cannot be rewritten: {error}") from error
-
     async def _prune(
         self, request: Request, watching: "asyncio.Task[Message]", *, later: bool = False
     ) -> Outcome:
@@ -337,21 +282,28 @@ class PruneMiddleware:
     async def _late(self, request: Request) -> Outcome:
         log.warning("pruning took longer than %s s", self._settings.timeout_s)
         detail = f"it took longer than {self._settings.timeout_s:g} s"
-        room = self.runtime.rewriter.room(request)
+        too_long, rescued = await self._rescue(request)
+        return rescued or Outcome(failed("timeout"), too_long=too_long, detail=detail)
+
+    async def _rescue(self, request: Request) -> tuple[int | None, Outcome | None]:
+        """Cut a prompt that the model would refuse, where no pruning thread is to be had for it.
+
+        Returns:
+            Its tokens if it is too long, and how it goes if it could be cut.
+        """
+        pool, rewriter = self.runtime.rescues, self.runtime.rewriter
+        room = rewriter.room(request)
         too_long = room.certainly_too_long()
-        if too_long is None and request.model_len is not None:
-            # Counting is fast beside pruning, but the pruning threads may all be held up, and it has no time
-            # of its own: a prompt that takes longer goes to the upstream, which counts it as well.
-            counting = asyncio.ensure_future(asyncio.to_thread(lambda: room.too_long))
-            await asyncio.wait({counting}, timeout=_COUNTING_S)
-            too_long = counting.result() if counting.done() else None
-        if too_long is not None:
-            # The pruning threads may all be held up; the original would be refused, so it is worth some time.
-            rescuing = asyncio.ensure_future(asyncio.to_thread(self.runtime.rewriter.rescue, request))
-            await asyncio.wait({rescuing}, timeout=self._settings.timeout_s)
-            if rescuing.done() and (rescued := rescuing.result()) is not None:
-                return rescued
-        return Outcome(failed("timeout"), too_long=too_long, detail=detail)
+        if too_long is None and request.model_len is not None and pool.waiting < pool.max_waiting:
+            # Counting is fast beside pruning, but has no time of its own: a prompt that takes longer goes to
+            # the upstream, which counts it as well.
+            too_long = await _within(pool.submit(lambda: room.too_long), _COUNTING_S)
+        if too_long is None or pool.waiting >= pool.max_waiting:
+            return too_long, None
+        # The original would be refused, so it is worth some time.
+        return too_long, await _within(
+            pool.submit(lambda: rewriter.rescue(request)), self._settings.timeout_s
+        )
 
     def _refuse_if_needed(self, request: Request, outcome: Outcome) -> None:
         """Raise unless the original may go through in place of the pruned request."""
@@ -432,10 +384,10 @@ class PruneMiddleware:
         return answer
 
 
-def _no_json(headers: Headers, plain: bytes, error: ValueError) -> str:
-    if plain.strip():
-        return f"the request body is not valid JSON: {error}"
-    if header(headers, b"upgrade"):
-        # HTTP servers take what follows such a head for the other protocol.
-        return "the request body is lost where a request asks to change the protocol: send no upgrade header"
-    return "the request body is empty; it must be a JSON object"
+async def _within(work: "asyncio.Future[T]", seconds: float) -> T | None:
+    """What a call gives; None, and it is called off, when it takes longer."""
+    await asyncio.wait({work}, timeout=seconds)
+    if work.done():
+        return work.result()
+    work.cancel()
+    return None

@@ -76,7 +76,7 @@ class Rewriter:
         return self.rescue(request) or outcome
 
     def rescue(self, request: Request) -> Outcome | None:
-        """Make a prompt fit whose pruning failed, quickly and without a model.
+        """Make a prompt fit whose pruning failed or had no thread, quickly and without a model.
 
         Returns:
             The outcome; None when that fails as well, nothing may be pruned, or failures must be seen.
@@ -86,7 +86,7 @@ class Rewriter:
         outcome = self._attempt(request, quick=True)
         if outcome.body is None:
             return None
-        log.warning("a prompt too long for the model was cut by BM25 or from the middle: its pruning failed")
+        log.warning("a prompt too long was cut by BM25 or from the middle: its own pruning could not be had")
         return outcome
 
     def _attempt(self, request: Request, *, quick: bool = False, later: bool = False) -> Outcome:

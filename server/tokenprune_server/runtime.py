@@ -57,6 +57,8 @@ class Runtime:
         # texts, and neither of the two must hold up a picture that is known.
         self.encoders = PrunePool(self.settings.workers, self.settings.queue)
         self.lookups = PrunePool(self.settings.workers, self.settings.queue)
+        # What must become shorter for lack of a thread cannot wait for one of those.
+        self.rescues = PrunePool(self.settings.workers, self.settings.queue)
         self.gate = Gate(self.settings, clock)
         self.rewriter = Rewriter(config, self.settings, self.receipts, self.gate)
         tokens = self.settings.tokens
@@ -99,7 +101,7 @@ class Runtime:
 
     def shutdown(self) -> None:
         """Take no more work."""
-        for pool in (self.pool, self.encoders, self.lookups):
+        for pool in (self.pool, self.rescues, self.encoders, self.lookups):
             pool.shutdown()
 
     @property

@@ -199,3 +199,8 @@ def test_the_report_stands_alone(tmp_path):
     (tmp_path / "file").write_text("x")
     with pytest.raises(ConfigError, match="cannot write the report"):
         write(result, about, tmp_path / "file")
+
+
+def test_a_method_cannot_have_the_name_of_the_full_context():
+    with pytest.raises(ConfigError, match="'full' is the row of the whole context"):
+        measure([], {FULL: Pipeline(["tail"])}, [parse_budget("0.5")])

@@ -86,6 +86,19 @@ def part(**named):
     }
 
 
+def test_a_slice_in_full_and_for_a_terminal():
+    slices = [part(tokens=291.4), part(name="later", pruned=7, ttft_ratio_ci=None, evidence_recall=None)]
+    figures = ("25%", "12345.6", "12345.6", "1234.5")
+    assert words.slice_rows(slices) == [
+        ("about 291 tokens", "100", "100", *figures, "10.02", "10.01 to 12.34", "100%"),
+        ("later", "100", "7", *figures, "10.02", "-", ""),
+    ]
+    assert words.narrow_rows(slices) == [
+        ("291", "100/100", *figures, "10.02 (10.01-12.34)", "100%"),
+        ("later", "7/100", *figures, "10.02", ""),
+    ]
+
+
 def test_the_tables_read_well_in_80_columns():
     figures = defaultdict(lambda: 123456.7, completed=100, failed=0)
     times = dict.fromkeys(PARTS, 12345.67)

@@ -39,6 +39,33 @@ def test_quality_names_the_best(run, tmp_path):
     assert (tmp_path / "out" / "report.html").is_file()
 
 
+@pytest.mark.models
+def test_the_table_fits_a_terminal(run, tmp_path):
+    """Intervals go into the reports alone where they would make it wider than 80 columns."""
+    about = {"model_type": "llama", "hidden_size": 32, "num_attention_heads": 4, "num_hidden_layers": 2,
+             "intermediate_size": 64, "vocab_size": 100}  # fmt: skip
+    (tmp_path / "config.json").write_text(json.dumps(about))
+    ask = ("quality", "--workload", "rag-nq20:300", "--limit", 8, "--methods", "bm25-sentences",
+           "--budgets", "0.3", "--out", "out")  # fmt: skip
+    narrow = run(*ask)
+    assert "95 %" in narrow.stdout.splitlines()[0] and "in the reports" not in narrow.stdout
+    wide = run(*ask, "--nll", "smollm2-135m", "--model-config", "config.json")
+    assert wide.returncode == 0, wide.stderr
+    table = wide.stdout.split("(95 % intervals: in the reports)")[0].splitlines()
+    assert {"evidence", "NLL", "prefill"} <= set(table[0].split()) and "95" not in table[0]
+    assert max(map(len, table)) <= 80
+    assert "95 %" in (tmp_path / "out" / "report.html").read_text("utf-8")
+
+
+def test_a_pipeline_called_as_the_full_row(run, tmp_path):
+    (tmp_path / "c.yaml").write_text("pipelines: {full: {pruners: [tail]}, mine: {pruners: [tail]}}")
+    ask = ("quality", "--workload", "needle:500", "--limit", 1, "--budgets", "50", "--config", "c.yaml")
+    done = run(*ask, "--methods", "full,tail", "--out", "out")
+    assert done.returncode == 1
+    assert "'full' is the row of the whole context" in done.stderr and "c.yaml" in done.stderr
+    assert run(*ask, "--methods", "mine", "--out", "out").returncode == 0  # nothing to mix up
+
+
 def test_quality_finds_documents_in_messages(run, tmp_path):
     passages = "\n\n".join(
         f"[{n}] Rain falls on the hills of region {n}, where owls live. " * 6 for n in range(1, 4)

@@ -140,14 +140,14 @@ def test_longer_than_the_model_is_read_in_parts(monkeypatch):
     for found, document in zip(scores, documents, strict=True):
         needle = [text.strip() for text in document.texts].index(NEEDLE)
         assert found[needle] >= np.sort(found)[-3]
-    (note,) = PromptAttention(EarlyLayer()).notes(QUERY, documents)
+    (note,) = PromptAttention(EarlyLayer()).score_and_note(QUERY, documents)[1]
     windows = int(re.fullmatch(r"longer than the 120 positions of .*: read in (\d+) windows .*", note)[1])
     assert windows > 3
-    assert PromptAttention(EarlyLayer()).notes(QUERY, [units(hay(1).split(".")[0])]) == ()
-    assert PromptAttention(EarlyLayer()).notes(QUERY, [units("")]) == ()
+    assert PromptAttention(EarlyLayer()).score_and_note(QUERY, [units(hay(1).split(".")[0])])[1] == ()
+    assert PromptAttention(EarlyLayer()).score_and_note(QUERY, [units("")])[1] == ()
     one = PromptAttention(EarlyLayer()).score(QUERY, [units("word " * 180)])
     assert len(one[0]) == 1 and one[0][0] > 0
-    (note,) = PromptAttention(EarlyLayer()).notes(QUERY, [units("word " * 180)])
+    (note,) = PromptAttention(EarlyLayer()).score_and_note(QUERY, [units("word " * 180)])[1]
     assert note.startswith("a unit exceeds the 120 positions of ")
     result = tp.Pipeline([tp.pruner("gemfilter-q")]).prune(QUERY, [hay(4), hay(1)], tp.Budget(60))
     assert all("windows" in receipt.notes[0] for receipt in result.receipts)
@@ -162,6 +162,19 @@ def test_longer_than_the_model_is_read_in_parts(monkeypatch):
     assert 100 < max(read) <= 112
     with pytest.raises(ModelError, match="question alone"):
         PromptAttention(EarlyLayer()).score("word " * 200, documents)
+
+
+def test_the_prompt_is_cut_once(monkeypatch):
+    """Scores and what is said of them come from the same windows."""
+    lm, decoder = prompt_attention._load("smollm2-135m", None)
+    monkeypatch.setattr(prompt_attention, "_load", lambda *_: (replace(lm, max_positions=120), decoder))
+    written, write = [], prompt_attention.QuestionPrompt.write
+    monkeypatch.setattr(
+        prompt_attention.QuestionPrompt, "write", lambda *given: written.append(given[1]) or write(*given)
+    )
+    result = tp.Pipeline([tp.pruner("gemfilter-q")]).prune(QUERY, [hay(4)], tp.Budget(60))
+    assert "windows" in result.receipts[0].notes[0]
+    assert len(written) > 3 and len(set(written)) == len(written)
 
 
 def test_odd_input():

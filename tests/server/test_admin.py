@@ -5,6 +5,7 @@ import time
 import httpx
 import pytest
 
+import tokenprune as tp
 from tokenprune.config import Config
 from tokenprune.errors import ConfigError
 from tokenprune_server.app import create_app
@@ -121,6 +122,59 @@ class TestPrune:
     def test_other_errors(self, url, method, path, status):
         response = httpx.request(method, url + path)
         assert (response.status_code, response.json()["error"]["code"]) == (status, status)
+
+
+class TestOptionsOfAMethod:
+    @pytest.fixture
+    def real(self, stub, serve):
+        config = Config.model_validate({"pipelines": {"default": {"pruners": ["bm25-sentences"]}}})
+        return serve(create_app(config, stub.url))
+
+    def test_a_threshold_is_the_methods(self, real):
+        text = "The lighthouse was built in 1871. The lighthouse is white. When? Bells are old. It was late."
+        asked = {"documents": [text], "method": "bm25-sentences"}
+        sizes = []
+        for threshold in (0.0, 0.5, 4):
+            result = prune(real, **asked, threshold=threshold).json()
+            pipeline = tp.Pipeline([tp.pruner("bm25-sentences", threshold=threshold)])
+            same = pipeline.prune(Q, asked["documents"]).to_dict()
+            assert [d["text"] for d in result["documents"]] == [d["text"] for d in same["documents"]]
+            sizes.append(result["tokens_after"])
+        assert sizes == sorted(sizes, reverse=True) and len(set(sizes)) > 1
+
+    def test_the_options_of_provence(self, real):
+        texts = [TEXT, "Bells are old.", "The lighthouse was built in 1871. It is white."]
+        asked = {"documents": texts, "method": "provence"}
+        tp.Pipeline(["provence"]).prune(Q, texts)  # loads the model before a client waits for it
+        assert prune(real, **asked, top_k=3, threshold=0).json()["tokens_after"] > 20
+        result = prune(real, **asked, top_k=1, threshold=0.0, output="text").json()
+        (best,) = [document for document in result["documents"] if document["text"]]
+        assert "1871" in best["text"]
+        assert {u["reason"] for r in result["receipts"] for u in r["units"]} >= {"kept", "low-rank"}
+        assert len(prune(real, **asked, top_k=2, max_tokens=12).json()["documents"]) == 3
+
+    @pytest.mark.parametrize(
+        ("body", "words"),
+        [
+            ({"threshold": 0.1}, ["threshold", "name one"]),
+            ({"top_k": 1, "pipeline": "default"}, ["top_k", "'default' is a configured pipeline"]),
+            ({"threshold": 0.1, "method": "magic"}, ["magic", "known names", "provence"]),
+            ({"threshold": 0.1, "method": "provence", "max_tokens": 9}, ["only one of", "threshold"]),
+            ({"threshold": 1.5, "method": "provence"}, ["threshold", "1.5"]),
+            ({"threshold": "x", "method": "provence"}, ["threshold", "number"]),
+            ({"threshold": True, "method": "provence"}, ["threshold", "number"]),
+            ({"top_k": 0, "method": "provence"}, ["top_k", "1 or more"]),
+            ({"top_k": 1.5, "method": "provence"}, ["top_k", "integer"]),
+            ({"top_k": 2, "method": "tail"}, ["has no top_k", "provence"]),
+            ({"top_k": 2, "threshold": 0, "method": "none"}, ["has no top_k", "has no threshold"]),
+            ({"model": "x/y", "method": "provence"}, ["model", "fields:"]),
+        ],
+    )
+    def test_wrong_ones(self, real, body, words):
+        response = prune(real, **body)
+        assert response.status_code == 400
+        for word in words:
+            assert word in response.json()["error"]["message"]
 
 
 class TestHealth:

@@ -109,6 +109,35 @@ class TestFailure:
             thread.join()
         assert sorted(decisions) == ["pruned", "skipped:overloaded", "skipped:overloaded"]
 
+    @pytest.mark.parametrize("fail", ["open", "closed"])
+    def test_overload_rescues_what_is_too_long(self, stub, serve, stand_in, fail):
+        """The upstream would refuse it; a prompt that fits goes as it is."""
+        app = create_app(stand_in(workers=1, queue=0, fail=fail, timeout_s=15), stub.url)
+        url = serve(app)
+        until = threading.Event()
+
+        async def occupy():
+            app.runtime.pool.submit(until.wait).cancel()  # which does not end it once it runs
+
+        contents = [f"Context:\n{DOCUMENT * n}\n\nQuestion: {Q}" for n in (1, 20)]
+        replies = []
+        try:
+            asyncio.run(occupy())
+            assert app.runtime.pool.waiting == 1
+            for content in contents:
+                reply = httpx.post(url + URL, json=chat(content), timeout=20)
+                replies.append((reply.headers["x-tokenprune-decision"], said(stub)))
+        finally:
+            until.set()
+        assert replies[0] == ("skipped:overloaded", contents[0])
+        decision, cut = replies[1]
+        if fail == "closed":
+            assert (decision, cut) == ("skipped:overloaded", contents[1])
+            return
+        assert decision == "pruned"
+        assert cut.startswith("Context:\n") and cut.endswith(f"Question: {Q}")
+        assert FACT in cut and 2000 < get_counter().count(cut) < 4096
+
     def test_client_that_leaves_while_we_prune(self, stub, serve, stand_in):
         config = stand_in()
         host, port = serve(create_app(config, stub.url)).removeprefix("http://").split(":")

@@ -9,20 +9,21 @@ import numpy as np
 
 from tokenprune.bench.breakdown import PARTS
 from tokenprune.bench.decisions import PRUNED
-from tokenprune.bench.figures import OURS, PEERS, plt, svg
+from tokenprune.bench.figures import OURS, PEERS, styled, subplots, svg
 from tokenprune.bench.rows import Row, pairs_of
 
 _COLOURS = {"direct": PEERS[0], "pruned": OURS[0]}
 _NAMES = {"direct": "direct", "pruned": "through the proxy"}
 
 
+@styled
 def ttft_by_length(report: Mapping[str, Any], rows: list[Row]) -> str | None:
     """TTFT against the length of the unpruned prompt, both routes, with fits and break-even."""
     pairs = [p for p in pairs_of(rows) if p.direct.tokens_in]
     if not pairs:
         return None
     tokens = np.array([p.direct.tokens_in for p in pairs], dtype=float)
-    figure, axes = plt.subplots(figsize=(8.5, 4.4))
+    figure, axes = subplots(figsize=(8.5, 4.4))
     skipped = np.array([p.pruned.decision not in (PRUNED, None) for p in pairs])
     shown: tuple[tuple[str, Any, dict[str, Any], str], ...] = (
         ("direct", np.ones_like(skipped), {}, _NAMES["direct"]),
@@ -53,12 +54,13 @@ def ttft_by_length(report: Mapping[str, Any], rows: list[Row]) -> str | None:
     return svg(figure)
 
 
+@styled
 def ttft_distribution(_: Mapping[str, Any], rows: list[Row]) -> str | None:
     """Cumulative distribution of TTFT, of the complete pairs."""
     pairs = pairs_of(rows)
     if not pairs:
         return None
-    figure, axes = plt.subplots(figsize=(8.5, 3.4))
+    figure, axes = subplots(figsize=(8.5, 3.4))
     share = np.arange(1, len(pairs) + 1) / len(pairs)
     for side in ("direct", "pruned"):
         times = np.sort([getattr(p, side).ttft_ms for p in pairs])
@@ -68,12 +70,13 @@ def ttft_distribution(_: Mapping[str, Any], rows: list[Row]) -> str | None:
     return svg(figure)
 
 
+@styled
 def where_time_goes(_: Mapping[str, Any], rows: list[Row]) -> str | None:
     """Mean time of a request in parts, as far as the headers tell them apart."""
     pairs = pairs_of(rows)
     if not pairs:
         return None
-    figure, axes = plt.subplots(figsize=(8.5, 1.9))
+    figure, axes = subplots(figsize=(8.5, 1.9))
     parts = (
         ("pruning (x-tokenprune-ms)", OURS[1], lambda r: r.prune_ms or 0.0),
         ("rest of the way to the first token", PEERS[1], lambda r: r.ttft_ms - (r.prune_ms or 0.0)),
@@ -97,12 +100,13 @@ _PART_COLOURS = {
 }  # fmt: skip
 
 
+@styled
 def parts_of_a_request(report: Mapping[str, Any], _: list[Row]) -> str | None:
     """The parts of a median request as one bar, and what is not the model server's as another."""
     found = report["breakdown"]
     if found is None:
         return None
-    figure, axes = plt.subplots(2, 1, figsize=(8.5, 3.0))
+    figure, axes = subplots(2, 1, figsize=(8.5, 3.0))
     own = [name for name in PARTS if name != "upstream"]
     for axis, names, title in (
         (axes[0], list(PARTS), "until the first token"),
@@ -128,6 +132,7 @@ def _mean(rows: list[Row], value: Callable[[Any], float]) -> float:
     return float(np.mean([value(row) for row in rows]))
 
 
+@styled
 def tokens_kept(report: Mapping[str, Any], rows: list[Row]) -> str | None:
     """Tokens that reached the model against those of the unpruned prompt."""
     pairs = [p for p in pairs_of(rows) if p.direct.tokens_in and p.pruned.tokens_in]
@@ -137,7 +142,7 @@ def tokens_kept(report: Mapping[str, Any], rows: list[Row]) -> str | None:
         np.array([getattr(p, s).tokens_in for p in pairs], dtype=float) for s in ("direct", "pruned")
     )
     pruned = np.array([p.pruned.decision in (PRUNED, None) for p in pairs])
-    figure, axes = plt.subplots(figsize=(8.5, 3.8))
+    figure, axes = subplots(figsize=(8.5, 3.8))
     axes.plot([0, before.max()], [0, before.max()], color="#999", lw=1, ls=":", label="nothing pruned")
     for mask, label, colour in ((pruned, "pruned", OURS[0]), (~pruned, "skipped or failed", PEERS[2])):
         if mask.any():
@@ -149,6 +154,7 @@ def tokens_kept(report: Mapping[str, Any], rows: list[Row]) -> str | None:
     return svg(figure)
 
 
+@styled
 def quality_by_tokens(report: Mapping[str, Any], _: list[Row]) -> str | None:
     """Quality of the answers against the share of the tokens that reached the model."""
     direct, pruned = report["quality"]["direct"], report["quality"]["pruned"]
@@ -164,7 +170,7 @@ def quality_by_tokens(report: Mapping[str, Any], _: list[Row]) -> str | None:
     ]
     if kept is None or not shown:
         return None
-    figure, axes = plt.subplots(figsize=(8.5, 3.4))
+    figure, axes = subplots(figsize=(8.5, 3.4))
     for (key, label), colour in zip(shown, (OURS[0], OURS[1], PEERS[1]), strict=False):
         axes.plot([kept, 1], [pruned[key], direct[key]], "o-", color=colour, label=label, lw=1.2)
     axes.set(

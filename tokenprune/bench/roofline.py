@@ -13,13 +13,13 @@ reading of the weights and writing of the KV cache.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tokenprune.errors import ConfigError, UnknownNameError
+from tokenprune.errors import ConfigError, ModelError, UnknownNameError
+from tokenprune.models.catalog import read_json
 
 _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "float8_e4m3fn": 1, "int8": 1}
 _SEEING = ("llava", "llava_onevision")
@@ -233,15 +233,9 @@ def read_shape(path: Path | str) -> ModelShape:
     path = Path(path).expanduser()
     file = path / "config.json" if path.is_dir() else path
     try:
-        config = json.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"cannot read the model config {file}: {error.strerror}") from None
-    except ValueError as error:
-        raise ConfigError(f"{file} is not JSON: {error}") from None
-    if not isinstance(config, dict):
-        raise ConfigError(f"{file} must hold a JSON object")
-    try:
-        return shape_of(config)
+        return shape_of(read_json(file, f"the model in {str(file.parent)!r}"))
+    except ModelError as error:
+        raise ConfigError(str(error)) from None
     except (KeyError, TypeError, ValueError) as error:
         raise ConfigError(f"{file} lacks a size or holds a wrong one: {error}") from None
 

@@ -165,8 +165,10 @@ def measure(
         reporter: told of the progress.
 
     Raises:
-        ConfigError: no case has a document.
+        ConfigError: no case has a document, or a method is called as the full context is.
     """
+    if FULL in methods:
+        raise ConfigError(f"{FULL!r} is the row of the whole context: give the method another name")
     items = [item for item in items if any(d.text.strip() for d in item.documents)]
     if not items:
         raise ConfigError("no case has a document to prune: name a workload with context")

@@ -14,7 +14,18 @@ from tokenprune.bench.page import STYLE, plain, table
 from tokenprune.bench.tradeoff import FULL, NEAR, Row, Tradeoff
 from tokenprune.errors import ConfigError, MissingExtraError
 
-HEAD = ("method @ budget", "tokens", "kept", "evidence", "95 %", "NLL", "95 %", "prune ms", "prefill s")
+_INTERVAL = "95 %"
+HEAD = (
+    "method @ budget",
+    "tokens",
+    "kept",
+    "evidence",
+    _INTERVAL,
+    "NLL",
+    _INTERVAL,
+    "prune ms",
+    "prefill s",
+)
 _FAR = 3  # times the tokens of all others
 _TICKS = [digit * 10**power for power in range(1, 6) for digit in (1, 2, 5)]
 _LEGEND = 5  # methods in a line of the legend
@@ -54,6 +65,14 @@ def used_columns(rows: Sequence[Row]) -> list[int]:
     """Return the columns of `HEAD` that hold something."""
     found = [cells(row) for row in rows]
     return [n for n in range(len(HEAD)) if any(row[n] for row in found)]
+
+
+def narrow_columns(rows: Sequence[Row], width: int) -> list[int]:
+    """Return the columns for a terminal: `used_columns`, without intervals where these do not fit."""
+    columns = used_columns(rows)
+    table = [HEAD, *map(cells, rows)]
+    needed = sum(max(len(row[n]) for row in table) + 1 for n in columns) - 1
+    return columns if needed <= width else [n for n in columns if HEAD[n] != _INTERVAL]
 
 
 def markdown(result: Tradeoff, names: Mapping[str, str] | None = None) -> str:
@@ -139,16 +158,20 @@ def _plots(rows: Sequence[Row]) -> str:
         shown.append(("evidence", "share of evidence kept", (-0.02, 1.02)))
     if any(row.nll is not None for row in rows):
         shown.append(("nll", "nats per answer token, lower is better", None))
-    return _figure(rows, shown) if shown else '<p class="note">No evidence and no answers: no plot.</p>'
+    if not shown:
+        return '<p class="note">No evidence and no answers: no plot.</p>'
+    from tokenprune.bench.figures import style
+
+    with style():
+        return _figure(rows, shown)
 
 
 def _figure(rows: Sequence[Row], shown: Sequence[tuple[str, str, tuple[float, float] | None]]) -> str:
-    import matplotlib.pyplot as plt
     from matplotlib.ticker import NullFormatter, StrMethodFormatter
 
-    from tokenprune.bench.figures import OURS, PEERS, svg
+    from tokenprune.bench.figures import OURS, PEERS, subplots, svg
 
-    figure, axes = plt.subplots(1, len(shown), figsize=(max(8.5, 6.4 * len(shown)), 4.6), squeeze=False)
+    figure, axes = subplots(1, len(shown), figsize=(max(8.5, 6.4 * len(shown)), 4.6), squeeze=False)
     methods = list(dict.fromkeys(row.method for row in rows))
     colours = [c for pair in zip(OURS, PEERS, strict=False) for c in pair] + PEERS[len(OURS) :]
     looks = [(colour, marker) for marker in "osD^v" for colour in colours]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from tokenprune.bench.breakdown import PARTS
 from tokenprune.bench.statistics import ENOUGH, TAIL
@@ -111,11 +111,24 @@ def quality_rows(report: Report) -> list[tuple[str, str, str, str]]:
     return rows
 
 
-def slice_rows(slices: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
-    """Return the rows of a table by length, round or position."""
-    return [
-        (
-            part["name"] if "name" in part else f"about {part['tokens']:.0f} tokens",
+class _Slice(NamedTuple):
+    """The figures of a part of the pairs as texts; ``bounds`` of its ratio, None for too few pairs."""
+
+    pairs: str
+    pruned: str
+    kept: str
+    direct: str
+    proxy: str
+    prune: str
+    ratio: str
+    bounds: tuple[str, str] | None
+    recall: str
+
+    @classmethod
+    def of(cls, part: Mapping[str, Any]) -> _Slice:
+        """Write them out."""
+        interval = part["ttft_ratio_ci"]
+        return cls(
             str(part["pairs"]),
             str(part["pruned"]),
             _text(part["tokens_kept"], ".0%"),
@@ -123,11 +136,19 @@ def slice_rows(slices: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
             _text(part["pruned_ttft_ms"], ".1f"),
             _text(part["prune_ms"], ".1f"),
             _text(part["ttft_ratio"], ".2f"),
-            "-" if part["ttft_ratio_ci"] is None else "{:.2f} to {:.2f}".format(*part["ttft_ratio_ci"]),
+            None if interval is None else (_text(interval[0], ".2f"), _text(interval[1], ".2f")),
             _text(part["evidence_recall"], ".0%"),
         )
-        for part in slices
-    ]
+
+
+def slice_rows(slices: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
+    """Return the rows of a table by length, round or position."""
+    rows: list[tuple[str, ...]] = []
+    for part in slices:
+        name = part["name"] if "name" in part else f"about {part['tokens']:.0f} tokens"
+        *figures, bounds, recall = _Slice.of(part)
+        rows.append((name, *figures, "-" if bounds is None else " to ".join(bounds), recall))
+    return rows
 
 
 # The same in 80 columns: both routes' TTFT and the pruning in ms; how many of the pairs were pruned.
@@ -137,11 +158,12 @@ NARROW_HEAD = ("", "pruned", "kept", "direct", "proxy", "prune", "ratio (95%)", 
 def narrow_rows(slices: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
     """Return `slice_rows` for a terminal, under `NARROW_HEAD`."""
     rows: list[tuple[str, ...]] = []
-    for part, row in zip(slices, slice_rows(slices), strict=True):
-        name, pairs, pruned, kept, direct, proxy, prune, ratio, interval, recall = row
-        name = name if "name" in part else f"{part['tokens']:.0f}"
-        spread = "" if part["ttft_ratio_ci"] is None else f" ({interval.replace(' to ', '-')})"
-        rows.append((name, f"{pruned}/{pairs}", kept, direct, proxy, prune, ratio + spread, recall))
+    for part in slices:
+        name = part["name"] if "name" in part else f"{part['tokens']:.0f}"
+        one = _Slice.of(part)
+        ratio = one.ratio if one.bounds is None else f"{one.ratio} ({'-'.join(one.bounds)})"
+        pruned = f"{one.pruned}/{one.pairs}"
+        rows.append((name, pruned, one.kept, one.direct, one.proxy, one.prune, ratio, one.recall))
     return rows
 
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from tokenprune.budget import Budget
     from tokenprune.pipeline import Pipeline
 
+_WIDTH = 80  # that every terminal has
 _METHODS = "default,none,tail,middle-out,random,bm25-passages,bm25-sentences"
 
 
@@ -58,12 +59,19 @@ def quality(
       tokenprune bench quality --workload mine.jsonl --budgets 512,1024,adaptive --nll smollm2-135m --out out
     """
     from tokenprune.bench.folder import made
-    from tokenprune.bench.tradeoff import measure
+    from tokenprune.bench.tradeoff import FULL, measure
     from tokenprune.config import load_config
+    from tokenprune.errors import ConfigError
     from tokenprune.models.progress import reporting
 
     settings = load_config(config)
-    names = [name for given in methods.split(",") if (name := given.strip()) and name != "full"]
+    names = [name for given in methods.split(",") if (name := given.strip())]
+    if FULL in names and FULL in settings.pipelines:
+        raise ConfigError(
+            f"{FULL!r} is the row of the whole context, so a pipeline of this name cannot be told from it: "
+            f"call the pipeline of {config or 'the configuration'} something else"
+        )
+    names = [name for name in names if name != FULL]
     pipelines: dict[str, Pipeline] = {name: settings.build(name) for name in names}
     asked = _budgets(budgets)
     predict = None if model_config is None else _prediction(model_config, hardware)
@@ -126,7 +134,7 @@ def _finish(result: Tradeoff, about: dict[str, object], out: Path) -> None:
     from rich.table import Table
 
     from tokenprune.bench.machine import machine
-    from tokenprune.bench.tradeoff_report import HEAD, cells, used_columns, write
+    from tokenprune.bench.tradeoff_report import HEAD, cells, narrow_columns, used_columns, write
 
     heading = {
         "machine": machine(),
@@ -134,15 +142,18 @@ def _finish(result: Tradeoff, about: dict[str, object], out: Path) -> None:
         "command": f"tokenprune {shlex.join(sys.argv[1:])}",
     }
     paths = write(result, heading | about, out)
+    console = Console()
+    # Piped, a table has no terminal to fit, and no row may be folded.
+    piped = not console.is_terminal
     shown = Table(box=None, pad_edge=False)
-    columns = used_columns(result.rows)
+    columns = narrow_columns(result.rows, _WIDTH if piped else max(_WIDTH, console.width))
     for n in columns:
         shown.add_column(HEAD[n], justify="left" if n == 0 else "right", no_wrap=True)
     for row in result.rows:
         shown.add_row(*(cells(row)[n] for n in columns))
-    console = Console()
-    # Piped, a table has no terminal to fit, and no row may be folded.
-    Console(width=None if console.is_terminal else 160).print(shown)
+    Console(width=160 if piped else None).print(shown)
+    if columns != used_columns(result.rows):
+        typer.echo("(95 % intervals: in the reports)")
     best = ", ".join(row.label for row in result.rows if row.pareto)
     typer.echo(f"\n* nothing beats: {best or '(nothing to compare)'}")
     typer.echo(f"recommended: {result.recommended or '(none)'}. {result.rule}")

@@ -247,18 +247,23 @@ def resolve_model(name_or_path: str) -> str:
 
 
 def read_config(folder: Path, shown: str) -> dict[str, Any]:
-    """Return the config.json of a model's folder; ``shown`` is what messages call the model.
+    """Return the config.json of a model's folder; see `read_json`."""
+    return read_json(folder / "config.json", shown)
+
+
+def read_json(path: Path, shown: str) -> dict[str, Any]:
+    """Return a JSON file that belongs to a model; ``shown`` is what messages call the model.
 
     Raises:
         ModelError: It cannot be read, or holds no object.
     """
     try:
-        config = json.loads((folder / "config.json").read_text("utf-8"))
+        content = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError) as error:
-        raise ModelError(f"the config.json of {shown} cannot be read: {error}") from error
-    if not isinstance(config, dict):
-        raise ModelError(f"the config.json of {shown} holds no object")
-    return config
+        raise ModelError(f"the {path.name} of {shown} cannot be read: {error}") from error
+    if not isinstance(content, dict):
+        raise ModelError(f"the {path.name} of {shown} holds no object")
+    return content
 
 
 def _is_complete(folder: Path, model: NamedModel) -> bool:

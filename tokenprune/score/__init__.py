@@ -18,8 +18,7 @@ class Scorer(Protocol):
         """Return one float64 [n] per document; finite, deterministic.
 
         A scorer whose work should follow the budget also has ``within(max_tokens) -> Scorer``, one that
-        ranks whole documents as well is a `Ranker`, and one whose scores need a word of caution has
-        ``notes(query, documents) -> tuple of str``, asked for when it has scored them.
+        ranks whole documents as well is a `Ranker`, and one whose scores need a word of caution is a `Noter`.
         """
         ...
 
@@ -32,16 +31,20 @@ class Ranker(Scorer, Protocol):
         ...
 
 
+class Noter(Scorer, Protocol):
+    """A scorer that also says what a receipt must say of its scores."""
+
+    def score_and_note(
+        self, query: str, documents: Sequence[Units]
+    ) -> tuple[list[FloatArray], tuple[str, ...]]:
+        """Return what `score` returns, and notes in words; mostly none."""
+        ...
+
+
 def within(scorer: Scorer, max_tokens: int) -> Scorer:
     """Return the scorer to use under a budget; one that has a ``within`` may read less, or must read more."""
     sized: Callable[[int], Scorer] | None = getattr(scorer, "within", None)
     return scorer if sized is None else sized(max_tokens)
-
-
-def notes(scorer: Scorer, query: str, documents: Sequence[Units]) -> tuple[str, ...]:
-    """Return what a receipt must say of the scores of a call; nothing for most scorers."""
-    own: Callable[[str, Sequence[Units]], tuple[str, ...]] | None = getattr(scorer, "notes", None)
-    return () if own is None else own(query, documents)
 
 
 def ranks(scorer: Scorer) -> bool:
@@ -59,8 +62,24 @@ def score_and_rank(
     if own is not None:
         return own(query, documents)
     scores = scorer.score(query, documents)
-    best = [float(s.max()) if len(s) else np.nan for s in scores]
-    return scores, np.asarray(best, dtype=np.float64)
+    return scores, _best(scores)
+
+
+def score_rank_and_note(
+    scorer: Scorer, query: str, documents: Sequence[Units]
+) -> tuple[list[FloatArray], FloatArray, tuple[str, ...]]:
+    """As `score_and_rank`, and what a receipt must say of the scores: nothing for most scorers."""
+    own: Callable[[str, Sequence[Units]], tuple[list[FloatArray], tuple[str, ...]]] | None = getattr(
+        scorer, "score_and_note", None
+    )
+    if own is None:
+        return *score_and_rank(scorer, query, documents), ()
+    scores, said = own(query, documents)
+    return scores, _best(scores), said
+
+
+def _best(scores: Sequence[FloatArray]) -> FloatArray:
+    return np.asarray([float(s.max()) if len(s) else np.nan for s in scores], dtype=np.float64)
 
 
 def scorer_texts(units: Units) -> list[str]:

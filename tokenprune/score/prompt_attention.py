@@ -213,21 +213,20 @@ class PromptAttention:
             ModelError: the model cannot be loaded, or is none that the engine runs.
             ConfigError: the model has no such layer.
         """
-        sizes = [len(units) for units in documents]
-        if not sum(sizes):
-            return [np.zeros(n) for n in sizes]
-        lm, decoder = _load(self.model, self.dtype)
-        windows = self._windows(lm, sanitize(query).strip(), _parts(documents))
-        scores = np.concatenate([self._read(decoder, window) for window in windows])
-        return np.split(scores, np.cumsum(sizes)[:-1])
+        return self.score_and_note(query, documents)[0]
 
-    def notes(self, query: str, documents: Sequence[Units]) -> tuple[str, ...]:
-        """Return what a receipt must say of the scores; loads the model."""
+    def score_and_note(
+        self, query: str, documents: Sequence[Units]
+    ) -> tuple[list[FloatArray], tuple[str, ...]]:
+        """As `score`, and say where the prompt was cut; raises as `score` does."""
+        sizes = [len(units) for units in documents]
         lm, decoder = _load(self.model, self.dtype)
         notice = self.reader.notice(decoder)
-        parts = _parts(documents)
-        windows = list(self._windows(lm, sanitize(query).strip(), parts)) if parts else []
         said = [notice] if notice else []
+        if not sum(sizes):
+            return [np.zeros(n) for n in sizes], tuple(said)
+        parts = _parts(documents)
+        windows = list(self._windows(lm, sanitize(query).strip(), parts))
         if len(windows) > 1:
             said.append(
                 f"longer than the {lm.max_positions} positions of {lm.name}: read in {len(windows)} windows "
@@ -237,7 +236,8 @@ class PromptAttention:
             said.append(
                 f"a unit exceeds the {lm.max_positions} positions of {lm.name}: its beginning is read"
             )
-        return tuple(said)
+        scores = np.concatenate([self._read(decoder, window) for window in windows])
+        return np.split(scores, np.cumsum(sizes)[:-1]), tuple(said)
 
     def _windows(self, lm: LoadedLM, query: str, parts: Sequence[str]) -> Iterator[_Window]:
         """Yield consecutive units as prompts: all in one, or halves of them where they do not fit.

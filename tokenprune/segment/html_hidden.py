@@ -31,6 +31,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from tokenprune.segment.colours import CLEAR, Colour, colour, ground, same
+from tokenprune.segment.css import FONT, PX, declarations, in_px, numbers
 from tokenprune.segment.entities import unescape
 from tokenprune.segment.html_tags import attributes
 
@@ -40,7 +41,6 @@ CLIP, COLOUR = "hidden:clip", "hidden:same-colour"
 CLOSED, FALLBACK, NOT_RENDERED = "hidden:closed", "hidden:fallback", "hidden:not-rendered"
 
 _FAR = -900.0  # px; layouts move things by less, hiding tricks use -999 or -9999
-FONT = 16.0  # px, where none is known
 TINY = 1.0  # px; a font of this size is a line of dots
 
 _TELLING = re.compile(
@@ -49,20 +49,6 @@ _TELLING = re.compile(
     re.I,
 )
 _TELL = ("style", "hidden", "color", "text", "background", "popover", "data")
-_COMMENT = re.compile(r"/\*.*?(?:\*/|\Z)", re.S)
-_ESCAPE = re.compile(r"\\(?:([0-9a-f]{1,6})\s?|(.))", re.I | re.S)
-_DECLARATION = re.compile(
-    r"(?<![\w-])([\w-]++)\s*+:((?:[^;\"'()]++|\"[^\"]*+\"?|'[^']*+'?|\((?:[^()\"']++|\"[^\"]*+\"?|'[^']*+'?"
-    r"|\([^()]*+\)?)*+\)?|\))*+)"
-)
-_LENGTH = re.compile(
-    r"(?<![\w.#-])([+-]?(?:\d++(?:\.\d*+)?|\.\d++)(?:e[+-]?\d{1,2})?)"
-    r"(px|pt|pc|in|cm|mm|q|rem|em|ex|ch|%|vw|vh|vmin|vmax)?(?![\w.])"
-)
-_PX = {
-    "": 1.0, "px": 1.0, "pt": 4 / 3, "pc": 16.0, "in": 96.0, "cm": 37.8, "mm": 3.78, "q": 0.945,
-    "rem": FONT, "em": FONT, "ex": 8.0, "ch": 8.0, "vw": 10.0, "vh": 10.0, "vmin": 10.0, "vmax": 10.0,
-}  # fmt: skip
 _RELATIVE = {"em": 1.0, "ex": 0.5, "ch": 0.5, "%": 0.01}
 _SCALE = re.compile(r"scale(?:x|y|3d)?\(\s*+([^,()]*+)(?:,\s*+([^,()]*+))?")
 _TRANSLATE = re.compile(r"translate(?:x|y|3d)?\(([^()]*+)\)")
@@ -225,9 +211,9 @@ def look_of_svg(tag: str, source: str) -> Look | None:
     if not said and "fill" not in found.get("style", ""):
         return None
     style = ";".join([*said, found.get("style", "")])
-    shown = _declarations(style)
+    shown = declarations(style)
     result = _read(style)[0]
-    thin = _lengths(shown.get("fill-opacity", "1"))
+    thin = numbers(shown.get("fill-opacity", "1"))
     clear = shown.get("fill") in ("none", "transparent") or (bool(thin) and not thin[0][0])
     if tag in ("text", "tspan", "textpath") and clear and shown.get("stroke", "none") == "none":
         result = result._replace(ink=CLEAR)
@@ -240,7 +226,7 @@ def hides(style: str) -> str | None:
     """Return why a rule of a style sheet hides an element, "" when it shows one, None when neither."""
     if "display" not in style.lower() and "visibility" not in style.lower():
         return None
-    found = _declarations(style)
+    found = declarations(style)
     if found.get("display") == "none":
         return DISPLAY
     if found.get("visibility") in ("hidden", "collapse"):
@@ -250,7 +236,7 @@ def hides(style: str) -> str | None:
 
 def _read(style: str) -> tuple[Look, bool]:
     """Read an inline style; also whether it sets ``display`` to something shown."""
-    found = _declarations(style)
+    found = declarations(style)
     display = found.get("display", "")
     ink = found.get("-webkit-text-fill-color") or found.get("color")
     tint = None if ink is None or ink in ("inherit", "currentcolor") else colour(ink) or "unknown"
@@ -264,62 +250,16 @@ def _read(style: str) -> tuple[Look, bool]:
     return result, bool(display) and display != "none"
 
 
-def _declarations(style: str) -> dict[str, str]:
-    """Properties and values, lower-cased; the last one wins, or the last important one."""
-    style = unescape(style)
-    if "/*" in style:
-        style = _COMMENT.sub("", style)
-    if "\\" in style:
-        style = _ESCAPE.sub(_plain, style)
-    found: dict[str, str] = {}
-    important: set[str] = set()
-    for m in _DECLARATION.finditer(style.lower()):
-        name, value = m[1], m[2].strip()
-        if "!" in value:
-            value, _, mark = value.partition("!")
-            value = value.strip()
-            if mark.strip() != "important":
-                continue
-            important.add(name)
-        elif name in important:
-            continue
-        if value:
-            found[name] = value
-    return found
-
-
-def _plain(escape: re.Match[str]) -> str:
-    if escape[1] is None:
-        return escape[2]
-    code = int(escape[1], 16)
-    return chr(code) if 0 < code < 0x110000 else "\ufffd"
-
-
-def _lengths(value: str) -> list[tuple[float, str]]:
-    return [(float(n), unit or "") for n, unit in _LENGTH.findall(value)]
-
-
-def _px(value: str | None) -> float | None:
-    """A single length in px; None where there is none or it depends on the surroundings."""
-    found = _lengths(value) if value else []
-    if len(found) != 1 or "(" in str(value):
-        return None
-    number, unit = found[0]
-    if unit == "%" or (not unit and number):
-        return 0.0 if not number else None
-    return number * _PX[unit]
-
-
 def _reason(found: dict[str, str], display: str) -> str:
     """Why a style hides the whole element."""
     if display == "none" or found.get("content-visibility") == "hidden":
         return DISPLAY
-    opacity = _lengths(found.get("opacity", "1"))
+    opacity = numbers(found.get("opacity", "1"))
     if (opacity and _share(opacity[0]) <= 0.01) or _CLEAR_FILTER.search(found.get("filter", "")):
         return OPACITY
     transform = found.get("transform", "") + " " + found.get("-webkit-transform", "")
     factors = [f for pair in _SCALE.findall(transform) for f in pair]
-    if any(abs(_share(n)) <= 0.01 for f in (*factors, found.get("scale", "")) for n in _lengths(f)):
+    if any(abs(_share(n)) <= 0.01 for f in (*factors, found.get("scale", "")) for n in numbers(f)):
         return SIZE
     cut = any(
         "hidden" in found.get(name, "") or "clip" in found.get(name, "")
@@ -331,11 +271,11 @@ def _reason(found: dict[str, str], display: str) -> str:
     moved = [found.get("text-indent", ""), *_TRANSLATE.findall(transform), found.get("translate", "")]
     if position in ("absolute", "fixed", "relative"):
         moved += [found.get(side, "") for side in ("left", "right", "top", "bottom", "inset")]
-    if not any(n >= -_FAR for name in found if name.startswith("padding") for n, _ in _lengths(found[name])):
+    if not any(n >= -_FAR for name in found if name.startswith("padding") for n, _ in numbers(found[name])):
         moved += [found.get(side, "") for side in ("margin-left", "margin-top", "margin")]
-    if any(number * _PX.get(unit, 0.0) <= _FAR for value in moved for number, unit in _lengths(value)):
+    if any(number * PX.get(unit, 0.0) <= _FAR for value in moved for number, unit in numbers(value)):
         return OFF_SCREEN
-    indent = _lengths(found.get("text-indent", ""))
+    indent = numbers(found.get("text-indent", ""))
     if cut and indent and indent[0][1] == "%" and indent[0][0] >= 100:
         return OFF_SCREEN
     if (position in ("absolute", "fixed") and _NO_AREA.search(found.get("clip", ""))) or any(
@@ -352,13 +292,15 @@ def _share(number: tuple[float, str]) -> float:
 def _no_box(found: dict[str, str]) -> bool:
     """Whether a box has no area; padding gives it one (videos are set into such boxes)."""
     for name, value in found.items():
-        if name.startswith("padding") and any(number for number, _ in _lengths(value)):
+        if name.startswith("padding") and any(number for number, _ in numbers(value)):
             return False
     width, height = (
-        min((px for px in (_px(found.get(n)), _px(found.get(f"max-{n}"))) if px is not None), default=None)
+        min(
+            (px for px in (in_px(found.get(n)), in_px(found.get(f"max-{n}"))) if px is not None), default=None
+        )
         for n in ("width", "height")
     )
-    if any((_px(found.get(f"min-{n}")) or 0) > 1 for n in ("width", "height")):
+    if any((in_px(found.get(f"min-{n}")) or 0) > 1 for n in ("width", "height")):
         return False
     return width == 0 or height == 0 or (width is not None and height is not None and max(width, height) <= 1)
 
@@ -371,23 +313,23 @@ def _font(found: dict[str, str]) -> tuple[tuple[float, float] | None, bool | Non
     value = found.get("font-size")
     if value is None and shorthand is not None and shorthand not in ("inherit", "unset"):
         before, slash, behind = shorthand.partition("/")
-        lengths = [x for x in _lengths(before) if x[1] or not x[0]]
+        lengths = [x for x in numbers(before) if x[1] or not x[0]]
         value = f"{lengths[-1][0]}{lengths[-1][1]}" if lengths else "medium"
         line = line or (behind.split(" ")[0] if slash else None)
     if value is not None and value not in ("inherit", "unset"):
-        lengths = _lengths(value) if "(" not in value else []
+        lengths = numbers(value) if "(" not in value else []
         if value in ("smaller", "larger"):
             size = (0.83 if value == "smaller" else 1.2, 0.0)
         elif len(lengths) != 1:
             size = (0.0, FONT)
         elif lengths[0][0] >= 0 and (lengths[0][1] or not lengths[0][0]):
             number, unit = lengths[0]
-            size = (number * _RELATIVE[unit], 0.0) if unit in _RELATIVE else (0.0, number * _PX[unit])
+            size = (number * _RELATIVE[unit], 0.0) if unit in _RELATIVE else (0.0, number * PX[unit])
     flat: bool | None = None
     if line is not None:
-        lengths = _lengths(line)
+        lengths = numbers(line)
         flat = bool(lengths) and lengths[0][0] == 0 and "hidden" in found.get("overflow", "")
-        flat = flat and not (_px(found.get("height")) or _px(found.get("min-height")))
+        flat = flat and not (in_px(found.get("height")) or in_px(found.get("min-height")))
     return size, flat
 
 

@@ -8,7 +8,8 @@ from itertools import chain
 import numpy as np
 
 from tokenprune.arrays import IntArray
-from tokenprune.segment.html_hidden import FONT, TINY, Look
+from tokenprune.segment.css import FONT
+from tokenprune.segment.html_hidden import TINY, Look
 from tokenprune.segment.html_names import codes_among
 from tokenprune.segment.html_nesting import Nesting
 from tokenprune.segment.html_reach import Reach, reach

@@ -24,6 +24,11 @@ def is_chat(body: Body) -> bool:
     return "messages" in body
 
 
+def adds_special(body: Body) -> bool:
+    """Whether the upstream puts special tokens before the prompt; a chat's template writes its own."""
+    return not is_chat(body) and body.get("add_special_tokens", True) is True
+
+
 class UnreadableChatError(TokenPruneError):
     """A chat that cannot be rendered, or whose documents do not stand in the prompt as they are.
 
@@ -82,6 +87,17 @@ class Rendered:
         new[:1] = True
         return cls(text, ids, begins, ends, np.cumsum(new) - 1, tuple(places))
 
+    def with_texts(self, texts: Sequence[str]) -> tuple[str, list[Place]]:
+        """The text with others in the places of its documents, and where they stand in it."""
+        pieces, places, at, size = list[str](), list[Place](), 0, 0
+        for place, text in zip(self.places, texts, strict=True):
+            before = self.text[at : place.start]
+            pieces += [before, text]
+            start = size + len(before)
+            at, size = place.end, start + len(text)
+            places.append(Place(place.span, start, size))
+        return "".join([*pieces, self.text[at:]]), places
+
     def inside_of(self, place: Place) -> BoolArray:
         """Bool [n]: the token, and all that must stay together with it, lies within the document."""
         if not len(self.ids):
@@ -94,6 +110,10 @@ class Rendered:
     def overlapping(self, start: int, end: int) -> tuple[int, ...]:
         """Positions of the tokens that share a character with ``[start, end)``."""
         return tuple(np.flatnonzero((self.begins < end) & (self.ends > start)).tolist())
+
+    def sizes(self) -> list[int]:
+        """Of each document, how many tokens share a character with it."""
+        return [len(self.overlapping(place.start, place.end)) for place in self.places]
 
     def question(self, query: str) -> tuple[int, ...]:
         """Positions of the tokens of the question's last occurrence outside the documents; may be empty."""
@@ -157,7 +177,7 @@ class ChatTemplate:
         """
         if not is_chat(body):
             ordered = sorted(spans, key=lambda span: span.start)
-            encoded = self.encode(body["prompt"], special=body.get("add_special_tokens", True) is True)
+            encoded = self.encode(body["prompt"], special=adds_special(body))
             places = [Place(span, span.start, span.end) for span in ordered]
             return Rendered.of(body["prompt"], *encoded, places)
         text = self.text(body)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
@@ -35,12 +37,14 @@ class Selection:
         texts: of each place of the prompt, the text of what stays.
         result: the same as receipts, in characters of the documents.
         seconds: that it took.
+        scores: float64 [n], by which the tokens of the prompt were chosen.
     """
 
     ids: list[int]
     texts: tuple[tuple[Span, str], ...]
     result: PruneResult
     seconds: float
+    scores: FloatArray
 
     @property
     def dropped(self) -> int:
@@ -118,10 +122,34 @@ class TokenSelector:
         window = prompt.question(query)
         if not window:
             raise UnreadableChatError("no-question", "the question does not stand in the prompt")
-        places = [prompt.inside_of(place) for place in prompt.places]
-        free = np.logical_or.reduce(places)
         with self._lock:
-            scores = self._scores(prompt, window, free, count)
+            scores = self._scores(prompt, window, _free(prompt), count)
+        return self._choose(prompt, scores, count, began)
+
+    def as_text(self, prompt: Rendered, selection: Selection, count: int, *, special: bool) -> Selection:
+        """The selection with its tokens counted as its text is read; chosen again where those are too many.
+
+        Pieces that are put together make other tokens than they were.
+
+        Args:
+            prompt: of the selection.
+            selection: among its tokens.
+            count: of them that may stay.
+            special: whether special tokens are put before the text.
+        """
+        began = time.perf_counter() - selection.seconds
+        edges = sum(prompt.sizes()) - int(_free(prompt).sum())
+        while True:
+            text, places = prompt.with_texts([text for _, text in selection.texts])
+            sizes = Rendered.of(text, *self.template().encode(text, special=special), places).sizes()
+            over = sum(sizes) - edges - count
+            if over <= 0 or count == 0:
+                return dataclasses.replace(selection, result=_recounted(selection.result, sizes))
+            count = max(0, count - over)
+            selection = self._choose(prompt, selection.scores, count, began)
+
+    def _choose(self, prompt: Rendered, scores: FloatArray, count: int, began: float) -> Selection:
+        free = _free(prompt)
         chosen = np.zeros(len(free), dtype=bool)
         if self._settings.unit == "sentence":
             chosen = best(scores, free, by_sentence(prompt), count)
@@ -132,7 +160,7 @@ class TokenSelector:
         seconds = time.perf_counter() - began
         texts = tuple((place.span, _text(prompt, keep, place.start, place.end)) for place in prompt.places)
         ids = np.asarray(prompt.ids)[keep].tolist()
-        return Selection(ids, texts, self._result(prompt, keep, scores, texts, seconds), seconds)
+        return Selection(ids, texts, self._result(prompt, keep, scores, texts, seconds), seconds, scores)
 
     def _scores(self, prompt: Rendered, window: tuple[int, ...], free: BoolArray, count: int) -> FloatArray:
         """Score the tokens of the prompt, float64 [n]: a draft with other tokens scores by characters."""
@@ -198,6 +226,20 @@ class TokenSelector:
         after = sum(receipt.tokens_after for receipt in receipts)
         stages = {f"score:{self.name}": seconds}
         return PruneResult(documents, receipts, before, after, seconds, stages, originals)
+
+
+def _free(prompt: Rendered) -> BoolArray:
+    """Which tokens may go, bool [n]."""
+    return np.asarray(np.logical_or.reduce([prompt.inside_of(place) for place in prompt.places]))
+
+
+def _recounted(result: PruneResult, sizes: Sequence[int]) -> PruneResult:
+    """A result whose documents have so many tokens."""
+    receipts = [
+        dataclasses.replace(receipt, tokens_after=size)
+        for receipt, size in zip(result.receipts, sizes, strict=True)
+    ]
+    return dataclasses.replace(result, receipts=receipts, tokens_after=sum(sizes))
 
 
 def best(scores: FloatArray, free: BoolArray, groups: IntArray, count: int) -> BoolArray:

@@ -8,10 +8,11 @@ import json
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from tokenprune.receipt import steps_of
 from tokenprune_server.body import ClientGone
-from tokenprune_server.decide import PRUNED, Facts, failed, skip_reason
+from tokenprune_server.decide import PRUNED, Facts, failed, skip_reason, skipped
 from tokenprune_server.gate import Gate, Weighing, model_name, turn_path
 from tokenprune_server.json_body import serialise
 from tokenprune_server.ledger import digest
@@ -22,7 +23,7 @@ from tokenprune_server.receipts import ReceiptStore
 from tokenprune_server.request import Fresh, Outcome, Request, plain_body
 from tokenprune_server.tokens.agreement import AGREES, Agreement
 from tokenprune_server.tokens.mapping import completion, unmappable
-from tokenprune_server.tokens.render import Rendered, UnreadableChatError, is_chat
+from tokenprune_server.tokens.render import Rendered, UnreadableChatError, adds_special, is_chat
 from tokenprune_server.tokens.select import Selection, TokenSelector
 from tokenprune_server.tokens.sending import IDS, Sending
 from tokenprune_server.tokens.settings import TokenSettings
@@ -32,7 +33,7 @@ from tokenprune_server.watch import done_in_time
 log = logging.getLogger("tokenprune.server")
 
 _FITS = "fits-budget"
-# How chats went, for their repeats: the ids, or why they went as text.
+# How chats went, for their repeats: the ids, or what the header said of those that did not go as ids.
 _SENT_BYTES, _SENT_COUNT, _BYTES_PER_ID, _BYTES_PER_REASON = 8 * 2**20, 256, 36, 80
 
 
@@ -118,7 +119,7 @@ class TokenStage:
         if fresh is None:
             return self._again(request, outcome)
         if self._pool.waiting >= self._pool.max_waiting:
-            return _noted(outcome, "skipped:overloaded"), None
+            return self._skipped(request, outcome, "overloaded"), None
         work = asyncio.ensure_future(self._select(request, outcome, fresh, headers))
         try:
             if await done_in_time(work, watching, self._settings.timeout_s):
@@ -127,13 +128,13 @@ class TokenStage:
             return _failed(outcome, "timeout", f"it took longer than {self._settings.timeout_s:g} s"), None
         except ClientGone:
             raise
-        except _Skipped as skipped:
-            return _noted(outcome, f"skipped:{skipped.reason}"), None
+        except _Skipped as why:
+            return self._skipped(request, outcome, why.reason), None
         except _Broken as broken:
             return _failed(outcome, broken.reason, str(broken)), None
         except UnreadableChatError as error:
             log.info("no tokens are chosen: %s", error)
-            return _noted(outcome, f"skipped:{error.reason}"), None
+            return self._skipped(request, outcome, error.reason), None
         except Exception as error:
             # Whatever goes wrong in the model, the request must not be lost: logged, counted, visible.
             log.exception("the selection of tokens failed")
@@ -141,30 +142,38 @@ class TokenStage:
         finally:
             work.cancel()
 
+    def _skipped(self, request: Request, outcome: Outcome, reason: str) -> Outcome:
+        """Nothing is chosen; a repeat of the request will say so as well."""
+        how = skipped(reason)
+        self._remember(_going(request, outcome), how)
+        return _noted(outcome, how)
+
+    def _remember(self, body: Body, how: list[int] | str) -> None:
+        size = _BYTES_PER_REASON if isinstance(how, str) else _BYTES_PER_ID * len(how)
+        self._sent.put(_identity(body), how, size)
+
     def _again(self, request: Request, outcome: Outcome) -> tuple[Outcome, Sending | None]:
         """A chat of which everything goes as it was sent before: as the same ids, if it went as ids."""
-        if outcome.decision != PRUNED or outcome.body is None:
+        if outcome.decision not in (PRUNED, skipped("cached")):
             return outcome, None
-        known = self._sent.get(_identity(outcome.body))
+        body = _going(request, outcome)
+        known = self._sent.get(_identity(body))
         if known is None:
             return outcome, None
         if isinstance(known, str):
-            return _noted(outcome, f"text:{known}"), None
-        return self._as_ids(outcome, outcome.body, known, request, unmappable(outcome.body))
+            return _noted(outcome, known), None
+        return self._sending(outcome, _carried(body, known, request, unmappable(body)))
 
-    def _as_ids(
-        self, outcome: Outcome, body: Body, chosen: list[int], request: Request, why: str | None
-    ) -> tuple[Outcome, Sending | None]:
-        """How a chat goes: as the ids chosen, or as the text of its outcome if there is a reason ``why``."""
-        ids = completion(body, chosen, request.model_len) if why is None else None
-        if ids is None:
-            return _noted(outcome, f"text:{why or 'max-tokens'}"), None
-        return _noted(outcome, IDS), Sending(self._app, serialise(ids))
+    def _sending(self, outcome: Outcome, carried: Body | str) -> tuple[Outcome, Sending | None]:
+        """How a chat goes: as the ids that `_carried` gives, or as the text of its outcome."""
+        if isinstance(carried, str):
+            return _noted(outcome, f"text:{carried}"), None
+        return _noted(outcome, IDS), Sending(self._app, serialise(carried))
 
     async def _select(
         self, request: Request, outcome: Outcome, fresh: Fresh, headers: Headers
     ) -> tuple[Outcome, Sending | None]:
-        body = plain_body(request) if outcome.body is None else outcome.body
+        body = _going(request, outcome)
         ready = await self._pool.submit(lambda: self._prepare(request, body, fresh))
         why = "configured" if self._settings.send == "text" else unmappable(body)
         choosing = self._pool.submit(lambda: self._selector(ready.prompt, ready.query, ready.keep))
@@ -176,14 +185,17 @@ class TokenStage:
         else:
             selection = await choosing
         self._gate.costs.pruned(self._selector.name, len(ready.prompt.ids), selection.seconds, None)
-        if not selection.dropped:
+        carried = _carried(body, selection.ids, request, why)
+        if isinstance(carried, str):
+            how = adds_special(body)
+            count = partial(self._selector.as_text, ready.prompt, selection, ready.keep, special=how)
+            selection = await self._pool.submit(count)
+        if selection.dropped <= 0:
             raise _Skipped("nothing-to-drop")
         done = await asyncio.to_thread(self._done, request, outcome, ready, selection)
-        result = self._as_ids(done, body, selection.ids, request, why)
+        result = self._sending(done, carried)
         if done.body is not None:
-            how = selection.ids if result[1] is not None else result[0].token_stage.removeprefix("text:")
-            size = _BYTES_PER_REASON if isinstance(how, str) else _BYTES_PER_ID * len(how)
-            self._sent.put(_identity(done.body), how, size)
+            self._remember(done.body, selection.ids if result[1] is not None else result[0].token_stage)
         return result
 
     def _prepare(self, request: Request, body: Body, fresh: Fresh) -> _Prepared:
@@ -230,7 +242,7 @@ class TokenStage:
         Raises:
             _Skipped: less than one, beside those that cannot go: of ``others``, and at documents' edges.
         """
-        edges = sum(len(prompt.overlapping(place.start, place.end)) for place in prompt.places) - tokens
+        edges = sum(prompt.sizes()) - tokens
         fixed = edges + sum(len(self._selector.template().encode(span.text)[0]) for span in others)
         if budget <= fixed:
             raise _Skipped("no-room")
@@ -296,6 +308,16 @@ def owes_budget(outcome: Outcome) -> bool:
     fresh, how = outcome.fresh, outcome.token_stage
     left = fresh is not None and fresh.budget is not None and how != f"skipped:{_FITS}"
     return left and how.startswith(("skipped:", "failed:"))
+
+
+def _carried(body: Body, ids: list[int], request: Request, why: str | None) -> Body | str:
+    """The request for the ids of a prompt, or why there is none: ``why``, if that is known already."""
+    return why or completion(body, ids, request.model_len) or "max-tokens"
+
+
+def _going(request: Request, outcome: Outcome) -> Body:
+    """The request as it goes without a choice of tokens."""
+    return plain_body(request) if outcome.body is None else outcome.body
 
 
 def _identity(body: Body) -> bytes:

@@ -319,8 +319,8 @@ def test_other_folders_are_refused(tiny, tmp_path):
         Labeler.load(str(tmp_path))
     for config, message in (
         ('{"model_type": "bert"}', "not a sentence labeler.*'bert'.*known families"),
-        ("[]", "does not hold a mapping"),
-        ("{", "cannot read config.json"),
+        ("[]", "config.json of .* holds no object"),
+        ("{", "config.json of .* cannot be read"),
         ('{"model_type": "open_provence"}', "no base_model_config"),
         (
             '{"model_type": "open_provence", "base_model_config": {"model_type": "nope"}}',

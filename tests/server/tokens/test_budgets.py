@@ -38,6 +38,23 @@ def test_it_is_the_number_of_tokens_that_stay(door, server, budget, limit):
     )
 
 
+@pytest.mark.parametrize("path", [URL, "/v1/completions"])
+@pytest.mark.parametrize("unit", ["token", "sentence"])
+def test_what_goes_as_text_is_counted_as_it_is_read(door, tokenizer, path, unit):
+    """Pieces that are put together make other tokens than they were: those count, and hold the budget."""
+    world = door(pipeline="none", tokens={"unit": unit, "send": "text"})
+    document = " ".join(f"{fact}x {n}{n} re-{fact[::-1]}" for n, fact in enumerate(FACTS))
+    content = f"Context:\n{document}\n\nQuestion: {QUESTION}\nAnswer:"
+    reads = {"messages": [{"role": "user", "content": content}]} if path == URL else {"prompt": content}
+    for limit in (60, 90, 91, 400):
+        reply = world.ask(path, tokenprune={"max_tokens": limit}, **reads)
+        assert stage(reply) == "text:configured"
+        tokens, text = kept(world, reply)
+        whole = tokenizer(f"Context:\n{text}\n\nQuestion:", return_offsets_mapping=True)["offset_mapping"]
+        read = sum(a < 9 + len(text) and b > 9 for a, b in whole)
+        assert int(reply.headers["x-tokenprune-tokens-after"]) == tokens == read <= limit
+
+
 def test_a_pipeline_that_prunes_holds_it_itself(door):
     """The tokens then keep what they are set to keep."""
     world = door(pipeline="default", tokens={"keep": 30})

@@ -96,6 +96,24 @@ def test_what_is_seen_to_be_wrong_ends_the_start(door, tokens, said):
         door(tokens=tokens)
 
 
+def test_a_hub_that_cannot_be_reached_is_said_at_first_use(door, tmp_path, monkeypatch):
+    """The start is not ended: the hub may be back when the model is asked for again."""
+    from huggingface_hub import constants
+
+    nowhere = "http://127.0.0.1:9"
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "ENDPOINT", nowhere)
+    monkeypatch.setattr(
+        constants, "HUGGINGFACE_CO_URL_TEMPLATE", nowhere + "/{repo_id}/resolve/{revision}/{filename}"
+    )
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    world = door(tokens={"model": "nobody/nothing"})
+    reason = httpx.get(f"{world.url}/readyz").json()["reason"]
+    assert "cannot load 'nobody/nothing'" in reason
+    assert "give a folder in Hugging Face layout" in reason
+    assert stage(world.ask()) == "failed:ModelError"
+
+
 def test_a_model_without_a_tokenizer_ends_the_start(door, folder, tmp_path):
     for name in ("config.json", "model.safetensors"):
         shutil.copy(folder / name, tmp_path)

@@ -1,7 +1,7 @@
 """Chats that come again, whole or as the beginning of a longer one: they go on as they went."""
 
 import pytest
-from token_world import TOOL, TWO_TURNS, URL, TokenUpstream, stage
+from token_world import FACTS, TOOL, TWO_TURNS, URL, TokenUpstream, stage
 
 
 def test_a_repeat_goes_as_the_same_ids(door):
@@ -33,6 +33,19 @@ def test_a_repeat_of_what_went_as_text_says_so(door, tokenizer, more, why):
     assert stage(first) == stage(again) == f"text:{why}"
     assert again.headers["x-tokenprune-receipt"] == first.headers["x-tokenprune-receipt"]
     assert world.upstream.requests[count:] == [sent], "nothing is asked or chosen again"
+
+
+@pytest.mark.parametrize("pipeline", ["none", "default"])
+def test_a_repeat_of_what_was_skipped_says_so(door, pipeline):
+    """Whether the pipeline pruned its documents or not."""
+    world = door(pipeline=pipeline, tokens={"keep": 4000})
+    content = "Context:\n{}\n\nQuestion: How old is the ferry of Oslo?\nAnswer:".format("\n".join(FACTS))
+    ask = {"messages": [{"role": "user", "content": content}]}
+    first, again = world.ask(**ask), world.ask(**ask)
+    decided = "skipped:nothing-to-drop" if pipeline == "none" else "pruned"
+    assert first.headers["x-tokenprune-decision"] == decided
+    assert stage(first) == stage(again) == "skipped:fits-budget"
+    assert world.upstream.requests[-1] == world.upstream.requests[-2]
 
 
 def test_a_repeat_that_cannot_go_as_the_ids_says_why(door):

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tokenprune.errors import MissingExtraError, ModelError, TokenPruneError
-from tokenprune.models.catalog import resolve_model
+from tokenprune.models.catalog import read_config, read_json, resolve_model
 from tokenprune.models.device import pick_device, pick_dtype
 from tokenprune.models.labeler.text import TextReader
 
@@ -63,7 +62,7 @@ class Checkpoint:
         if whole.is_file():
             return [whole]
         if index.is_file():
-            shards = sorted(set(_json(index, self.name).get("weight_map", {}).values()))
+            shards = sorted(set(read_json(index, repr(self.name)).get("weight_map", {}).values()))
             if all(isinstance(s, str) and Path(s).name == s for s in shards):
                 return [self.folder / s for s in shards]
             raise ModelError(f"{index} of {self.name!r} names files outside its folder")
@@ -100,7 +99,7 @@ class Checkpoint:
         roles: dict[str, int | None] = dict.fromkeys(_SPECIAL)
         for source in _ROLES:
             path = self.folder / source
-            content = _json(path, self.name) if path.is_file() else {}
+            content = read_json(path, repr(self.name)) if path.is_file() else {}
             for role in _SPECIAL:
                 token = content.get(role)
                 token = token.get("content") if isinstance(token, dict) else token
@@ -175,10 +174,9 @@ def open_checkpoint(name_or_path: str) -> Checkpoint:
     folder = Path(found)
     if not folder.is_dir():
         folder = _fetch(found)
-    path = folder / "config.json"
-    if not path.is_file():
+    if not (folder / "config.json").is_file():
         raise ModelError(f"{name_or_path!r} has no config.json: give a folder in Hugging Face layout")
-    return Checkpoint(name_or_path, folder, _json(path, name_or_path))
+    return Checkpoint(name_or_path, folder, read_config(folder, repr(name_or_path)))
 
 
 def _fetch(hub_id: str) -> Path:
@@ -195,16 +193,6 @@ def _fetch(hub_id: str) -> Path:
             f"cannot get {hub_id!r} from the hub: {first}; give a folder, or download it where the hub can "
             "be reached"
         ) from error
-
-
-def _json(path: Path, name: str) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ModelError(f"cannot read {path.name} of {name!r}: {error}") from error
-    if not isinstance(content, dict):
-        raise ModelError(f"{path.name} of {name!r} does not hold a mapping")
-    return content
 
 
 def fill(
