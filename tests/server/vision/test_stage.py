@@ -290,12 +290,12 @@ def test_requests_with_different_numbers_of_rows_are_not_upstream_together(door,
     assert (max(map(len, seen)) > 1) is unequal
 
 
-def test_frames_encoded_apart_are_the_video_encoded_together(tokens_of, encoder):
-    from tokenprune_server.vision.reduce import joined
+def test_frames_encoded_apart_are_the_video_encoded_together(encoder):
+    from tokenprune.vision.items import film
 
-    frames = [picture_bytes(seed) for seed in range(3)]
-    whole = encoder.encode([], [[read_image(data).image for data in frames]])[0]
-    mine = joined([tokens_of(data) for data in frames])
+    frames = [read_image(picture_bytes(seed)).image for seed in range(3)]
+    whole = encoder.encode([], [frames])[0]
+    mine = film([encoder.items([image])[0] for image in frames]).tokens
     for name in ("features", "received", "cls", "keys"):
         torch.testing.assert_close(getattr(mine, name), getattr(whole, name), rtol=1e-4, atol=1e-5)
     for name in ("frame", "row", "col"):

@@ -1,6 +1,7 @@
 """Every method against a slow reading of its published formula, in plain loops."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -143,6 +144,18 @@ def test_prumerge_counts_outliers_and_merges_the_nearest_keys(neighbours):
     reduced = vision_method("prumerge", plus=True, neighbours=neighbours).reduce(given)
     assert reduced.keep.tolist() == kept
     torch.testing.assert_close(reduced.features, prumerge_rows(given, kept, neighbours))
+
+
+@pytest.mark.parametrize(
+    ("outliers", "more"), [(10, range(0, 60, 2)), (14, [k * 60 // 42 for k in range(42)])]
+)
+def test_prumerge_plus_leaves_something_out_however_many_stand_out(outliers, more):
+    """Of the published steps, the next would be 1: all tokens."""
+    given = replace(tokens((1, 6, 10)), cls=torch.arange(60) * 1e-4 + (torch.arange(60) >= 60 - outliers))
+    own = vision_method("prumerge").reduce(given).keep.tolist()
+    assert own == list(range(60 - outliers, 60))
+    plus = vision_method("prumerge", plus=True).reduce(given).keep.tolist()
+    assert plus == sorted({*own, *more}) and len(plus) < 60
 
 
 def test_prumerge_with_a_budget():
