@@ -29,7 +29,7 @@ class Item:
         tokens: its visual tokens, of which some may leave.
         holder: id of its placeholders.
         newline: float [d], what stands behind each line; None: there are no lines.
-        lines: first token of each line, and the one behind its last; ascending.
+        lines: first token of each line, and the one behind its last; ascending. Several may be the same.
     """
 
     tokens: VisualTokens
@@ -78,7 +78,7 @@ class Item:
             followed(whole.frame, whole.frame[last]),
             followed(whole.row, whole.row[last]),
             followed(whole.col, whole.col[last] + 1),
-            (whole.grid[0], whole.grid[1], whole.grid[2] + 1),
+            (whole.grid[0], whole.grid[1], whole.grid[2] + int(torch.bincount(behind).max())),
         )
         ended = (torch.searchsorted(left.keep, behind) > torch.searchsorted(left.keep, first)).nonzero()[:, 0]
         kept = torch.cat([left.keep, len(whole) + ended])

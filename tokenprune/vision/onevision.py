@@ -91,7 +91,7 @@ def _picture(
     base = found.grid[0] * found.grid[1]
     rest, ends = len(seen) - base, len(features) - len(seen)
     views = [found.grid]
-    # Of the tiles of a picture that is next to a line all is padding, but for the ends of rows without patches.
+    # Of the tiles of a picture that is next to a line all is padding, but for the ends of empty rows.
     lines = [(0, base)] * ends
     if rest:
         cols = rest // ends
