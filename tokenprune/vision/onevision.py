@@ -100,7 +100,7 @@ def _picture(
     stays = torch.ones(len(features), dtype=torch.bool, device=features.device)
     for number, (_, behind) in enumerate(lines):
         stays[behind + number] = False
-    tokens = VisualTokens.from_views(
+    tokens = VisualTokens.from_grid(
         features[stays],
         views,
         received=seen[:, 0],

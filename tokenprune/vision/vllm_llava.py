@@ -43,7 +43,7 @@ class LlavaOnevisionForConditionalGeneration(
         return super().embed_multimodal(**kwargs) if rows is None else rows
 
 
-class _PictureProcessor(LlavaOnevisionProcessor):
+class _PictureProcessor(LlavaOnevisionProcessor):  # type: ignore[misc]
     """Without the part that reads videos."""
 
     @classmethod

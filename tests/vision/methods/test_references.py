@@ -199,7 +199,7 @@ def two_views(sizes=((3, 3), (4, 5)), seed=0, **options):
     """A picture as a whole and in tiles."""
     n = sum(rows * cols for rows, cols in sizes)
     given = tokens((1, 1, n), seed=seed, **options)
-    return VisualTokens.from_views(
+    return VisualTokens.from_grid(
         given.features, sizes, received=given.received, cls_attention=given.cls, keys=given.keys, heads=2
     )
 
@@ -210,7 +210,7 @@ def test_views_have_places_of_their_own():
     places += [(1, row, col) for row in range(4) for col in range(5)]
     assert list(zip(given.frame.tolist(), given.row.tolist(), given.col.tolist(), strict=True)) == places
     assert given.grid == (2, 4, 5) and given.moments == 1 and not given.whole
-    alone = VisualTokens.from_views(given.features[:9], [(3, 3)])
+    alone = VisualTokens.from_grid(given.features[:9], [(3, 3)])
     assert alone.views == () and alone.grid == (1, 3, 3) and alone.whole
     with pytest.raises(VisionError, match=r"views of \(\(3, 3\), \(4, 5\)\)"):
         VisualTokens(given.features[:8], given.frame[:8], given.row[:8], given.col[:8], (2, 4, 5),

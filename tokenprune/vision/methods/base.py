@@ -241,8 +241,9 @@ def vision_method(name: str, **options: Any) -> VisionMethod:
             that works inside.
         BudgetError: an option ``keep`` that means nothing.
     """
-    info, built = _build(name, "before", options)
-    return replace(built, name=info.name)
+    info, made = _build(name, "before", options)
+    built: VisionMethod = replace(made, name=info.name)
+    return built
 
 
 def inner_method(name: str, **options: Any) -> Any:
