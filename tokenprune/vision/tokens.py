@@ -101,8 +101,10 @@ class VisualTokens:
         import torch
 
         views = tuple(one for one in grid if not isinstance(one, int))
-        frames, rows, cols = cast(tuple[int, int, int], (1, *views[0]) if views else grid)
-        sizes = views or [(rows, cols)] * frames
+        sizes = list(views)
+        if grid and not views:
+            frames, rows, cols = cast(tuple[int, int, int], grid)
+            sizes = [(rows, cols)] * frames
         count = sum(map(math.prod, sizes))
         if not sizes or min(map(min, sizes)) < 1 or features.ndim != 2 or len(features) != count:
             raise VisionError(f"a grid of {grid} needs {count or 'some'} tokens, not {_shape(features)}")

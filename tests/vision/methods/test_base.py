@@ -184,7 +184,7 @@ def test_shapes_that_do_not_belong_together():
 )
 def test_grids_without_places(grid):
     for features in (torch.ones(6, 4), torch.ones(0, 4)):
-        with pytest.raises(VisionError, match="a grid of .* needs"):
+        with pytest.raises(VisionError, match=r"a grid of .* needs"):
             VisualTokens.from_grid(features, grid)
 
 
