@@ -6,16 +6,16 @@ import importlib
 import importlib.util
 import sys
 
-_LLAVA = "LlavaForConditionalGeneration"
+_LLAVAS = ("LlavaForConditionalGeneration", "LlavaOnevisionForConditionalGeneration")
 _PIXTRAL = "transformers.models.pixtral.image_processing_pixtral"
 _PIXTRAL_PIL = "transformers.models.pixtral.image_processing_pil_pixtral"
 
 
 def register() -> None:
-    """Make vLLM know our checkpoints, and serve LLaVA for pruned pictures; may be called more than once."""
+    """Make vLLM know our checkpoints, and serve LLaVAs for pruned pictures; may be called more than once."""
     _register_architectures()
     _use_pillow()
-    _replace_llava()
+    _replace_llavas()
 
 
 def _register_architectures() -> None:
@@ -33,14 +33,15 @@ def _register_architectures() -> None:
             ModelRegistry.register_model(architecture, "tokenprune.weights.vllm_model:TokenPruneForCausalLM")
 
 
-def _replace_llava() -> None:
+def _replace_llavas() -> None:
     """Let pictures with different numbers of rows be read in one step, see `tokenprune.vision.vllm_llava`."""
     from vllm import ModelRegistry
 
     ours = "tokenprune.vision.vllm_llava"
-    known = ModelRegistry.models.get(_LLAVA)
-    if known is not None and getattr(known, "module_name", ours) != ours:
-        ModelRegistry.register_model(_LLAVA, f"{ours}:{_LLAVA}")
+    for name in _LLAVAS:
+        known = ModelRegistry.models.get(name)
+        if known is not None and getattr(known, "module_name", ours) != ours:
+            ModelRegistry.register_model(name, f"{ours}:{name}")
 
 
 def _use_pillow() -> None:

@@ -16,6 +16,7 @@ from benchmarks.vision.questions import PICTURE_TYPES, Question, questions, samp
 from benchmarks.vision.scenes import Scene, Split, picture, video
 from tokenprune.models.catalog import resolve_model
 from tokenprune.vision.engine import VisionEngine, continue_all, rows_per_layer
+from tokenprune.vision.methods.atp_llava import WEIGHTS
 
 if TYPE_CHECKING:
     from tokenprune.engine.schedule import Reducer
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 MODEL = "llava-mini"
 FULL = "none"
-ATP = "atp.safetensors"  # beside the model's weights
+ATP = "atp-llava"
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Named:
     Attributes:
         name: shown.
         before: name of a method before the language model, None: none.
-        options: of the method.
+        options: of the method before the language model, or of atp-llava.
         inside: names of methods inside the language model; the first gets what is kept unless the method
             before it does.
     """
@@ -59,10 +60,7 @@ class Named:
         if keep == 1:
             return ()
         own = {"keep": keep} if self.before is None else {}
-        return tuple(
-            inner_method(name, weights=MODEL) if name == "atp-llava" else inner_method(name, **own)
-            for name in self.inside
-        )
+        return tuple(inner_method(name, **(self.options if name == ATP else own)) for name in self.inside)
 
 
 METHODS = {
@@ -75,9 +73,27 @@ METHODS = {
         Named("uniform", "uniform"),
         Named("random", "random"),
         Named("fastv", inside=("fastv",)),
-        Named("atp-llava", inside=("atp-llava",)),
+        Named(ATP, options={"weights": MODEL}, inside=(ATP,)),
     )
 }
+
+
+def atp_modules(context: Context) -> list[tuple[Named, str]]:
+    """Return ATP-LLaVA with each module that is there, with the module's hash.
+
+    How much stays, a module has learned: for other shares others are trained (`train.py atp --target`), and
+    each is measured at the share that comes of it. Thresholds moved by hand would be another method.
+    """
+    found = []
+    for given in context.options.atp:
+        file = Path(given) if given.endswith(".safetensors") else Path(resolve_model(given)) / WEIGHTS
+        if not file.is_file():
+            context.note(f"atp-llava is left out: there is no {file.name} in {given}")
+            continue
+        name = ATP if given == MODEL else f"{ATP} {file.stem}"
+        method = Named(name, options={"weights": str(file)}, inside=(ATP,))
+        found.append((method, _version(_model_file("model.safetensors"), file)))
+    return found
 
 
 def load(model: str = MODEL) -> VisionEngine:
@@ -85,10 +101,13 @@ def load(model: str = MODEL) -> VisionEngine:
     return VisionEngine(model, device="cpu", dtype="float32")
 
 
-def weights_version(*files: str) -> str:
-    """Hash of weights in the model's folder: results belong to them."""
-    folder = Path(resolve_model(MODEL))
-    content = b"".join((folder / name).read_bytes() for name in files)
+def _model_file(name: str) -> Path:
+    return Path(resolve_model(MODEL)) / name
+
+
+def _version(*files: Path) -> str:
+    """Hash of weights: results belong to them."""
+    content = b"".join(file.read_bytes() for file in files)
     return hashlib.sha1(content, usedforsecurity=False).hexdigest()[:10]
 
 
@@ -175,17 +194,16 @@ def measure(
     """
     engine = load()
     store = context.store(section)
-    version = weights_version("model.safetensors")
+    version = _version(_model_file("model.safetensors"))
     wanted = [(Named(FULL), 1.0)]
     versions: dict[str, str] = {}  # of methods with weights of their own
     for name in context.options.methods:
-        if name == "atp-llava" and not (Path(resolve_model(MODEL)) / ATP).exists():
-            context.note("atp-llava is left out: the model's folder holds no ATP module")
+        if name != ATP:
+            wanted += [(METHODS[name], keep) for keep in keeps]
             continue
-        if name == "atp-llava":
-            versions[name] = weights_version("model.safetensors", ATP)
-        shares = [0.0] if name == "atp-llava" else keeps  # it decides itself how much stays
-        wanted += [(METHODS[name], keep) for keep in shares]
+        for method, own in atp_modules(context):
+            versions[method.name] = own
+            wanted.append((method, 0.0))  # it decides itself how much stays
     rows: dict[tuple[str, float], dict[str, Any]] = {}
     for scene, asked in context.track(cases, len(cases), section):
         tokens = None

@@ -10,6 +10,12 @@ vLLM against pixels to the proxy). The model is llava-mini; in ``served``, and o
 SmolLM2's size behind a random tower. The scenes are of llava-mini's test split: no data folder is needed.
 With one thread the clock is CPU time. Rows are stored in OUT/cache as they come, so a run that was stopped
 goes on where it was.
+
+ATP-LLaVA's thresholds are trained for one share of the tokens, those beside llava-mini for 25 %. Others need
+modules of their own, which are then measured at the share that comes of them:
+
+    python benchmarks/vision/train.py atp RUN tokenprune/data/llava-mini --target 0.5 --file half.safetensors
+    python benchmarks/vision/run.py --sections accuracy --methods atp-llava --atp llava-mini,half.safetensors
 """
 
 from __future__ import annotations
@@ -26,7 +32,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 from benchmarks.common import command  # noqa: E402
 from benchmarks.common.command import floats, words  # noqa: E402
-from benchmarks.vision.asking import METHODS  # noqa: E402
+from benchmarks.vision.asking import METHODS, MODEL  # noqa: E402
 
 SECTIONS = ("accuracy", "video", "flops", "ttft", "served")
 QUICK = {
@@ -42,6 +48,12 @@ QUICK = {
 def parser() -> ArgumentParser:
     made = command.parser(__doc__, Path(__file__).resolve().parent, SECTIONS)
     made.add_argument("--methods", type=words, default=list(METHODS), help=", ".join(METHODS))
+    made.add_argument(
+        "--atp",
+        type=words,
+        default=[MODEL],
+        help="modules for atp-llava, models or files of `train.py atp`: each has learned its own share",
+    )
     made.add_argument("--pictures", type=int, default=100, help="accuracy: of five questions each")
     made.add_argument("--keeps", type=floats, default=[0.5, 0.25, 0.11, 0.05], help="accuracy: shares kept")
     made.add_argument("--examples", type=int, default=3, help="accuracy: pictures drawn")

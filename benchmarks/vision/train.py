@@ -259,7 +259,7 @@ def check_model(run: Run, options: argparse.Namespace) -> None:
 
 
 def train_atp_module(run: Run, options: argparse.Namespace) -> None:
-    """Train the thresholds of ATP-LLaVA on the stored model, which stays as it is; store them beside it."""
+    """Train the thresholds of ATP-LLaVA on the stored model, which stays as it is; store them."""
     from tokenprune.vision.atp_train import ATPTraining, Example, train_atp
     from tokenprune.vision.engine import VisionEngine
 
@@ -276,7 +276,8 @@ def train_atp_module(run: Run, options: argparse.Namespace) -> None:
 
     engine = VisionEngine(str(options.out), device="cpu", dtype="float32")
     how = ATPTraining(target=options.target, steps=options.steps)
-    train_atp(engine, examples(), how=how, log=log).save(options.out / "atp.safetensors")
+    file = options.out / "atp.safetensors" if options.file is None else options.file
+    train_atp(engine, examples(), how=how, log=log).save(file)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -318,6 +319,7 @@ def parser() -> argparse.ArgumentParser:
     check.add_argument("--pixels", type=Path, help="where the drawn scenes lie, RUN by default")
     stages.choices["atp"].add_argument("--steps", type=int, default=300)
     stages.choices["atp"].add_argument("--target", type=float, default=0.25, help="share of visual tokens")
+    stages.choices["atp"].add_argument("--file", type=Path, help="to write, OUT/atp.safetensors by default")
     return made
 
 

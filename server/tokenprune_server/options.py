@@ -66,8 +66,9 @@ class VisionOptions(BaseModel):
 
     Attributes:
         enabled: prune the pictures or not.
-        method: a vision method.
-        options: options of the method; those of the settings hold only for their own method.
+        method: a vision method, as its name or as ``name:option=value,option=value``.
+        options: further options of the method. Where a request gives options, in either place, they are all;
+            those of the settings hold only for their own method.
         keep: tokens that stay of each picture: a whole number, a share, or None, for the method's own number
             where that is asked for (`model_fields_set`) and the settings' otherwise.
         video: pictures that follow each other in a message are the frames of one video.

@@ -23,9 +23,10 @@ class PictureReceipt:
         sha256: of its file; the picture itself is not kept.
         method: by which its tokens were chosen.
         keep: the budget; None: as the method found right.
-        grid: rows and columns of its patches.
+        views: rows and columns of its patches; of each view, where a model sees it in several.
         tokens_before: tokens unpruned.
-        kept: the patches that went on, numbered row by row from the top left.
+        kept: the patches that went on, numbered row by row from the top left, view by view.
+        ends: ends of lines that went on besides.
         merged: how many of these hold other patches as well.
         note: what else is to be known; "" for most.
     """
@@ -34,16 +35,20 @@ class PictureReceipt:
     sha256: str
     method: str
     keep: int | float | None
-    grid: tuple[int, int]
+    views: tuple[tuple[int, int], ...]
     tokens_before: int
     kept: tuple[int, ...]
+    ends: int
     merged: int
     note: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able form."""
         own = {name: getattr(self, name) for name in self.__slots__}
-        return own | {"grid": list(self.grid), "kept": list(self.kept), "tokens_after": len(self.kept)}
+        views = [list(view) for view in self.views]
+        after = len(self.kept) + self.ends
+        # "grid" is that of the whole picture, the first view.
+        return own | {"grid": views[0], "views": views, "kept": list(self.kept), "tokens_after": after}
 
 
 @dataclass(frozen=True, slots=True)

@@ -352,3 +352,26 @@ def test_orthogonal_updates_have_singular_values_near_one(shape):
     torch.manual_seed(0)
     values = torch.linalg.svdvals(orthogonal(torch.randn(shape)))
     assert values.min() > 0.5 and values.max() < 1.3
+
+
+def test_modules_of_atp_for_other_shares_are_measured_beside_the_shipped_one(tmp_path):
+    """Each at the share that it has learned."""
+    from types import SimpleNamespace
+
+    from benchmarks.vision.asking import MODEL, atp_modules
+    from tokenprune.models.catalog import model_path
+    from tokenprune.vision.atp import ATPModule
+
+    shipped = ATPModule.load(model_path(MODEL) / "atp.safetensors")
+    half = tmp_path / "half.safetensors"
+    ATPModule(shipped.config).save(half)
+    notes = []
+    options = SimpleNamespace(atp=[MODEL, str(half), str(tmp_path / "none.safetensors")])
+    found = atp_modules(SimpleNamespace(options=options, note=notes.append))
+    assert [method.name for method, _ in found] == ["atp-llava", "atp-llava half"]
+    assert len({version for _, version in found}) == 2
+    modules = [method.reducers(0.0)[0].module for method, _ in found]
+    bias = [next(iter(module.heads.values()))[-1].bias.tolist() for module in modules]
+    assert bias[0] == next(iter(shipped.heads.values()))[-1].bias.tolist() and bias[1] == [-1.0, 0.0]
+    (note,) = notes
+    assert "none.safetensors" in note

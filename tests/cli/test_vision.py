@@ -3,7 +3,7 @@
 import pytest
 from PIL import Image
 from typer.testing import CliRunner
-from vision_checkpoints import image_processor, pictures, save, tiny_llava
+from vision_checkpoints import image_processor, pictures, save, save_onevision, tiny_llava
 
 from tokenprune.cli.main import app
 from tokenprune.errors import (
@@ -88,6 +88,28 @@ def test_methods_inside_the_model_that_need_more_words(here, folder):
     assert "averaged" not in run(*asked, "--method", "fastv").stderr
     lacking = run(*asked, "--method", f"atp-llava:weights={folder}")
     assert isinstance(lacking.exception, ModelError) and "atp.safetensors" in str(lacking.exception)
+
+
+def test_both_views_of_onevision_are_drawn(here, tmp_path_factory):
+    """The picture and its tiles; a video is pooled; questions are answered, fastv is inside."""
+    model = str(save_onevision(tmp_path_factory.mktemp("onevision"))[0])
+    pictures(1, size=(112, 56))[0].save("wide.png")
+    asked = ("show", "wide.png", "--keep", "0.25", "--model", model, "--method", "fopru")
+    done = run(*asked, "--method", "fopru:strategy=row")
+    assert done.exit_code == 0, (done.output, done.exception)
+    assert "fopru: 12 of 48 rows (25%), 36 dropped" in done.stdout
+    lines = done.stdout.split("fopru: 12")[1].splitlines()[1:5]
+    assert [(len(line), line[4:7]) for line in lines] == [(15, "   ")] * 4
+    assert "".join(lines).count("█") == 12
+    with Image.open("wide.kept.png") as image:
+        assert image.width < 1.8 * image.height  # three columns; a row for each view, of 1:1 and 2:1
+    done = run(*asked, "-q", "how many ?", "--method", "fastv:layers=1")
+    assert done.exit_code == 0, (done.output, done.exception)
+    assert "fopru: 12 of 48 rows" in done.stdout and "fastv:layers=1: " in done.stdout
+    done = run(
+        "show", "0.png", "1.png", "--video", "--method", "evs", "--keep", "5", "--model", model, "-q", "?"
+    )
+    assert "evs: 5 of 8 rows" in done.stdout, (done.output, done.exception)
 
 
 @pytest.mark.parametrize(("keep", "rows"), [("3", 3), ("25%", 4), ("1.0", 16), ("1", 1)])

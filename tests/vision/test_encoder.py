@@ -15,6 +15,11 @@ from tokenprune.vision.encoder import VisionEncoder, load_vision_encoder
 CASES = [("clip", -2), ("clip", -1), ("clip", 3), ("clip", [-3, -1]), ("siglip", -1), ("siglip", -2)]
 
 
+def prepared(encoder, images):
+    """Pixel values of pictures, [b, channels, height, width]."""
+    return torch.cat([encoder.prepare(image).pixels for image in images])
+
+
 def reference_attention(model, pixels):
     """Attention of every layer, [b, heads, n, n], by transformers' eager path."""
     before = model.config.vision_config._attn_implementation
@@ -30,7 +35,7 @@ def test_features_and_attention_are_those_of_transformers(tower, layer):
     model = tiny_llava(tower, layer)
     encoder = VisionEncoder.of(model, image_processor(tower))
     images = pictures(5)
-    pixels = encoder.prepare(images)
+    pixels = prepared(encoder, images)
     with torch.no_grad():
         expected = model.get_image_features(pixels).pooler_output
     encoded = encoder.encode(images[:2], [images[2:]])
@@ -56,7 +61,7 @@ def test_keys_and_attention_of_another_layer(layer):
     model = tiny_llava()
     encoder = VisionEncoder.of(model, image_processor())
     images = pictures(2)
-    pixels = encoder.prepare(images)
+    pixels = prepared(encoder, images)
     captured = []
     with torch.no_grad():
         handle = model.model.vision_tower.encoder.layers[layer].self_attn.k_proj.register_forward_hook(
@@ -95,10 +100,11 @@ def test_prepared_pixels_are_those_of_the_processor(tower, size):
     encoder = VisionEncoder.of(tiny_llava(tower), image_processor(tower))
     images = pictures(2, size=size)
     plain = image_processor(tower)(images=images, return_tensors="pt")["pixel_values"]
-    assert torch.equal(encoder.prepare(images), plain)
-    tokens = encoder.encode_prepared(encoder.prepare(images))
-    for mine, other in zip(tokens, encoder.encode(images), strict=True):
-        assert torch.equal(mine.features, other.features) and not mine.features.is_inference()
+    assert torch.equal(prepared(encoder, images), plain)
+    made = encoder.encode_prepared([encoder.prepare(image) for image in images])
+    for mine, other in zip(made, encoder.encode(images), strict=True):
+        assert torch.equal(mine.tokens.features, other.features)
+        assert not mine.tokens.features.is_inference()
 
 
 def test_a_large_picture_does_not_reach_the_processor(monkeypatch):
@@ -111,7 +117,7 @@ def test_a_large_picture_does_not_reach_the_processor(monkeypatch):
         return plain(self, images, **options)
 
     monkeypatch.setattr(type(processor), "__call__", spying)
-    VisionEncoder.of(tiny_llava(), processor).prepare(pictures(1, size=(3000, 1500)))
+    VisionEncoder.of(tiny_llava(), processor).prepare(pictures(1, size=(3000, 1500))[0])
     assert seen == [(112, 56)]
 
 
@@ -199,7 +205,9 @@ def test_checkpoints_that_lack_something(llava_folder, tmp_path):
     weights = load_file(llava_folder[0] / "model.safetensors")
     del weights["multi_modal_projector.linear_2.weight"]
     save_file(weights, tmp_path / "model.safetensors")
-    with pytest.raises(ModelError, match=r"lacks 1 tensors of its vision part, 'linear_2.weight'"):
+    with pytest.raises(
+        ModelError, match=r"lacks 1 tensors of its vision part, 'multi_modal_projector.linear_2.weight'"
+    ):
         load_vision_encoder(str(tmp_path), "cpu", "float32")
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(ModelError, match="cannot be loaded"):

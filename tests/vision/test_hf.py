@@ -56,7 +56,9 @@ def test_keeping_all_equals_the_model(model, batch):
         assert [len(one) for one in pruning.left] == [PATCHES] * 5
 
 
-@pytest.mark.parametrize(("method", "keep"), [("fopru", 5), ("visionzip", 0.5), ("divprune", 1)])
+@pytest.mark.parametrize(
+    ("method", "keep"), [("fopru", 5), ("visionzip", 0.5), ("divprune", 1), ("fopru:strategy=row", 6)]
+)
 def test_a_padded_batch_equals_prompts_shrunk_by_hand(model, batch, method, keep):
     with visual_pruning(model, method, keep) as pruning:
         got = model.generate(**batch, **plain())

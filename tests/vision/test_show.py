@@ -35,7 +35,7 @@ def reduced():
 
 def test_states_and_words():
     found = states(*reduced())
-    assert found.tolist() == [[[CENTRE, DROPPED, DROPPED]], [[AWAY, KEPT, DROPPED]]]
+    assert [frame.tolist() for frame in found] == [[[CENTRE, DROPPED, DROPPED]], [[AWAY, KEPT, DROPPED]]]
     assert text_map(found) == "◆··   ░█·"
     assert count_line(found) == "2 of 6 rows (33%), 1 of them with others merged in, 1 merged away, 3 dropped"
 
@@ -59,7 +59,7 @@ def test_the_picture_is_the_one_the_encoder_sees():
     encoder = VisionEncoder.of(tiny_llava(), image_processor())
     [square] = pictures(1, size=(56, 56))
     seen = as_seen(encoder, [square, *pictures(1, seed=1)])
-    assert seen.shape == (2, 56, 56, 3) and seen.dtype == np.uint8
+    assert [(one.shape, one.dtype) for one in seen] == [((56, 56, 3), np.uint8)] * 2
     assert np.array_equal(seen[0], np.asarray(square))
 
 

@@ -96,7 +96,8 @@ def test_pruned_llama(llamas):
 def test_vllm_knows_what_the_plugin_registers(llamas):
     modules = llamas[1]["modules"]
     assert set(ARCHITECTURES.values()) <= set(modules)
-    assert modules["LlavaForConditionalGeneration"] == "tokenprune.vision.vllm_llava"
+    for name in ("LlavaForConditionalGeneration", "LlavaOnevisionForConditionalGeneration"):
+        assert modules[name] == "tokenprune.vision.vllm_llava"
 
 
 @pytest.mark.slow

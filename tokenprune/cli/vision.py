@@ -63,7 +63,11 @@ def show(
         str, typer.Option("--question", "-q", help="What the model is asked under each method.")
     ] = "",
     model: Annotated[
-        str, typer.Option(help="A LLaVA checkpoint or an export of its vision part: name, folder or hub id.")
+        str,
+        typer.Option(
+            help="A checkpoint of LLaVA or LLaVA-OneVision, or an export of its vision part: name, folder or "
+            "hub id."
+        ),
     ] = "llava-mini",
     video: Annotated[bool, typer.Option("--video", help="The pictures are frames of one video.")] = False,
     out: Annotated[
@@ -72,6 +76,8 @@ def show(
     ] = None,
 ) -> None:
     """Draw which patches of a picture methods keep, merge and drop, side by side; a summary is printed.
+
+    LLaVA-OneVision sees a picture twice, all of it and its tiles put together: each is drawn in a row.
 
     With a question, the model answers it under each method, and methods inside the language model show what
     its last layer still sees.
@@ -99,10 +105,11 @@ def show(
         below = summary.replace(", ", "\n") + (f"\nanswer: {answer}" if answer else "")
         panels.append(shown.Panel(one.text, states, below))
         typer.echo(f"{one.text}: {summary}" + (f"; answer: {answer}" if answer else ""))
-        if states.shape[0] * (states.shape[2] + 3) <= _WIDEST_MAP:
+        if sum(frame.shape[1] + 3 for frame in states) <= _WIDEST_MAP:
             typer.echo(shown.text_map(states))
         _note(one.note(len(looking.tokens), len(reduced)))
-    drawn = shown.draw(shown.as_seen(looking.encoder, pictures), panels, target, question)
+    seen = shown.as_seen(looking.encoder, pictures, video=video)
+    drawn = shown.draw(seen, panels, target, question)
     _note(drawn.note)
     marks = ", ".join(f"{mark} {label}" for mark, label in zip(shown.MARKS, shown.LABELS, strict=True))
     typer.echo(f"{marks}\nwritten: {drawn.path}")
@@ -115,7 +122,9 @@ def _note(text: str) -> None:
 
 @app.command("export")
 def export(
-    model: Annotated[str, typer.Argument(help="A LLaVA checkpoint: name, folder or hub id.")],
+    model: Annotated[
+        str, typer.Argument(help="A checkpoint of LLaVA or LLaVA-OneVision: name, folder or hub id.")
+    ],
     out: Annotated[Path, typer.Argument(help="The folder to write.")],
     full: Annotated[
         bool,

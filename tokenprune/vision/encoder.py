@@ -1,12 +1,13 @@
-"""Vision encoders of LLaVA-1.5-class checkpoints: pictures -> visual tokens, without the language model.
+"""Vision encoders of LLaVA-type checkpoints: pictures -> visual tokens, without the language model.
 
-Only the vision tower and the projector are read from a checkpoint (or from an export that holds nothing
-else). torchvision is not needed: pictures are prepared with Pillow.
+Only the vision part (tower, projector, LLaVA-OneVision's newline) is read from a checkpoint, or from an
+export that holds nothing else. torchvision is not needed: pictures are prepared with Pillow.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,15 +15,16 @@ from tokenprune.errors import MissingExtraError, ModelError, VisionError
 from tokenprune.models.catalog import resolve_model
 from tokenprune.models.device import pick_device, pick_dtype, quiet_loading
 from tokenprune.models.once import Once, state_of
+from tokenprune.vision.families import FAMILIES, Prepared
+from tokenprune.vision.items import film
 
 if TYPE_CHECKING:
     import torch
     from PIL.Image import Image
 
+    from tokenprune.vision.items import Item
     from tokenprune.vision.tokens import VisualTokens
-    from tokenprune.vision.tower import Features
 
-_TOWER, _PROJECTOR = "vision_tower.", "multi_modal_projector."
 _BATCH = 16  # pictures that go through the tower together
 
 
@@ -32,8 +34,15 @@ class VisionEncoder:
     Safe to use from several threads.
     """
 
-    def __init__(self, tower: Any, projector: Any, processor: Any, config: Any, name: str = "") -> None:
-        """Wrap modules in evaluation mode; ``config`` is the checkpoint's LlavaConfig.
+    def __init__(self, part: Any, processor: Any, config: Any, name: str = "") -> None:
+        """Wrap a vision part in evaluation mode.
+
+        Args:
+            part: holds ``vision_tower``, ``multi_modal_projector``, and what else
+                `tokenprune.vision.families` needs.
+            processor: the image processor.
+            config: the checkpoint's LlavaConfig or LlavaOnevisionConfig.
+            name: for messages.
 
         Raises:
             ModelError: a checkpoint of another class.
@@ -42,45 +51,65 @@ class VisionEncoder:
 
         check_config(config)
         self.name, self.config = name, config
-        self.tower, self.projector, self.processor = tower, projector, processor
+        self.part, self.processor = part, processor
+        self._family = FAMILIES[config.model_type]
 
     @classmethod
     def of(cls, model: Any, processor: Any, name: str = "") -> VisionEncoder:
-        """Use the vision part of a loaded LlavaForConditionalGeneration, with its image ``processor``."""
-        return cls(model.model.vision_tower, model.model.multi_modal_projector, processor, model.config, name)
+        """Use the vision part of a loaded model, with its image ``processor``.
+
+        Args:
+            model: a LlavaForConditionalGeneration or LlavaOnevisionForConditionalGeneration.
+            processor: its image processor.
+            name: for messages.
+        """
+        return cls(model.model, processor, model.config, name)
 
     @property
     def dimension(self) -> int:
         """Size of a token's features: the language model's hidden size."""
-        return int(self.projector.linear_2.weight.shape[0])
+        return int(self._last.shape[0])
 
     @property
     def device(self) -> torch.device:
         """Where it runs."""
-        return self.projector.linear_2.weight.device
+        return self._last.device
 
     @property
     def dtype(self) -> torch.dtype:
         """Number format of its features."""
-        return self.projector.linear_2.weight.dtype
+        return self._last.dtype
 
-    def prepare(self, images: Sequence[Image]) -> torch.Tensor:
-        """Resize, crop and normalise pictures as the checkpoint says: [b, channels, height, width].
+    @property
+    def _last(self) -> torch.Tensor:
+        weight: torch.Tensor = self.part.multi_modal_projector.linear_2.weight
+        return weight
+
+    @property
+    def frames_differ(self) -> bool:
+        """Whether a frame of a video is encoded in another way than a picture."""
+        return self._family.frames_differ
+
+    def prepare(self, image: Image, *, frame: bool = False) -> Prepared:
+        """Resize, crop, tile and normalise a picture, or a frame of a video, as the checkpoint says.
 
         Raises:
-            VisionError: the processor cannot handle a picture, or made pictures of different sizes.
+            VisionError: the processor cannot handle it, or makes something else of it than is known here.
         """
         try:
-            smaller = [_resized(self.processor, image) for image in images]
-            pixels = self.processor(images=smaller, return_tensors="pt")["pixel_values"]
+            pixels = self._family.pixels(self.processor, image, frame)
+        except VisionError as error:
+            raise VisionError(f"{self.name!r}: {error}") from error
         except (ValueError, TypeError, OSError, MemoryError) as error:
             raise VisionError(f"the image processor of {self.name!r} failed: {error}") from error
-        if pixels.ndim != 4 or len(pixels) != len(images):
-            raise VisionError(
-                f"the image processor of {self.name!r} makes {list(pixels.shape)} of {len(images)} pictures; "
-                "only processors that make one picture of one size of each are supported"
-            )
-        return pixels.to(self.device, self.dtype)
+        return Prepared(pixels.to(self.device, self.dtype), (image.height, image.width), frame)
+
+    def views(self, picture: Prepared) -> list[torch.Tensor]:
+        """Return what is seen of a picture, float [channels, height, width], normalised as it is.
+
+        LLaVA-OneVision sees it twice, where it has tiles: all of it, and the tiles put together.
+        """
+        return self._family.views(self.config, picture)
 
     def encode(
         self,
@@ -89,6 +118,16 @@ class VisionEncoder:
         *,
         attention_layer: int | None = None,
     ) -> list[VisualTokens]:
+        """Encode images and videos; see `items`, of which these are the tokens."""
+        return [item.tokens for item in self.items(images, videos, attention_layer=attention_layer)]
+
+    def items(
+        self,
+        images: Sequence[Image],
+        videos: Sequence[Sequence[Image]] = (),
+        *,
+        attention_layer: int | None = None,
+    ) -> list[Item]:
         """Encode images and videos, all their pictures in common batches.
 
         Args:
@@ -102,55 +141,29 @@ class VisionEncoder:
         Raises:
             VisionError: nothing to encode, a video without frames, or pictures that cannot be prepared.
         """
-        from tokenprune.vision.tower import Features
-
-        frames = [1] * len(images) + [len(video) for video in videos]
-        if not frames or not all(frames):
+        if not (images or videos) or not all(map(len, videos)):
             raise VisionError("there is no picture to encode: give images, or videos of at least one frame")
-        pictures = [*images, *(frame for video in videos for frame in video)]
-        batches = (pictures[start : start + _BATCH] for start in range(0, len(pictures), _BATCH))
-        return Features.joined([self._read(self.prepare(b), attention_layer) for b in batches]).tokens(frames)
+        pictures = ((image, False) for image in images)
+        frames = ((image, True) for image in chain.from_iterable(videos))
+        made = iter(self._batches(chain(pictures, frames), attention_layer))
+        out = [next(made) for _ in images]
+        return out + [film([next(made) for _ in video]) for video in videos]
 
-    def encode_prepared(self, pixels: torch.Tensor) -> list[VisualTokens]:
-        """Encode images that `prepare` made ready, in one batch: one object per image."""
-        from tokenprune.vision.tower import Features
+    def _batches(self, pictures: Iterable[tuple[Image, bool]], attention_layer: int | None) -> Iterable[Item]:
+        left = iter(pictures)
+        while batch := list(islice(left, _BATCH)):
+            ready = [self.prepare(image, frame=frame) for image, frame in batch]
+            yield from self.encode_prepared(ready, attention_layer)
 
-        return Features.joined([self._read(pixels, None)]).tokens([1] * len(pixels))
+    def encode_prepared(self, pictures: Sequence[Prepared], attention_layer: int | None = None) -> list[Item]:
+        """Encode what `prepare` made ready, in one batch: one object per picture or frame.
 
-    def _read(self, pixels: torch.Tensor, attention_layer: int | None) -> Features:
+        Frames of a video are put together by `tokenprune.vision.items.film`.
+        """
         import torch
 
-        from tokenprune.vision.tower import read_features
-
-        with torch.inference_mode():
-            return read_features(self.tower, self.projector, self.config, pixels, attention_layer)
-
-
-def _resized(processor: Any, image: Image) -> Image:
-    """A picture in the size that the processor gives it first, the same to the bit.
-
-    The processor would copy a large picture several times, as an array of all its pixels, before it resizes
-    it with Pillow as is done here.
-    """
-    import numpy as np
-    from transformers.image_processing_backends import PilBackend
-    from transformers.image_transforms import get_resize_output_image_size
-
-    if not isinstance(processor, PilBackend) or type(processor).resize is not PilBackend.resize:
-        return image
-    size, resample = processor.size, processor.resample
-    if not processor.do_resize or image.mode != "RGB" or not isinstance(resample, int):
-        return image
-    if size.get("shortest_edge") and not size.get("longest_edge"):
-        shape = np.broadcast_to(np.uint8(0), (3, image.height, image.width))  # for its size; no memory
-        height, width = get_resize_output_image_size(
-            shape, size["shortest_edge"], default_to_square=False, input_data_format="channels_first"
-        )
-    elif size.get("height") and size.get("width"):
-        height, width = size["height"], size["width"]
-    else:
-        return image
-    return image.resize((width, height), resample) if width * height < image.width * image.height else image
+        with torch.no_grad():  # and no inference mode: callers may train on the result
+            return self._family.read(self.part, self.config, pictures, attention_layer)
 
 
 _encoders: Once[VisionEncoder] = Once()
@@ -182,9 +195,8 @@ def _load(path: str, device: str, dtype: torch.dtype, name: str) -> VisionEncode
     try:
         import PIL  # noqa: F401
         from safetensors import SafetensorError
-        from transformers import AutoConfig, AutoImageProcessor, AutoModel
+        from transformers import AutoConfig, AutoImageProcessor
         from transformers.initialization import no_init_weights
-        from transformers.models.llava.modeling_llava import LlavaMultiModalProjector
     except ImportError as error:
         raise MissingExtraError("a vision encoder", "vision", error.name or "transformers") from error
 
@@ -196,14 +208,12 @@ def _load(path: str, device: str, dtype: torch.dtype, name: str) -> VisionEncode
         processor = AutoImageProcessor.from_pretrained(path)
         folder = Path(path) if Path(path).is_dir() else _snapshot(path)
         with quiet_loading(), no_init_weights():
-            tower = AutoModel.from_config(config.vision_config)
-            projector = LlavaMultiModalProjector(config)
-        _fill(folder, tower, projector)
+            part = FAMILIES[config.model_type].part(config)
+        _fill(folder, part)
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"the vision part of {name!r} cannot be loaded: {error}") from error
-    tower.to(device, dtype).eval().requires_grad_(False)
-    projector.to(device, dtype).eval().requires_grad_(False)
-    return VisionEncoder(tower, projector, processor, config, name)
+    part.to(device, dtype).eval().requires_grad_(False)
+    return VisionEncoder(part, processor, config, name)
 
 
 def _snapshot(hub_id: str) -> Path:
@@ -224,25 +234,23 @@ def weight_files(folder: Path) -> list[Path]:
     return files
 
 
-def _fill(folder: Path, tower: Any, projector: Any) -> None:
+def _fill(folder: Path, part: Any) -> None:
     """Copy the tensors of the vision part, under any of the names that releases of transformers gave them."""
     from safetensors import safe_open
 
-    tensors: dict[str, dict[str, Any]] = {_TOWER: {}, _PROJECTOR: {}}
+    wanted, found = set(part.state_dict()), {}
     for file in weight_files(folder):
         with safe_open(file, framework="pt") as opened:
             for key in opened.keys():  # noqa: SIM118  (not a mapping)
-                plain = key.removeprefix("model.")
-                for prefix, found in tensors.items():
-                    if plain.startswith(prefix):
-                        found[plain.removeprefix(prefix).removeprefix("vision_model.")] = opened.get_tensor(
-                            key
-                        )
-    for module, found in ((tower, tensors[_TOWER]), (projector, tensors[_PROJECTOR])):
-        result = module.load_state_dict(found, strict=False)
-        # a pooling head or the last norm may be absent: the projector reads neither
-        missing = [k for k in result.missing_keys if not k.startswith(("head.", "post_layernorm."))]
-        if missing:
-            raise ModelError(
-                f"{folder} lacks {len(missing)} tensors of its vision part, {missing[0]!r} for one"
-            )
+                name = key.removeprefix("model.").replace("vision_tower.vision_model.", "vision_tower.")
+                if name in wanted:
+                    found[name] = opened.get_tensor(key)
+    part.load_state_dict(found, strict=False)
+    # a pooling head or the last norm may be absent: the projector reads neither
+    missing = [
+        key
+        for key in sorted(wanted - found.keys())
+        if not key.startswith(("vision_tower.head.", "vision_tower.post_layernorm."))
+    ]
+    if missing:
+        raise ModelError(f"{folder} lacks {len(missing)} tensors of its vision part, {missing[0]!r} for one")

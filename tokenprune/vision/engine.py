@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from tokenprune.engine.decoder import Decoder
+    from tokenprune.vision.items import Item
     from tokenprune.vision.methods.base import VisionMethod
     from tokenprune.vision.tokens import Reduced, VisualTokens
 
@@ -62,7 +63,7 @@ class VisionEngine:
         """Load ``model``; see :class:`tokenprune.engine.engine.Engine`.
 
         Raises:
-            ModelError: It cannot be found or loaded, or is none of LlavaForConditionalGeneration.
+            ModelError: It cannot be found or loaded, or is of a class whose pictures are not known here.
             MissingExtraError: torch, transformers or Pillow is not installed.
         """
         try:
@@ -129,9 +130,23 @@ class VisionEngine:
         """
         from tokenprune.vision.methods.base import reduce_by
 
-        tokens = self.encoder.encode(images, videos) if images or videos else []
-        left = [reduce_by(method, one, keep) for one in tokens]
-        return Seen(seeing(ids, self.image_token, tokens, left), tokens, left)
+        items = self.encoder.items(images, videos) if images or videos else []
+        left = [reduce_by(method, item.tokens, keep) for item in items]
+        return Seen(self.prompt(ids, items, left), [item.tokens for item in items], left)
+
+    def prompt(self, ids: Sequence[int], items: Sequence[Item], left: Sequence[Reduced]) -> Prompt:
+        """Put what is left of images and videos in the places of a prompt.
+
+        Args:
+            ids: As for :meth:`see`.
+            items: Images and videos, in the order of the prompt.
+            left: What a method left of their tokens.
+
+        Raises:
+            VisionError: They and the placeholders do not fit.
+        """
+        read = [item.read(rest) for item, rest in zip(items, left, strict=True)]
+        return seeing(ids, self.image_token, [whole for whole, _ in read], [rest for _, rest in read])
 
     def generate(
         self,

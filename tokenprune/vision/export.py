@@ -1,7 +1,7 @@
-"""Write the vision part of a LLaVA checkpoint, or the whole of it in the layout that vLLM reads.
+"""Write the vision part of a LLaVA or LLaVA-OneVision checkpoint, or all of it in the layout that vLLM reads.
 
-The vision part (tower, projector, image processor and config) is what a process needs that only encodes
-pictures, such as the proxy; `tokenprune.vision.encoder.load_vision_encoder` loads it.
+The vision part (tower, projector, LLaVA-OneVision's newline, image processor and config) is what a process
+needs that only encodes pictures, such as the proxy; `tokenprune.vision.encoder.load_vision_encoder` loads it.
 
 Releases of transformers have named the tensors of the same model in three ways, and vLLM's LLaVA reads two of
 them. Everything written here has the oldest names, which all releases of both read.
@@ -23,11 +23,27 @@ from tokenprune.models.catalog import CATALOG, read_config, resolve_model
 from tokenprune.vision.encoder import weight_files
 
 CARD = "vision.json"
-_VISION, _PROJECTOR, _TEXT = "vision_tower.", "multi_modal_projector.", "language_model."
+_VISION, _PROJECTOR, _NEWLINE = "vision_tower.", "multi_modal_projector.", "image_newline"
+_TEXT = "language_model."
 _PROCESSORS = ("preprocessor_config.json", "processor_config.json")
 _INDEX = "model.safetensors.index.json"
 # The towers that vLLM's LLaVA keeps below "vision_model"; others are not pruned here anyway.
 _BELOW_VISION_MODEL = ("clip_vision_model", "siglip_vision_model")
+# By model type: what the vision part consists of, and what a config leaves out, being so by default.
+_PARTS = {"llava": (_VISION, _PROJECTOR), "llava_onevision": (_VISION, _PROJECTOR, _NEWLINE)}
+_INDEX_OF_IMAGE = "image_token_index"  # the older name
+_DEFAULTS = {
+    "llava": {
+        "image_token_id": 32000,
+        "vision_feature_layer": -2,
+        "vision_feature_select_strategy": "default",
+    },
+    "llava_onevision": {
+        "image_token_id": 151646,
+        "vision_feature_layer": -1,
+        "vision_feature_select_strategy": "full",
+    },
+}
 
 
 def export_vision(name_or_path: str, folder: str | Path, *, overwrite: bool = False) -> Path:
@@ -112,6 +128,7 @@ def tensor_name(name: str) -> str:
     ============================================= ======================================
     ``model.vision_tower.X``, ``vision_tower.X``    ``vision_tower.vision_model.X``
     ``model.multi_modal_projector.X``               ``multi_modal_projector.X``
+    ``model.image_newline``                         ``image_newline``
     ``model.language_model.X``                      ``language_model.model.X``
     ``lm_head.X``                                   ``language_model.lm_head.X``
     ============================================= ======================================
@@ -144,10 +161,10 @@ def _check(source: Path, name: str) -> None:
     config = read_config(source, str(source))
     vision = config.get("vision_config")
     kind, tower = config.get("model_type"), vision.get("model_type") if isinstance(vision, dict) else None
-    if kind != "llava" or tower not in _BELOW_VISION_MODEL:
+    if kind not in _PARTS or tower not in _BELOW_VISION_MODEL:
         raise ModelError(
             f"{name!r} is of type {kind!r} with a vision tower {tower!r}; needed is a LLaVA checkpoint "
-            f"(type 'llava') with one of: {', '.join(_BELOW_VISION_MODEL)}"
+            f"(type {' or '.join(map(repr, _PARTS))}) with one of: {', '.join(_BELOW_VISION_MODEL)}"
         )
     weight_files(source)
     if not any((source / file).is_file() for file in _PROCESSORS):
@@ -171,9 +188,10 @@ def _write_vision(source: Path, out: Path, name: str) -> None:
     from safetensors.torch import save_file
 
     tensors: dict[str, Any] = {}
+    parts = _PARTS[read_config(source, str(source))["model_type"]]
     for file in weight_files(source):
-        tensors |= _renamed(file, (_VISION, _PROJECTOR))
-    for part in (_VISION, _PROJECTOR):
+        tensors |= _renamed(file, parts)
+    for part in parts:
         if not any(key.startswith(part) for key in tensors):
             raise ModelError(f"{name!r} holds no tensors of its {part.rstrip('.')}")
     save_file(tensors, out / "model.safetensors", metadata={"format": "pt"})
@@ -214,18 +232,17 @@ def _copy(source: Path, out: Path, names: tuple[str, ...] | list[str]) -> None:
 def _write_card(source: Path, out: Path, name: str, *, part: str, tensors: dict[str, Any]) -> None:
     config = read_config(source, str(source))
     vision, text = config["vision_config"], config.get("text_config", {})
+    given = {"image_token_id": config[_INDEX_OF_IMAGE]} | config if _INDEX_OF_IMAGE in config else config
     size = {key: vision.get(key) for key in ("image_size", "patch_size")}
     card = {
         "tokenprune": __version__,
         "part": part,
         "source": name,
         "source_sha256": {file.name: _sha256(file) for file in weight_files(source)},
-        # A config leaves out what is as its class has it by default.
+        "model_type": config["model_type"],
         "hidden_size": _hidden_size(tensors) if tensors else text.get("hidden_size"),
-        "image_token_id": config.get("image_token_id", config.get("image_token_index", 32000)),
         "vision_tower": vision["model_type"],
-        "vision_feature_layer": config.get("vision_feature_layer", -2),
-        "vision_feature_select_strategy": config.get("vision_feature_select_strategy", "default"),
+        **{key: given.get(key, value) for key, value in _DEFAULTS[config["model_type"]].items()},
         **{key: value for key, value in size.items() if value is not None},
     }
     if tensors:

@@ -30,6 +30,7 @@ from tokenprune.vision.items import has_pictures, items_of, take_items
 from tokenprune.vision.methods.base import (
     VisionMethod,
     inner_method,
+    method_spec,
     reduce_by,
     vision_method,
     vision_method_info,
@@ -94,7 +95,8 @@ def visual_pruning(
     Args:
         model: A loaded LlavaForConditionalGeneration or LlavaOnevisionForConditionalGeneration; see
             :mod:`tokenprune.vision.onevision` for the latter's pictures, views and videos.
-        method: A method or its name; one inside the language model may be named here too, with ``keep``.
+        method: A method or its name, options behind it or not, as in ``fopru:strategy=row``; one inside the
+            language model may be named here too, with ``keep``.
         keep: Rows of each image, or a share, see :func:`tokenprune.vision.tokens.parse_keep`; None for
             methods that tell themselves, and those inside that have a share of their own. LLaVA-OneVision's
             newlines come on top.
@@ -117,7 +119,7 @@ def visual_pruning(
     keep = parse_keep(keep)
     named = (inner,) if isinstance(inner, str) or not isinstance(inner, Sequence) else tuple(inner)
     reducers = tuple(_reducer(one) for one in named)
-    if isinstance(method, str) and vision_method_info(method).where == "inside":
+    if isinstance(method, str) and vision_method_info(method_spec(method)[0]).where == "inside":
         options = {} if keep is None else {"keep": keep}
         reducers, method, keep = (inner_method(method, **options), *reducers), None, None
     chosen = vision_method(method) if isinstance(method, str) else method

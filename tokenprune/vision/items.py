@@ -1,4 +1,4 @@
-"""Images and videos among the arguments of a transformers model, encoded as the model itself encodes them."""
+"""Images and videos as a model reads them, and those among the arguments of a transformers model."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tokenprune.errors import ConfigError, VisionError
+from tokenprune.vision.methods.base import everything
 from tokenprune.vision.tokens import Reduced, VisualTokens
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ class Item:
         tokens: its visual tokens, of which some may leave.
         holder: id of its placeholders.
         newline: float [d], what stands behind each line; None: there are no lines.
-        lines: first token of each line, and the one behind its last; ascending.
+        lines: first token of each line, and the one behind its last; ascending. Several may be the same.
     """
 
     tokens: VisualTokens
@@ -39,6 +40,19 @@ class Item:
     def __len__(self) -> int:
         """How many placeholders it has."""
         return len(self.tokens) + len(self.lines)
+
+    def whole(self) -> VisualTokens:
+        """Return all that a model reads of it."""
+        return self.read(everything(self.tokens))[0]
+
+    def tokens_read(self, places: torch.Tensor) -> torch.Tensor:
+        """Return which tokens stand at places of all that is read, int64, ascending, newlines left out."""
+        import torch
+
+        ends = torch.tensor([behind for _, behind in self.lines], device=places.device, dtype=torch.long)
+        ends = ends + torch.arange(len(ends), device=places.device)  # where newlines stand
+        places = places[~torch.isin(places, ends)]
+        return places - torch.searchsorted(ends, places)
 
     def read(self, left: Reduced) -> tuple[VisualTokens, Reduced]:
         """Return all that a model reads of it, and what of that is left, from what is left of its tokens."""
@@ -64,7 +78,7 @@ class Item:
             followed(whole.frame, whole.frame[last]),
             followed(whole.row, whole.row[last]),
             followed(whole.col, whole.col[last] + 1),
-            (whole.grid[0], whole.grid[1], whole.grid[2] + 1),
+            (whole.grid[0], whole.grid[1], whole.grid[2] + int(torch.bincount(behind).max())),
         )
         ended = (torch.searchsorted(left.keep, behind) > torch.searchsorted(left.keep, first)).nonzero()[:, 0]
         kept = torch.cat([left.keep, len(whole) + ended])
@@ -75,6 +89,34 @@ class Item:
         ends[ended] = row_of[len(left) :]
         features = torch.cat([left.features, newlines[ended].to(left.features)])[by_place]
         return tokens, Reduced(features, places[kept][by_place], followed(into, ends))
+
+
+def film(frames: Sequence[Item]) -> Item:
+    """Put frames together that were encoded one by one, to what the model makes of all of them.
+
+    Raises:
+        VisionError: frames with different grids, or a picture in several views.
+    """
+    import torch
+
+    tokens, first = [frame.tokens for frame in frames], frames[0]
+    if any(own.views or own.grid != first.tokens.grid for own in tokens):
+        raise VisionError("the frames of a video must have the same number of patches")
+
+    def together(name: str) -> torch.Tensor | None:
+        values = [getattr(own, name) for own in tokens]
+        return None if values[0] is None else torch.cat(values)
+
+    whole = VisualTokens.from_grid(
+        torch.cat([own.features for own in tokens]),
+        (len(frames), *first.tokens.grid[1:]),
+        received=together("received"),
+        cls_attention=together("cls"),
+        keys=together("keys"),
+        heads=first.tokens.heads,
+    )
+    lines = [(0, len(whole))] if first.lines else []
+    return Item(whole, first.holder, first.newline, lines)
 
 
 def has_pictures(model: Any, options: dict[str, Any]) -> bool:
@@ -116,8 +158,8 @@ def take_items(model: Any, options: dict[str, Any], frames: int) -> list[Item]:
     pixels, films = (options.pop(name, None) for name in PIXELS)
     sizes, several = options.pop("image_sizes", None), options.pop("batch_num_images", None)
     options.pop("image_sizes_videos", None)  # transformers itself does not read them
-    images = [] if pixels is None else pictures(model, pixels, sizes, several)
-    return images if films is None else images + videos(model, films)
+    images = [] if pixels is None else pictures(model.model, model.config, pixels, sizes, several)
+    return images if films is None else images + videos(model.model, model.config, films)
 
 
 def items_of(ids: Sequence[int], items: Sequence[Item], waiting: dict[int, deque[int]]) -> list[int]:

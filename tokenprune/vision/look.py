@@ -10,6 +10,7 @@ from tokenprune.errors import ConfigError
 from tokenprune.vision.methods.base import (
     VisionMethod,
     inner_method,
+    method_spec,
     more_than_asked,
     reduce_by,
     vision_method,
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from tokenprune.vision.encoder import VisionEncoder
     from tokenprune.vision.engine import VisionEngine
+    from tokenprune.vision.items import Item
     from tokenprune.vision.tokens import Reduced, VisualTokens
 
 _ANSWER = 48  # tokens
@@ -31,7 +33,7 @@ class Chosen:
     """A method and its budget.
 
     Attributes:
-        text: as it was named: ``name`` or ``name:option=value,option=value``.
+        text: as it was named, see `method_spec`.
         method: before the language model; None for one inside it.
         inner: inside the language model; None for one before it.
         keep: for ``method``.
@@ -49,13 +51,10 @@ class Chosen:
         Raises:
             UnknownNameError: no such method.
             BudgetError: a budget that means nothing.
-            ConfigError: options it does not have, or not written as above.
+            ConfigError: options it does not have, or not written as they are to be.
         """
-        name, _, rest = text.partition(":")
-        pairs = [pair.partition("=") for pair in rest.split(",") if pair]
-        if not all(equals for _, equals, _ in pairs):
-            raise ConfigError(f"{text!r}: options are written as name:option=value,option=value")
-        options: dict[str, Any] = {key.strip(): value.strip() for key, _, value in pairs}
+        name, own = method_spec(text)
+        options: dict[str, Any] = dict(own)
         info = vision_method_info(name)
         if info.where == "before":
             return cls(text, vision_method(name, **options), None, keep)
@@ -76,17 +75,22 @@ class Looking:
 
     Attributes:
         encoder: what encoded it.
-        tokens: all of its visual tokens.
+        item: all of its visual tokens.
         pictures: how many pictures it has.
         question: what the model is asked; "" for nothing.
         engine: the model that is asked; None where nothing is.
     """
 
     encoder: VisionEncoder
-    tokens: VisualTokens
+    item: Item
     pictures: int = 1
     question: str = ""
     engine: VisionEngine | None = None
+
+    @property
+    def tokens(self) -> VisualTokens:
+        """All visual tokens, without LLaVA-OneVision's newlines."""
+        return self.item.tokens
 
     @classmethod
     def at(cls, model: str, pictures: Sequence[Image], *, video: bool, question: str) -> Looking:
@@ -105,7 +109,7 @@ class Looking:
             from tokenprune.vision.encoder import load_vision_encoder
 
             encoder = load_vision_encoder(model)
-        encoded = encoder.encode([], [pictures]) if video else encoder.encode(pictures)
+        encoded = encoder.items([], [pictures]) if video else encoder.items(pictures)
         return cls(encoder, encoded[0], len(pictures), question, engine)
 
     def look(self, chosen: Chosen) -> tuple[Reduced, str]:
@@ -131,16 +135,17 @@ class Looking:
         from tokenprune.engine.sampling import SamplingParams
         from tokenprune.vision.llm import Inside
         from tokenprune.vision.merge import select
-        from tokenprune.vision.prompts import seeing
 
-        ids = engine.chat(self.question, self.pictures)
-        prompt = seeing(ids, engine.image_token, [self.tokens], [left])
+        # To a model that knows videos, one stands in one place; to others its frames are so many pictures.
+        ids = engine.chat(self.question, 1 if self.encoder.frames_differ else self.pictures)
+        prompt = engine.prompt(ids, [self.item], [left])
         inner = () if chosen.inner is None else (chosen.inner,)
         if inner:
             reading = engine.engine.prefill(prompt, strategy=Inside(inner))
             last = cast(Reading, reading).sequence.layers[-1].positions
             seen = torch.isin(torch.tensor(prompt.visual, device=last.device), last)
-            left = select(self.tokens, seen.nonzero().squeeze(1).to(left.keep.device))
+            places = seen.nonzero().squeeze(1).to(left.keep.device)
+            left = select(self.tokens, self.item.tokens_read(places))
         greedy = SamplingParams(max_tokens=_ANSWER, temperature=0)
         steps = engine.generate(prompt, greedy, inner=inner)
         return left, "".join(step.text_delta for step in steps).strip()

@@ -8,6 +8,8 @@ tile. Behind each row of the large grid the model reads its "newline"; behind a 
 
 Of a video each frame's patches are pooled two by two, and so are the attention and the keys. Behind the last
 frame comes one newline.
+
+What is called ``inner`` here is a LlavaOnevisionModel, or what holds all of one but its language model.
 """
 
 from __future__ import annotations
@@ -24,28 +26,37 @@ if TYPE_CHECKING:
     from tokenprune.vision.tower import Features
 
 
+_BATCH = 16  # tiles that go through the tower together
+
+
 def pictures(
-    model: Any, pixels: torch.Tensor, sizes: torch.Tensor | None, several: torch.Tensor | None
+    inner: Any,
+    config: Any,
+    pixels: torch.Tensor,
+    sizes: torch.Tensor | None,
+    several: torch.Tensor | None = None,
+    attention_layer: int | None = None,
 ) -> list[Item]:
     """Encode pictures.
 
     Args:
-        model: a LlavaOnevisionForConditionalGeneration.
+        inner: see the module.
+        config: a LlavaOnevisionConfig.
         pixels: float [pictures, tiles, channels, height, width], the whole picture as the first tile, filled
             up to the same number of tiles; or [tiles of all pictures, channels, height, width].
         sizes: ``image_sizes``, int [pictures, 2], height and width of the pictures as they came.
         several: ``batch_num_images``, int [prompts], pictures of each prompt; None: each has one.
+        attention_layer: see `tokenprune.vision.tower.read_features`.
 
     Raises:
         VisionError: arguments that do not belong together.
     """
     import torch
 
-    inner, config = model.model, model.config
     counts = _tiles(config, pixels, sizes, several)
     if pixels.ndim == 5:
         pixels = torch.cat([own[:count] for own, count in zip(pixels, counts, strict=True)])
-    found = _encoded(inner, config, pixels)
+    found = _encoded(inner, config, pixels, attention_layer)
     seen = [found.received[..., None], found.keys]
     if found.cls is not None:
         seen.append(found.cls[..., None])
@@ -80,14 +91,16 @@ def _picture(
     base = found.grid[0] * found.grid[1]
     rest, ends = len(seen) - base, len(features) - len(seen)
     views = [found.grid]
-    lines = [(0, base)]
+    # Of the tiles of a picture that is next to a line all is padding, but for the ends of empty rows.
+    lines = [(0, base)] * ends
     if rest:
         cols = rest // ends
         views.append((ends, cols))
         lines = [(base + row * cols, base + (row + 1) * cols) for row in range(ends)]
     stays = torch.ones(len(features), dtype=torch.bool, device=features.device)
-    stays[[behind + number for number, (_, behind) in enumerate(lines)]] = False
-    tokens = VisualTokens.from_views(
+    for number, (_, behind) in enumerate(lines):
+        stays[behind + number] = False
+    tokens = VisualTokens.from_grid(
         features[stays],
         views,
         received=seen[:, 0],
@@ -98,8 +111,8 @@ def _picture(
     return Item(tokens, holder, newline, lines)
 
 
-def videos(model: Any, pixels: torch.Tensor) -> list[Item]:
-    """Encode videos, float [videos, frames, channels, height, width].
+def videos(inner: Any, config: Any, pixels: torch.Tensor, attention_layer: int | None = None) -> list[Item]:
+    """Encode videos, float [videos, frames, channels, height, width]; for the rest see `pictures`.
 
     Raises:
         VisionError: another shape.
@@ -110,8 +123,7 @@ def videos(model: Any, pixels: torch.Tensor) -> list[Item]:
         raise VisionError(
             f"pixel_values_videos must be [videos, frames, channels, height, width], not {list(pixels.shape)}"
         )
-    inner = model.model
-    found = _encoded(inner, model.config, pixels.flatten(0, 1))
+    found = _encoded(inner, config, pixels.flatten(0, 1), attention_layer)
 
     def pooled(values: torch.Tensor) -> torch.Tensor:
         out: torch.Tensor = inner.apply_pooling(values)
@@ -121,17 +133,46 @@ def videos(model: Any, pixels: torch.Tensor) -> list[Item]:
     cls = None if found.cls is None else pooled(found.cls[..., None])[..., 0]
     received, keys = pooled(found.received[..., None])[..., 0], pooled(found.keys)
     small = Features(pooled(found.features), received, cls, keys, found.heads, grid)
-    holder = int(model.config.video_token_id)
+    holder = int(config.video_token_id)
     each = small.tokens([pixels.shape[1]] * len(pixels))
     return [Item(tokens, holder, inner.image_newline, [(0, len(tokens))]) for tokens in each]
 
 
-def _encoded(inner: Any, config: Any, pixels: torch.Tensor) -> Features:
-    from tokenprune.vision.tower import read_features
+def large_grid(config: Any, size: tuple[int, int], tiles: torch.Tensor) -> torch.Tensor:
+    """Put the tiles of a picture together as the model puts their patches.
 
-    place = next(inner.vision_tower.parameters())
-    pixels = pixels.to(place.device, place.dtype)
-    return read_features(inner.vision_tower, inner.multi_modal_projector, config, pixels)
+    Args:
+        config: a LlavaOnevisionConfig.
+        size: height and width of the picture as it came.
+        tiles: float [tiles, channels, rows * patch, columns * patch], all but the whole picture.
+
+    Returns:
+        float [channels, height, width], without the rows and columns of patches that are padding.
+    """
+    import torch
+    from transformers.models.llava_onevision import modeling_llava_onevision as theirs
+
+    vision = config.vision_config
+    high, wide = theirs.get_anyres_image_grid_shape(size, config.image_grid_pinpoints, vision.image_size)
+    patch = vision.patch_size
+    whole = tiles.unflatten(0, (high, wide)).permute(2, 0, 3, 1, 4).flatten(3, 4).flatten(1, 2)
+    # What they cut off, they cut by patches: tell which are left.
+    rows, cols = whole.shape[1] // patch, whole.shape[2] // patch
+    left = theirs.unpad_image(torch.arange(rows * cols).view(1, rows, cols), size)[0]
+    if not left.numel():
+        return whole[:, :0]
+    top, first = divmod(int(left[0, 0]), cols)
+    bottom, last = top + left.shape[0], first + left.shape[1]
+    return whole[:, top * patch : bottom * patch, first * patch : last * patch]
+
+
+def _encoded(inner: Any, config: Any, pixels: torch.Tensor, attention_layer: int | None) -> Features:
+    from tokenprune.vision.tower import Features, read_features
+
+    tower, projector = inner.vision_tower, inner.multi_modal_projector
+    place = next(tower.parameters())
+    parts = pixels.to(place.device, place.dtype).split(_BATCH)
+    return Features.joined([read_features(tower, projector, config, p, attention_layer) for p in parts])
 
 
 def _tiles(config: Any, pixels: torch.Tensor, sizes: Any, several: Any) -> list[int]:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from tokenprune.errors import BudgetError, VisionError
 
@@ -78,63 +78,46 @@ class VisualTokens:
     def from_grid(
         cls,
         features: torch.Tensor,
-        grid: tuple[int, int, int],
+        grid: tuple[int, int, int] | Sequence[tuple[int, int]],
         *,
         received: torch.Tensor | None = None,
         cls_attention: torch.Tensor | None = None,
         keys: torch.Tensor | None = None,
         heads: int = 1,
     ) -> VisualTokens:
-        """Give tokens of a whole grid, frame by frame and row by row, their positions.
+        """Give tokens of a whole grid, frame by frame (or view by view) and row by row, their positions.
 
         Args:
-            features: float [frames * rows * columns, d].
-            grid: frames, rows and columns.
+            features: float [places of the grid, d].
+            grid: frames, rows and columns; or, of views of one picture, rows and columns of each.
             received: see the class.
             cls_attention: ``cls`` of the class.
             keys: see the class.
             heads: see the class.
+
+        Raises:
+            VisionError: a grid without places, or with others than there are tokens.
         """
         import torch
 
-        frames, rows, cols = grid
-        if features.ndim != 2 or len(features) != frames * rows * cols:
-            raise VisionError(f"a grid of {grid} needs {frames * rows * cols} tokens, not {_shape(features)}")
-        place = torch.arange(len(features), device=features.device)
-        frame, row, col = place // (rows * cols), place // cols % rows, place % cols
-        return cls(features, frame, row, col, grid, received, cls_attention, keys, heads)
-
-    @classmethod
-    def from_views(
-        cls,
-        features: torch.Tensor,
-        views: Sequence[tuple[int, int]],
-        *,
-        received: torch.Tensor | None = None,
-        cls_attention: torch.Tensor | None = None,
-        keys: torch.Tensor | None = None,
-        heads: int = 1,
-    ) -> VisualTokens:
-        """Give tokens of several views of one picture, view by view and row by row, their positions.
-
-        Args:
-            features: float [sum of rows * columns, d].
-            views: rows and columns of each.
-            received: see the class.
-            cls_attention: ``cls`` of the class.
-            keys: see the class.
-            heads: see the class.
-        """
-        import torch
-
-        places = [
-            torch.cartesian_prod(torch.tensor([number]), torch.arange(rows), torch.arange(cols))
-            for number, (rows, cols) in enumerate(views)
-        ]
-        frame, row, col = torch.cat(places).to(features.device).unbind(1)
-        grid = (len(views), max(rows for rows, _ in views), max(cols for _, cols in views))
-        several = tuple(views) if len(views) > 1 else ()
-        return cls(features, frame, row, col, grid, received, cls_attention, keys, heads, several)
+        views = tuple(one for one in grid if not isinstance(one, int))
+        sizes = list(views)
+        if grid and not views:
+            frames, rows, cols = cast(tuple[int, int, int], grid)
+            sizes = [(rows, cols)] * frames
+        count = sum(map(math.prod, sizes))
+        if not sizes or min(map(min, sizes)) < 1 or features.ndim != 2 or len(features) != count:
+            raise VisionError(f"a grid of {grid} needs {count or 'some'} tokens, not {_shape(features)}")
+        place = torch.cat(
+            [
+                torch.cartesian_prod(torch.tensor([number]), torch.arange(high), torch.arange(wide))
+                for number, (high, wide) in enumerate(sizes)
+            ]
+        )
+        frame, row, col = place.T.contiguous().to(features.device)
+        whole = (len(sizes), max(high for high, _ in sizes), max(wide for _, wide in sizes))
+        several = views if len(views) > 1 else ()
+        return cls(features, frame, row, col, whole, received, cls_attention, keys, heads, several)
 
     def __len__(self) -> int:
         return len(self.features)

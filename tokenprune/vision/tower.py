@@ -1,4 +1,4 @@
-"""Run a CLIP or SigLIP vision tower and a LLaVA projector, with the attention of one layer and no more.
+"""Run a CLIP or SigLIP vision tower and a LLaVA-type projector, with the attention of one layer and no more.
 
 The tower's own modules do the work; only the loop over its layers is ours, because it ends at the layer the
 projector reads, and because one layer's attention weights are wanted and those of the others would be memory
@@ -17,6 +17,10 @@ from tokenprune.errors import ModelError
 from tokenprune.vision.tokens import VisualTokens
 
 TOWERS = ("clip_vision_model", "siglip_vision_model")
+_SUPPORTED = (
+    "a checkpoint of LlavaForConditionalGeneration (model type 'llava') or "
+    "LlavaOnevisionForConditionalGeneration ('llava_onevision')"
+)
 
 
 @dataclass(frozen=True)
@@ -72,20 +76,19 @@ class Features:
 
 
 def check_config(config: Any) -> None:
-    """Refuse checkpoints whose vision part is put together in another way than LLaVA-1.5's.
+    """Refuse checkpoints whose vision part is none that `tokenprune.vision.families` knows.
 
     Raises:
         ModelError: with the reason.
     """
     if getattr(config, "vision_config", None) is None:
         raise ModelError(
-            f"model type {config.model_type!r} is not supported: it has no vision part; use a checkpoint of "
-            "LlavaForConditionalGeneration (model type 'llava')"
+            f"model type {config.model_type!r} is not supported: it has no vision part; use {_SUPPORTED}"
         )
-    if config.model_type != "llava":
+    if config.model_type not in ("llava", "llava_onevision"):
         raise ModelError(
-            f"model type {config.model_type!r} is not supported: its pictures are not one grid of patches "
-            "behind one projector; use a checkpoint of LlavaForConditionalGeneration (model type 'llava')"
+            f"model type {config.model_type!r} is not supported: its pictures are put together in another "
+            f"way; use {_SUPPORTED}"
         )
     check_tower(config)
 
@@ -108,8 +111,8 @@ def read_features(
 
     Args:
         tower: a CLIPVisionModel or SiglipVisionModel.
-        projector: a LlavaMultiModalProjector.
-        config: a LlavaConfig.
+        projector: a LlavaMultiModalProjector or LlavaOnevisionMultiModalProjector.
+        config: a LlavaConfig or LlavaOnevisionConfig.
         pixels: float [b, channels, height, width], on the tower's device and in its number format.
         attention_layer: layer of the tower, from 0 or, negative, from its end, whose attention and keys are
             returned; None takes the one whose output the projector reads (in LLaVA-1.5 the penultimate).

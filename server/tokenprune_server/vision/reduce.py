@@ -17,14 +17,18 @@ from tokenprune_server.vision.settings import VisionSettings
 from tokenprune_server.vision.wire import encode_rows
 
 if TYPE_CHECKING:
-    import torch
     from PIL.Image import Image
 
     from tokenprune.vision.encoder import VisionEncoder
+    from tokenprune.vision.families import Prepared
+    from tokenprune.vision.items import Item
     from tokenprune.vision.methods import VisionMethod
     from tokenprune.vision.tokens import VisualTokens
 
-_BATCH = 16  # pictures that go through the encoder together
+Name = tuple[str, ...]
+
+_FRAME = "frame"
+_BATCH = 16  # pictures, or tiles of them, that go through the encoder together
 _BYTES_PER_ENTRY = 2000
 _PROBE_SIZE = 64
 _LOOK_S = 0.1  # between looks at whether a request that waits for the encoder was given up
@@ -59,21 +63,28 @@ class Rows:
 
     Attributes:
         sha256: of its file.
-        grid: rows and columns of its patches.
-        before: tokens it had.
-        kept: place in the grid, row by row, of each row that goes on.
-        merged: how many of these hold other tokens as well.
+        views: rows and columns of its patches; of LLaVA-OneVision's pictures, of each view.
+        before: tokens it had, ends of lines included.
+        kept: place in the grid, row by row (and view by view), of each patch that stays.
+        ends: ends of lines that stay; see `tokenprune.vision.items.Item`.
+        merged: how many patches that stay hold other tokens as well.
         payload: the rows in base64, of a video those of all its frames; None: the frame is not its first.
         note: why more stays than was asked for; "" where it does not.
     """
 
     sha256: str
-    grid: tuple[int, int]
+    views: tuple[tuple[int, int], ...]
     before: int
     kept: tuple[int, ...]
+    ends: int
     merged: int
     payload: str | None
     note: str
+
+    @property
+    def after(self) -> int:
+        """Tokens that stay, ends of lines included."""
+        return len(self.kept) + self.ends
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +111,7 @@ class Reduction:
     @property
     def after(self) -> int:
         """Tokens that go on."""
-        return sum(len(rows.kept) for rows in self.rows)
+        return sum(rows.after for rows in self.rows)
 
 
 class PictureReducer:
@@ -112,7 +123,7 @@ class PictureReducer:
     def __init__(self, settings: VisionSettings) -> None:
         self._settings = settings
         self._lock, self._encoding = threading.Lock(), threading.Lock()
-        # What is known: of a file, its tokens; of files and a plan, what is left of them.
+        # What is known: of a picture, its tokens; of pictures and a plan, what is left of them.
         self._cache: ByteLru[tuple[str, ...], Any] = ByteLru(settings.cache_max_bytes)
 
     def encoder(self) -> VisionEncoder:
@@ -137,13 +148,13 @@ class PictureReducer:
         """What `__call__` gives, if all pictures are known from before, else None; waits for nobody."""
         began = time.perf_counter()
         found = self._found(files, groups, plan)
-        tokens: dict[str, VisualTokens] = {}
-        for name in _unknown(files, groups, found):
-            known = self._get((name,))
+        items: dict[Name, Item] = {}
+        for name in self._unknown(files, groups, found):
+            known = self._get(name)
             if known is None:
                 return None
-            tokens[name] = known
-        self._prune(files, groups, plan, found, tokens, threading.Event())
+            items[name] = known
+        self._prune(files, groups, plan, found, items, threading.Event())
         return _reduction(files, groups, found, 0, {"vision-prune": time.perf_counter() - began})
 
     def __call__(
@@ -169,16 +180,28 @@ class PictureReducer:
         """
         began = time.perf_counter()
         found = self._found(files, groups, plan)
-        tokens, encoded, reading = self._encode(_unknown(files, groups, found), given_up)
+        items, encoded, reading = self._encode(self._unknown(files, groups, found), given_up)
         encoding = time.perf_counter() - began - reading
-        self._prune(files, groups, plan, found, tokens, given_up)
+        self._prune(files, groups, plan, found, items, given_up)
         pruning = time.perf_counter() - began - reading - encoding
         steps = {"vision-read": reading, "vision-encode": encoding, "vision-prune": pruning}
         return _reduction(files, groups, found, encoded, steps)
 
-    def tokens(self, file: File, given_up: threading.Event) -> VisualTokens:
+    def item(self, file: File, given_up: threading.Event) -> Item:
         """All tokens of one picture; raises what `__call__` raises."""
-        return self._encode({file.sha256: file}, given_up)[0][file.sha256]
+        name = self._name(file, [0])
+        return self._encode({name: file}, given_up)[0][name]
+
+    def _name(self, file: File, group: Sequence[int]) -> Name:
+        """What a picture is known by: its file and, where that matters, whether it is a frame of a video."""
+        return (file.sha256, _FRAME) if len(group) > 1 and self.encoder().frames_differ else (file.sha256,)
+
+    def _unknown(
+        self, files: Sequence[File], groups: Sequence[Sequence[int]], found: dict[int, list[Rows]]
+    ) -> dict[Name, File]:
+        """The files of the groups that are not found."""
+        left = [group for number, group in enumerate(groups) if number not in found]
+        return {self._name(files[i], group): files[i] for group in left for i in group}
 
     def _found(
         self, files: Sequence[File], groups: Sequence[Sequence[int]], plan: Plan
@@ -195,7 +218,7 @@ class PictureReducer:
         groups: Sequence[Sequence[int]],
         plan: Plan,
         found: dict[int, list[Rows]],
-        tokens: dict[str, VisualTokens],
+        items: dict[Name, Item],
         given_up: threading.Event,
     ) -> None:
         """Add what is left of the other groups to ``found``."""
@@ -204,7 +227,8 @@ class PictureReducer:
                 continue
             _check(given_up)
             names = [files[i].sha256 for i in group]
-            found[number] = self._reduce([tokens[name] for name in names], names, plan)
+            mine = [items[self._name(files[i], group)] for i in group]
+            found[number] = self._reduce(mine, names, plan)
             size = sum(_BYTES_PER_ENTRY + len(r.payload or "") + 8 * len(r.kept) for r in found[number])
             self._put((plan.key, *names), found[number], size)
 
@@ -217,40 +241,40 @@ class PictureReducer:
             self._cache.put(key, value, size)
 
     def _encode(
-        self, files: dict[str, File], given_up: threading.Event
-    ) -> tuple[dict[str, VisualTokens], int, float]:
-        """The tokens of pictures by hash, how many were encoded for it, and the seconds of reading files."""
-        import torch
-
-        tokens: dict[str, VisualTokens] = {}
+        self, files: dict[Name, File], given_up: threading.Event
+    ) -> tuple[dict[Name, Item], int, float]:
+        """The tokens of pictures, how many were encoded for it, and the seconds of reading files."""
+        items: dict[Name, Item] = {}
         reading = 0.0
         encoded = 0
-        names = list(files)
-        for start in range(0, len(names), _BATCH):
+        left = list(files)
+        while left:
             began = time.perf_counter()
-            ready: dict[str, torch.Tensor] = {}
-            for name in names[start : start + _BATCH]:
+            ready: dict[Name, Prepared] = {}
+            while left and sum(len(prepared.pixels) for prepared in ready.values()) < _BATCH:
                 _check(given_up)
-                known = self._get((name,))
+                name = left.pop(0)
+                known = self._get(name)
                 if known is None:
                     # One whole picture at a time; what is prepared is as small as the encoder's input.
-                    ready[name] = self.encoder().prepare([decode(files[name], self._settings)])
+                    image = decode(files[name], self._settings)
+                    ready[name] = self.encoder().prepare(image, frame=_FRAME in name)
                 else:
-                    tokens[name] = known
+                    items[name] = known
             reading += time.perf_counter() - began
             with self._turn(given_up):
                 for name in list(ready):
-                    known = self._get((name,))  # another request may have had the same picture
+                    known = self._get(name)  # another request may have had the same picture
                     if known is not None:
-                        tokens[name] = known
+                        items[name] = known
                         del ready[name]
                 if ready:
-                    made = self.encoder().encode_prepared(torch.cat(list(ready.values())))
+                    made = self.encoder().encode_prepared(list(ready.values()))
                     for name, mine in zip(ready, made, strict=True):
-                        tokens[name] = mine
-                        self._put((name,), mine, _tensor_bytes(mine))
+                        items[name] = mine
+                        self._put(name, mine, _tensor_bytes(mine.tokens))
             encoded += len(ready)
-        return tokens, encoded, reading
+        return items, encoded, reading
 
     @contextmanager
     def _turn(self, given_up: threading.Event) -> Iterator[None]:
@@ -263,34 +287,33 @@ class PictureReducer:
         finally:
             self._encoding.release()
 
-    def _reduce(self, pictures: list[VisualTokens], names: list[str], plan: Plan) -> list[Rows]:
-        tokens = pictures[0] if len(pictures) == 1 else joined(pictures)
+    def _reduce(self, pictures: Sequence[Item], names: Sequence[str], plan: Plan) -> list[Rows]:
+        from tokenprune.vision.items import film
+
+        item = pictures[0] if len(pictures) == 1 else film(pictures)
+        tokens = item.tokens
         reduced = plan.method.reduce(tokens, plan.keep)
         if not len(reduced):
             raise VisionError(f"vision method {plan.name!r} leaves nothing of a picture")
-        _, height, width = tokens.grid
-        size = height * width
-        merged, dimension = reduced.merged, self.encoder().dimension
+        read = item.read(reduced)[1].features
+        payload = encode_rows(read, self.encoder().dimension)
         note = more_than_asked(plan.name, plan.keep, len(tokens), len(reduced))
+        merged, size = reduced.merged, len(tokens) // len(names)
+        views = tokens.views or (tokens.grid[1:],)
         out = []
         for number, name in enumerate(names):
             mine = (reduced.keep // size == number).nonzero().flatten()
             kept = tuple((reduced.keep[mine] - number * size).tolist())
-            payload = encode_rows(reduced.features, dimension) if number == 0 else None
-            out.append(Rows(name, (height, width), size, kept, int(merged[mine].sum()), payload, note))
+            # The line of a video ends with its last frame.
+            lines, ends = (len(item.lines), len(read) - len(reduced)) if number == len(names) - 1 else (0, 0)
+            first = payload if number == 0 else None
+            out.append(Rows(name, views, size + lines, kept, ends, int(merged[mine].sum()), first, note))
         return out
 
 
 def _check(given_up: threading.Event) -> None:
     if given_up.is_set():
         raise GivenUpError
-
-
-def _unknown(
-    files: Sequence[File], groups: Sequence[Sequence[int]], found: dict[int, list[Rows]]
-) -> dict[str, File]:
-    """The files of the groups that are not found, by hash."""
-    return {files[i].sha256: files[i] for n, group in enumerate(groups) if n not in found for i in group}
 
 
 def _reduction(
@@ -301,36 +324,8 @@ def _reduction(
     steps: dict[str, float],
 ) -> Reduction:
     by_picture = {i: rows for n, group in enumerate(groups) for i, rows in zip(group, found[n], strict=True)}
-    counts = tuple(sum(len(rows.kept) for rows in found[number]) for number in range(len(groups)))
+    counts = tuple(sum(rows.after for rows in found[number]) for number in range(len(groups)))
     return Reduction(tuple(by_picture[i] for i in range(len(files))), counts, encoded, steps)
-
-
-def joined(pictures: Sequence[VisualTokens]) -> VisualTokens:
-    """Frames that were encoded one by one as one video, as `VisionEncoder.encode` makes it of all of them.
-
-    Raises:
-        VisionError: frames with different grids.
-    """
-    import torch
-
-    from tokenprune.vision.tokens import VisualTokens
-
-    first = pictures[0]
-    if any(p.grid != first.grid for p in pictures):
-        raise VisionError("the frames of a video must have the same number of patches")
-
-    def together(name: str) -> torch.Tensor | None:
-        values = [getattr(p, name) for p in pictures]
-        return None if values[0] is None else torch.cat(values)
-
-    return VisualTokens.from_grid(
-        torch.cat([p.features for p in pictures]),
-        (len(pictures), *first.grid[1:]),
-        received=together("received"),
-        cls_attention=together("cls"),
-        keys=together("keys"),
-        heads=first.heads,
-    )
 
 
 def probe_picture() -> Image:

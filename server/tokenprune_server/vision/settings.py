@@ -17,8 +17,12 @@ class VisionSettings(BaseModel):
         "checkpoint itself (a folder in Hugging Face layout, a named model or a hub name)."
     )
     enabled: bool = Field(True, description="Prune the pictures of requests that do not say otherwise.")
-    method: str = Field("fopru", description="How tokens are chosen, see `tokenprune vision methods`.")
-    options: MethodOptions = Field(default_factory=dict, description="The method's own options.")
+    method: str = Field(
+        "fopru",
+        description="How tokens are chosen, see `tokenprune vision methods`; options may stand behind the "
+        "name, as in fopru:strategy=row.",
+    )
+    options: MethodOptions = Field(default_factory=dict, description="The method's other options.")
     keep: Keep = Field(
         0.25,
         description="Tokens that stay of each picture: a whole number, or a share (0.25, 25%); null or auto: "

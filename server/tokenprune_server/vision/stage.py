@@ -293,7 +293,7 @@ class VisionStage:
     def _encoded_probe(self) -> Probe:
         encoder = self._reducer.encoder()
         picture = probe_picture()
-        rows = encoder.encode([picture])[0].features
+        rows = encoder.items([picture])[0].whole().features
         part = rows[:: max(2, len(rows) // 4)]
         with io.BytesIO() as file:
             picture.save(file, "PNG")
@@ -315,9 +315,10 @@ class VisionStage:
                 rows.sha256,
                 how.name,
                 how.keep,
-                rows.grid,
+                rows.views,
                 rows.before,
                 rows.kept,
+                rows.ends,
                 rows.merged,
                 rows.note,
             )

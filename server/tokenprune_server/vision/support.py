@@ -36,8 +36,8 @@ WHY = {
     "answer-mismatch": "server.vision.model is not the vision part of the served model: the upstream answers "
     "to the rows of a picture otherwise than to the picture",
     "unequal-rows": "pictures of one request have different numbers of tokens, at which vLLM 0.32 would "
-    "stop: give a number of tokens as keep, or install this project beside vLLM and set "
-    "server.vision.unequal_rows",
+    "stop: give a number of tokens as keep (which is not enough with LLaVA-OneVision, whose ends of lines "
+    "come on top), or install this project beside vLLM and set server.vision.unequal_rows",
     "unreachable": "the upstream could not be asked whether it takes image_embeds",
 }
 

@@ -11,7 +11,12 @@ from pydantic import BaseModel, ConfigDict
 
 from tokenprune.errors import TokenPruneError
 from tokenprune.models.once import Once
-from tokenprune.vision.methods.base import VisionMethodInfo, list_vision_methods
+from tokenprune.vision.methods.base import (
+    VisionMethodInfo,
+    list_vision_methods,
+    method_spec,
+    vision_method_info,
+)
 from tokenprune_server.errors import RequestError
 from tokenprune_server.options import Keep
 from tokenprune_server.vision.files import decode, open_files
@@ -99,9 +104,10 @@ class Viewer:
             given_up: set when nobody waits any more.
 
         Returns:
-            ``method``, ``tokens_before``, ``tokens_after``, ``grid`` (rows and columns of patches), ``kept``
-            (places in it, row by row), ``picture`` (as the encoder sees it) and ``marked`` (with what is kept
-            highlighted) as data URLs, ``summary`` and ``note`` in words, ``answer``, ``seconds``.
+            ``method``, ``tokens_before``, ``tokens_after``, ``views`` (rows and columns of patches, of each
+            view of the picture), ``grid`` (of the first), ``kept`` (places in them, row by row, view by
+            view), ``picture`` (as the encoder sees it) and ``marked`` (with what is kept highlighted) as data
+            URLs, views below each other, ``summary`` and ``note`` in words, ``answer``, ``seconds``.
 
         Raises:
             RequestError: the picture, the method, its budget or the question cannot be used.
@@ -110,10 +116,9 @@ class Viewer:
         """
         from tokenprune.vision import show
         from tokenprune.vision.look import Chosen, Looking
-        from tokenprune.vision.methods.base import vision_method_info
 
         began = time.perf_counter()
-        info = vision_method_info(request.method.partition(":")[0])
+        info = vision_method_info(method_spec(request.method)[0])
         if not _may_be_named(info):
             raise RequestError(
                 f"vision method {info.name!r} reads a file of its own, which a request cannot name: use "
@@ -125,23 +130,26 @@ class Viewer:
         keep = request.keep if "keep" in request.model_fields_set else self._settings.keep
         chosen = Chosen.of(request.method, keep)
         (file,) = open_files([Picture(("image",), request.image)], [None], self._settings)
-        tokens, encoder = self._reducer.tokens(file, given_up), self._reducer.encoder()
+        item, encoder = self._reducer.item(file, given_up), self._reducer.encoder()
         engine = self._engine.get("", self._load) if request.question else None
-        looking = Looking(encoder, tokens, question=request.question, engine=engine)
+        looking = Looking(encoder, item, question=request.question, engine=engine)
         left, answer = looking.look(chosen)
+        tokens = item.tokens
         states = show.states(tokens, left)
-        seen = show.as_seen(encoder, [decode(file, self._settings)])[0]
+        seen = show.as_seen(encoder, [decode(file, self._settings)])
+        marked = [show.marked(view, of_view) for view, of_view in zip(seen, states, strict=True)]
         return {
             "method": chosen.text,
-            "grid": list(tokens.grid[1:]),
+            "grid": list(states[0].shape),
+            "views": [list(of_view.shape) for of_view in states],
             "tokens_before": len(tokens),
             "tokens_after": len(left),
             "kept": left.keep.tolist(),
             "summary": show.count_line(states),
             "note": chosen.note(len(tokens), len(left)),
             "answer": answer,
-            "picture": show.data_url(seen),
-            "marked": show.data_url(show.marked(seen, states[0])),
+            "picture": show.data_url(show.below_each_other(seen)),
+            "marked": show.data_url(show.below_each_other(marked)),
             "seconds": time.perf_counter() - began,
         }
 

@@ -257,7 +257,8 @@ def test_an_encoder_whose_numbers_cannot_be_used(door, monkeypatch):
 
     def broken(self, pixels):
         made = plain(self, pixels)
-        return [replace(tokens, features=tokens.features * float("inf")) for tokens in made]
+        wild = [replace(item.tokens, features=item.tokens.features * float("inf")) for item in made]
+        return [replace(item, tokens=tokens) for item, tokens in zip(made, wild, strict=True)]
 
     monkeypatch.setattr(VisionEncoder, "encode_prepared", broken)
     door = door()

@@ -112,6 +112,17 @@ def test_options_of_the_request_win(door, tokens_of):
     answer = door.post({**body, "tokenprune": {"vision": vision}})
     (picture,) = door.receipt(answer)["pictures"]
     assert len({place // 14 for place in picture["kept"]}) == 2  # whole rows
+    assert answer.headers["x-tokenprune-vision-method"] == picture["method"] == "fopru"
+    for body_of in (
+        {"vision": {"method": "fopru:strategy=row", "keep": 28}},
+        {"vision": {"method": " fopru : strategy = row ", "options": {}, "keep": "28"}},
+    ):
+        (again,) = door.receipt(door.post({**body, "tokenprune": body_of}))["pictures"]
+        assert (again["kept"], again["method"]) == (picture["kept"], "fopru")
+    answer = door.post(
+        body, {"x-tokenprune-vision-method": "fopru:strategy=row", "x-tokenprune-vision-keep": "28"}
+    )
+    assert door.receipt(answer)["pictures"][0]["kept"] == picture["kept"]
     headers = {"x-tokenprune-vision-method": "divprune", "x-tokenprune-vision-keep": "0.5"}
     answer = door.post({**body, "tokenprune": {"vision": {"keep": 10}}}, headers)
     assert answer.headers["x-tokenprune-vision-method"] == "divprune"
@@ -139,6 +150,28 @@ def test_options_of_the_request_win(door, tokens_of):
 
 
 @pytest.mark.parametrize(
+    "settings",
+    [{"method": "fopru:strategy=row"}, {"method": "fopru", "options": {"strategy": "row"}}],
+)
+def test_options_of_the_settings_hold_for_their_own_method_only(door, tokens_of, settings):
+    data = picture_bytes(5)
+    proxy = door(**settings, keep=28)
+    rank, row = (vision_method("fopru", strategy=s).reduce(tokens_of(data), 28) for s in ("rank", "row"))
+    even = vision_method("uniform").reduce(tokens_of(data), 28)
+    asked = {
+        "nothing": ({}, row),
+        "the same": ({"method": "fopru"}, row),
+        "its options": ({"options": {"strategy": "rank"}}, rank),
+        "no options": ({"options": {}}, rank),
+        "both": ({"method": "fopru:strategy=rank"}, rank),
+        "another": ({"method": "uniform"}, even),
+    }
+    for name, (vision, wanted) in asked.items():
+        answer = proxy.post({**chat(part(data_url(data))), "tokenprune": {"vision": vision}})
+        assert proxy.receipt(answer)["pictures"][0]["kept"] == wanted.keep.tolist(), name
+
+
+@pytest.mark.parametrize(
     ("vision", "says"),
     [
         ({"keep": 0}, "keep must leave something"),
@@ -152,6 +185,14 @@ def test_options_of_the_request_win(door, tokens_of):
         ({"method": "nobody"}, "unknown vision method"),
         ({"method": "fastv"}, "inside the language model"),
         ({"options": {"strategy": "column"}}, "strategy"),
+        ({"method": "fopru:strategy=column"}, "strategy"),
+        ({"method": "fopru:row"}, "options are written as name:option=value"),
+        ({"method": "fopru:nothing=1"}, "its options: strategy"),
+        ({"method": "fopru:strategy=row,strategy=rank"}, "'strategy' is given twice"),
+        ({"method": "fopru:strategy=row", "options": {"strategy": "rank"}}, "'strategy' is given twice"),
+        ({"method": "nobody:strategy=row"}, "unknown vision method"),
+        ({"method": ":strategy=row"}, "unknown vision method"),
+        ({"method": "prumerge:neighbours=0", "keep": 4}, "neighbours must be 1 or more"),
         ({"options": {"nothing": 1}}, "nothing"),
         ({"ratio": 0.2}, "known options: enabled, method, options, keep, video"),
         ({"keep": [1]}, "known options: enabled, method, options, keep, video"),
@@ -290,12 +331,12 @@ def test_requests_with_different_numbers_of_rows_are_not_upstream_together(door,
     assert (max(map(len, seen)) > 1) is unequal
 
 
-def test_frames_encoded_apart_are_the_video_encoded_together(tokens_of, encoder):
-    from tokenprune_server.vision.reduce import joined
+def test_frames_encoded_apart_are_the_video_encoded_together(encoder):
+    from tokenprune.vision.items import film
 
-    frames = [picture_bytes(seed) for seed in range(3)]
-    whole = encoder.encode([], [[read_image(data).image for data in frames]])[0]
-    mine = joined([tokens_of(data) for data in frames])
+    frames = [read_image(picture_bytes(seed)).image for seed in range(3)]
+    whole = encoder.encode([], [frames])[0]
+    mine = film([encoder.items([image])[0] for image in frames]).tokens
     for name in ("features", "received", "cls", "keys"):
         torch.testing.assert_close(getattr(mine, name), getattr(whole, name), rtol=1e-4, atol=1e-5)
     for name in ("frame", "row", "col"):

@@ -153,12 +153,12 @@ def test_work_that_takes_too_long_is_given_up(door, monkeypatch):
 
     seen, done = [], threading.Event()
 
-    def tokens(self, file, given_up):
+    def item(self, file, given_up):
         seen.append(given_up.wait(20))
         done.set()
         return vision_method("none")
 
-    monkeypatch.setattr(PictureReducer, "tokens", tokens)
+    monkeypatch.setattr(PictureReducer, "item", item)
     answer = look(door(timeout_s=0.2), image=data_url(picture_bytes(77)))
     assert (answer.status_code, "longer than 0.2 s" in answer.text) == (504, True)
     assert done.wait(10) and seen == [True]

@@ -170,13 +170,22 @@ def test_shapes_that_do_not_belong_together():
     features = torch.ones(6, 4)
     for make in (
         lambda: VisualTokens.from_grid(features, (1, 2, 2)),
-        lambda: VisualTokens.from_grid(features[:0], (1, 0, 0)),
+        lambda: VisualTokens.from_grid(features, [(2, 2), (1, 3)]),
         lambda: VisualTokens.from_grid(features[None], (1, 2, 3)),
         lambda: VisualTokens.from_grid(features, (1, 2, 3), received=torch.ones(5)),
         lambda: VisualTokens.from_grid(features, (1, 2, 3), keys=torch.ones(6, 5), heads=2),
     ):
         with pytest.raises(VisionError):
             make()
+
+
+@pytest.mark.parametrize(
+    "grid", [(1, 0, 0), (0, 2, 3), (1, -2, -3), [], [(0, 4)], [(2, 3), (0, 3)], [(2, 3), (4, 0)]]
+)
+def test_grids_without_places(grid):
+    for features in (torch.ones(6, 4), torch.ones(0, 4)):
+        with pytest.raises(VisionError, match=r"a grid of .* needs"):
+            VisualTokens.from_grid(features, grid)
 
 
 def test_frames_cannot_be_compared_when_tokens_are_missing():
@@ -194,6 +203,10 @@ def test_positions_of_a_grid():
     given = tokens((2, 2, 3))
     assert given.frame.tolist() == [0] * 6 + [1] * 6
     assert given.row.tolist() == [0, 0, 0, 1, 1, 1] * 2 and given.col.tolist() == [0, 1, 2] * 4
+    views = VisualTokens.from_grid(torch.ones(7, 2), [(1, 3), (2, 2)])
+    assert views.frame.tolist() == [0] * 3 + [1] * 4 and views.views == ((1, 3), (2, 2))
+    assert views.row.tolist() == [0, 0, 0, 0, 0, 1, 1] and views.col.tolist() == [0, 1, 2, 0, 1, 0, 1]
+    assert (views.grid, views.moments, given.moments) == ((2, 2, 3), 1, 2)
 
 
 def test_names_and_options():
@@ -216,6 +229,23 @@ def test_names_and_options():
     assert all(info.summary and info.paper for info in infos)
     assert next(i for i in infos if i.name == "fopru").options == ("strategy='rank'",)
     assert issubclass(VisionError, TokenPruneError)
+
+
+def test_options_may_stand_behind_the_name():
+    given = tokens((1, 4, 4))
+    wanted = vision_method("fopru", strategy="row").reduce(given, 8).keep
+    for name in ("fopru:strategy=row", " fopru : strategy = row ", "fopru:strategy=row,"):
+        assert torch.equal(vision_method(name).reduce(given, 8).keep, wanted)
+    assert vision_method("fopru:strategy=row").name == "fopru"
+    assert inner_method("fastv:layers=1,keep=25%") == inner_method("fastv", layers=1, keep=0.25)
+    for name, options, says in (
+        ("fopru:strategy=row,strategy=row", {}, "'strategy' is given twice"),
+        ("fopru:strategy=row", {"strategy": "row"}, "'strategy' is given twice"),
+        ("fopru:row", {}, "options are written as"),
+        ("fopru:=row", {}, "options are written as"),
+    ):
+        with pytest.raises(ConfigError, match=says):
+            vision_method(name, **options)
 
 
 def test_names_as_python_has_them_and_options_without_default():

@@ -1,6 +1,7 @@
 """Every method against a slow reading of its published formula, in plain loops."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -145,6 +146,18 @@ def test_prumerge_counts_outliers_and_merges_the_nearest_keys(neighbours):
     torch.testing.assert_close(reduced.features, prumerge_rows(given, kept, neighbours))
 
 
+@pytest.mark.parametrize(
+    ("outliers", "more"), [(10, range(0, 60, 2)), (14, [k * 60 // 42 for k in range(42)])]
+)
+def test_prumerge_plus_leaves_something_out_however_many_stand_out(outliers, more):
+    """Of the published steps, the next would be 1: all tokens."""
+    given = replace(tokens((1, 6, 10)), cls=torch.arange(60) * 1e-4 + (torch.arange(60) >= 60 - outliers))
+    own = vision_method("prumerge").reduce(given).keep.tolist()
+    assert own == list(range(60 - outliers, 60))
+    plus = vision_method("prumerge", plus=True).reduce(given).keep.tolist()
+    assert plus == sorted({*own, *more}) and len(plus) < 60
+
+
 def test_prumerge_with_a_budget():
     given = tokens()
     reduced = vision_method("prumerge", neighbours=5).reduce(given, 11)
@@ -186,7 +199,7 @@ def two_views(sizes=((3, 3), (4, 5)), seed=0, **options):
     """A picture as a whole and in tiles."""
     n = sum(rows * cols for rows, cols in sizes)
     given = tokens((1, 1, n), seed=seed, **options)
-    return VisualTokens.from_views(
+    return VisualTokens.from_grid(
         given.features, sizes, received=given.received, cls_attention=given.cls, keys=given.keys, heads=2
     )
 
@@ -197,7 +210,7 @@ def test_views_have_places_of_their_own():
     places += [(1, row, col) for row in range(4) for col in range(5)]
     assert list(zip(given.frame.tolist(), given.row.tolist(), given.col.tolist(), strict=True)) == places
     assert given.grid == (2, 4, 5) and given.moments == 1 and not given.whole
-    alone = VisualTokens.from_views(given.features[:9], [(3, 3)])
+    alone = VisualTokens.from_grid(given.features[:9], [(3, 3)])
     assert alone.views == () and alone.grid == (1, 3, 3) and alone.whole
     with pytest.raises(VisionError, match=r"views of \(\(3, 3\), \(4, 5\)\)"):
         VisualTokens(given.features[:8], given.frame[:8], given.row[:8], given.col[:8], (2, 4, 5),

@@ -193,6 +193,27 @@ def list_vision_methods() -> list[VisionMethodInfo]:
     return [info for _, (info, _) in sorted(_factories.items())]
 
 
+def method_spec(text: str) -> tuple[str, dict[str, str]]:
+    """Read a method as people name it, ``name`` or ``name:option=value,option=value``: the one place for it.
+
+    Returns:
+        The name and the options, neither of them checked.
+
+    Raises:
+        ConfigError: options not written so, or one that is given twice.
+    """
+    name, _, rest = text.partition(":")
+    options: dict[str, str] = {}
+    for pair in filter(None, rest.split(",")):
+        key, equals, value = (part.strip() for part in pair.partition("="))
+        if not equals or not key:
+            raise ConfigError(f"{text!r}: options are written as name:option=value,option=value")
+        if key in options:
+            raise ConfigError(f"{text!r}: option {key!r} is given twice")
+        options[key] = value
+    return name.strip(), options
+
+
 def vision_method_info(name: str) -> VisionMethodInfo:
     """Return what is known of one method.
 
@@ -210,25 +231,32 @@ def vision_method(name: str, **options: Any) -> VisionMethod:
     """Build a method that works before the language model.
 
     Args:
-        name: one of `list_vision_methods`; "_" may stand for "-".
+        name: one of `list_vision_methods`; "_" may stand for "-". Options may stand behind it, see
+            `method_spec`.
         options: the method's own keyword arguments; ``keep`` as `parse_keep` reads it.
 
     Raises:
         UnknownNameError: no such method; the message lists those there are.
-        ConfigError: an option the method does not have, a wrong value, or a method that works inside.
+        ConfigError: an option the method does not have or that is given twice, a wrong value, or a method
+            that works inside.
         BudgetError: an option ``keep`` that means nothing.
     """
-    built: VisionMethod = _build(name, "before", options)
-    return replace(built, name=vision_method_info(name).name)
+    info, made = _build(name, "before", options)
+    built: VisionMethod = replace(made, name=info.name)
+    return built
 
 
 def inner_method(name: str, **options: Any) -> Any:
     """Build a method that works inside the language model; raises what `vision_method` raises."""
-    return _build(name, "inside", options)
+    return _build(name, "inside", options)[1]
 
 
-def _build(name: str, where: Where, options: dict[str, Any]) -> Any:
+def _build(text: str, where: Where, options: dict[str, Any]) -> tuple[VisionMethodInfo, Any]:
+    name, own = method_spec(text)
     info = vision_method_info(name)
+    if twice := own.keys() & options.keys():
+        raise ConfigError(f"option {min(twice)!r} is given twice: behind the name in {text!r}, and apart")
+    options = own | options
     if info.where != where:
         raise ConfigError(
             f"vision method {info.name!r} works {info.where} the language model, not {where} it"
@@ -239,7 +267,7 @@ def _build(name: str, where: Where, options: dict[str, Any]) -> Any:
         if keep is None:  # the method's own
             del options["keep"]
     try:
-        return validate_call(_factories[info.name][1])(**options)
+        return info, validate_call(_factories[info.name][1])(**options)
     except ValidationError as error:
         known = ", ".join(info.options) or "(none)"
         raise ConfigError(f"vision method {info.name!r}: {faults(error)}; its options: {known}") from None

@@ -3,14 +3,17 @@
 LLaVA-PruMerge, arXiv 2403.15388, section 3: tokens whose CLS attention lies above the upper whisker of a box
 plot (Q3 + 1.5 IQR) stay, so that the count follows the picture; each takes in the 32 tokens with the nearest
 keys, weighted by their attention. PruMerge+ adds tokens at even distances: every s-th, s being a third of the
-inverse share of those that stand out.
+inverse share of those that stand out, rounded down twice as in the published code; so about three for each.
 
 Where we differ: attention is the mean over heads, where the published code treats all heads as one; attention
 and keys come from the layer whose features are read, where the code takes the one above it; merging works
 behind the projector and divides by the sum of the weights (the token's own is 1), where the code adds without
 dividing; the code's one extra row, the attention-weighted sum of all dropped tokens, is not made; rows are in
-their original order. With a budget, that many of the highest attention stay (of PruMerge+, half of them, and
-the other half at even distances among the rest). Encoders without CLS: attention from all queries.
+their original order. Where more than a sixth of the tokens stand out, s would be 1 and PruMerge+ leave
+nothing out: there the distance is not rounded. No more than a quarter can lie above the whisker, so that
+something goes from every picture. With a budget, that many of the highest attention stay (of PruMerge+, half
+of them, and the other half at even distances among the rest). Encoders without CLS: attention from all
+queries.
 """
 
 from __future__ import annotations
@@ -35,7 +38,7 @@ def prumerge(plus: bool = False, neighbours: int = 32) -> VisionMethod:
     """Compose the method.
 
     Without a budget the picture decides how many tokens stay. ``plus``: PruMerge+, tokens at even distances
-    besides; ``neighbours``: tokens merged into each that stays.
+    besides, about three for each that stands out; ``neighbours``: tokens merged into each that stays.
     """
     if neighbours < 1:
         raise ConfigError(f"neighbours must be 1 or more, not {neighbours}")
@@ -61,8 +64,11 @@ def _outstanding(scores: torch.Tensor, plus: bool) -> torch.Tensor:
     keep = best(scores, count)
     if not plus:
         return keep
-    step = max(1, len(scores) // count // 3)
-    return torch.cat([keep, torch.arange(0, len(scores), step, device=keep.device)]).unique()
+    n = len(scores)
+    step = n // count // 3
+    # Of a step of 1 or 0 nothing would be left out: three for each that stands out, as ever.
+    extra = torch.arange(0, n, step) if step > 1 else torch.arange(0, n * 3 * count, n) // (3 * count)
+    return torch.cat([keep, extra.to(keep.device)]).unique()
 
 
 def _budgeted(scores: torch.Tensor, rows: int, plus: bool) -> torch.Tensor:
