@@ -153,6 +153,7 @@ def table(result: dict[str, Any]) -> str:
 
 def draw(result: dict[str, Any], path: Path) -> None:
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator, NullLocator
 
     figure = Figure(figsize=(6, 3.6), layout="constrained")
     axis = figure.subplots()
@@ -162,8 +163,12 @@ def draw(result: dict[str, Any], path: Path) -> None:
     half = math.sqrt(result["dense"] * result["pruned"])
     for value, name in ((result["dense"], "dense"), (half, "half won back")):
         axis.axhline(value, color="#9a9a9a", linestyle="--", linewidth=1)
-        axis.annotate(name, (0, value), fontsize=8, color="#6a6a6a", va="bottom")
+        place = {"xycoords": ("axes fraction", "data"), "ha": "right", "va": "bottom"}
+        axis.annotate(name, (1, value), fontsize=8, color="#6a6a6a", **place)
     axis.set_yscale("log")
+    axis.yaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 4, 6)))
+    axis.yaxis.set_major_formatter("{x:g}")
+    axis.yaxis.set_minor_locator(NullLocator())
     axis.set_xlabel("minutes of training")
     axis.set_ylabel("perplexity")
     axis.legend(frameon=False)
