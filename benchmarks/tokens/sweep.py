@@ -55,7 +55,7 @@ class Choice:
 
     @property
     def rule(self) -> ScoreRule:
-        return Pooled(AttentionProbability() if self.softmax else DotProduct(), self.kernel)
+        return Pooled(AttentionProbability(peak=True) if self.softmax else DotProduct(), self.kernel)
 
 
 def choices(keeps: Sequence[int]) -> Iterator[Choice]:

@@ -202,3 +202,18 @@ def test_heads_of_a_rule(tiny_lm):
             AttentionProbability(heads)
     with pytest.raises(ConfigError, match="heads 0 to 5, not 6"):
         AttentionProbability((6,)).score(query, keys, 0.5)
+
+
+def test_what_a_caller_says_of_a_choice():
+    best = Choice(3, True, 9, (1, 4), None, {2: (0,)}, {64: 0.5}, peak=True)
+    assert best.but() is best and best.but(3) is best
+    assert best.but(kernel=5) == Choice(3, True, 5, (1, 4), None, {2: (0,)}, peak=True)
+    assert best.but(heads=(0,)) == Choice(3, True, 9, (0,), peak=True)
+    assert best.but(2) == Choice(2, True, 9, peak=True)
+    assert best.but(softmax=False) == Choice(3, False, 9)
+    raw = Choice(3, False, 9)
+    assert raw.but(heads=(0,)) == Choice(3, True, 9, (0,))  # heads are of probabilities
+    with pytest.raises(ConfigError, match="heads, around and peak"):
+        raw.but(softmax=False, heads=(0,))
+    with pytest.raises(ConfigError, match="peak"):
+        Choice(3, False, peak=True)

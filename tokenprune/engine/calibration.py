@@ -108,7 +108,7 @@ class Choice:
             ConfigError: There is no such rule.
         """
         wanted = self.layer if layer is None else layer
-        soft = self.softmax if softmax is None else softmax
+        soft = (self.softmax or heads is not None) if softmax is None else softmax
         around, earlier = None, {}
         if heads is None and soft and wanted == self.layer:
             heads, around, earlier = self.heads, self.around, dict(self.earlier)
