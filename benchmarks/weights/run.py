@@ -32,8 +32,8 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from benchmarks.common.nll import messages
+from benchmarks.common.resumed import add_row, resumed
 from benchmarks.rag_quality import contexts
-from tokenprune.bench.machine import machine
 from tokenprune.errors import TokenPruneError
 from tokenprune.models.causal_lm import LoadedLM, fresh_causal_lm, load_tokenizer
 from tokenprune.quality import answer_nll
@@ -168,9 +168,7 @@ def main() -> None:
     } | {"threads": torch.get_num_threads()}
     args.out.mkdir(parents=True, exist_ok=True)
     file = args.out / "rows.json"
-    result = json.loads(file.read_text()) if file.exists() else {}
-    if result.get("settings") != settings:
-        result = {"settings": settings, "machine": machine(), "rows": []}
+    result = resumed(file, settings)
     write_calibration(args)
     folders = dict(pair.split("=", 1) for pair in args.folders.split(",") if pair)
     # a process for each recipe: its peak of memory is its own
@@ -182,9 +180,7 @@ def main() -> None:
                 row = pool.apply(measure, (name, args, folders.get(name)))
             except TokenPruneError as error:
                 row = {"recipe": name, "error": str(error)}
-            result["rows"].append(row)
-            file.write_text(json.dumps(result, indent=1) + "\n")
-            print(row, flush=True)
+            add_row(file, result, row)
     print(table(result["rows"]))
 
 

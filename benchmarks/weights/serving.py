@@ -27,9 +27,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import numpy as np
 
 from benchmarks.common import served
+from benchmarks.common.resumed import add_row, resumed
 from benchmarks.weights.run import halves
 from tokenprune.bench.client import Server, measure, open_session
-from tokenprune.bench.machine import machine
 from tokenprune.bench.rows import Row
 from tokenprune.bench.statistics import interval
 from tokenprune.errors import MeasureError
@@ -133,9 +133,7 @@ def main() -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     file = args.out / "serving.json"
     settings = {"model": args.model, "dtype": args.dtype, "tokens_out": args.tokens_out}
-    result = json.loads(file.read_text()) if file.exists() else {}
-    if result.get("settings") != settings:
-        result = {"settings": settings, "machine": machine(), "rows": []}
+    result = resumed(file, settings)
     known = {row["name"] for row in result["rows"]}
     todo = [folder for folder in args.folders if folder.name not in known]
     texts = prompts(args.model, args.data, args.rounds + 1)
@@ -150,9 +148,7 @@ def main() -> None:
                 row["name"] = folder.name
                 row["parameters"] = card.pruned.parameters / card.dense.parameters
                 row["operations"] = card.dense.prefill_flops / card.pruned.prefill_flops
-                result["rows"].append(row)
-                file.write_text(json.dumps(result, indent=1) + "\n")
-                print(row, flush=True)
+                add_row(file, result, row)
     text = table(result["rows"])
     (args.out / "serving.md").write_text(text + "\n")
     print(text)
