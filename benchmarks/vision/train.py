@@ -86,6 +86,7 @@ def fit(
     share every operation wait for each other thousands of times a step, which costs half the speed when
     anything else runs on the machine.
     """
+    torch.set_num_threads(WORKERS)
     state = run.load(stage)
     start = 0
     if state is not None:
@@ -325,7 +326,6 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> None:
     options = parser().parse_args(argv)
-    torch.set_num_threads(WORKERS)
     stages = {
         "tower": train_tower,
         "align": train_align,
