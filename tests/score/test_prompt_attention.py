@@ -192,3 +192,8 @@ def test_odd_input():
         tp.pruner("gemfilter-q", unit="word")
     with pytest.raises(ConfigError, match=r"narrow is a share in \(0, 1\], not 1.5"):
         tp.pruner("gemfilter-q", narrow=1.5)
+
+
+def test_nothing_to_score_needs_no_model():
+    scorer = PromptAttention(EarlyLayer(), "a model that nobody has")
+    assert [len(scores) for scores in scorer.score("why?", [])] == []

@@ -238,6 +238,14 @@ def test_examples_run_out(llava):
     assert train_on(model, [lesson(model, 0)], None, replace(how, target=1.0)).config.depth == 5
 
 
+def test_a_target_below_what_the_first_layers_see_is_refused(llava):
+    """Of five layers the first always sees all: no training brings the mean to a fifth."""
+    model, _ = llava
+    assert ATPConfig(5, 48).layers[0] == 0
+    with pytest.raises(ConfigError, match=r"0\.1 cannot be met: .* 0\.200 of them"):
+        train_on(model, [lesson(model, 0)], None, ATPTraining(target=0.1, steps=1))
+
+
 def test_one_visual_token_stays_at_least(llava):
     model, decoder = llava
     module = ATPModule(ATPConfig(decoder.depth, decoder.hidden))

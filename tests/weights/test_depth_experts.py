@@ -1,13 +1,14 @@
 """Dropping layers, sublayers and experts."""
 
 import copy
+import math
 from dataclasses import replace
 
 import pytest
 import torch
 
 from tokenprune.errors import RecipeError
-from tokenprune.weights.depth import BlockInfluence, OutputChange
+from tokenprune.weights.depth import BlockInfluence, OutputChange, jensen_shannon
 from tokenprune.weights.experts import RouterSimilarity, clusters
 from tokenprune.weights.influence import similarities
 from tokenprune.weights.kept import Kept
@@ -39,18 +40,40 @@ def test_shortgpt_drops_the_idle_layer(tiny_lm, windows):
         BlockInfluence().run(model, windows, 0.99)
 
 
+def divergence_of_states(model, one, other):
+    states = (m.model(one).last_hidden_state for m in (model, other))
+    return 1 - float(torch.cosine_similarity(*states, dim=-1).mean())
+
+
+def divergence_of_predictions(model, text, other):
+    """Jensen-Shannon by its definition: two divergences from the mean, over every fourth token."""
+    p, q = (m(text).logits[:, 3::4].double().softmax(-1) for m in (model, other))
+    middle = ((p + q) / 2).log()
+    sides = (torch.nn.functional.kl_div(middle, one, reduction="none").sum(-1).mean() for one in (p, q))
+    return float(sum(sides)) / 2
+
+
+def test_jensen_shannon_knows_its_ends():
+    apart = torch.tensor([[1.0, 0.0], [0.25, 0.75]]).log()
+    assert float(jensen_shannon(apart[0], apart[0])) == 0
+    opposite = jensen_shannon(torch.tensor([0.0, -200.0]), torch.tensor([-200.0, 0.0]))
+    assert float(opposite) == pytest.approx(math.log(2))
+    assert 0 < float(jensen_shannon(*apart.clamp_min(-200.0))) < math.log(2)
+
+
+@pytest.mark.parametrize(
+    ("measure", "change"), [("states", divergence_of_states), ("predictions", divergence_of_predictions)]
+)
 @pytest.mark.parametrize("family", ["llama", "mixtral"])
-def test_finercut_is_the_greedy_search(tiny_lm, windows, family):
+def test_finercut_is_the_greedy_search(tiny_lm, windows, family, measure, change):
     """Each step against a search that masks the whole model from outside."""
     model = tiny_lm(family)
-    how = OutputChange(windows=2)
+    how = OutputChange(windows=2, measure=measure)
     kept = how.run(model, windows, 0.35)
     text = windows[:2]
     whole = Kept.all_of(model.config)
     total = sum(whole.layer_params(model.config, i) for i in range(3))
     left = round(0.35 * total)
-    with torch.no_grad():
-        reference = model.model(text).last_hidden_state
     now = whole
     while True:
         trials = []
@@ -65,10 +88,7 @@ def test_finercut_is_the_greedy_search(tiny_lm, windows, family):
                 cost = now.layer_params(model.config, i) - trial.layer_params(model.config, i)
                 if cost <= left:
                     with torch.no_grad(), masked(copy.deepcopy(model), trial) as other:
-                        out = other.model(text).last_hidden_state
-                    trials.append(
-                        (1 - float(torch.cosine_similarity(reference, out, dim=-1).mean()), cost, trial)
-                    )
+                        trials.append((change(model, text, other), cost, trial))
         if not trials:
             break
         _, cost, now = min(trials, key=lambda t: t[0])

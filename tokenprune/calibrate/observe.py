@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from tokenprune.calibrate.prompts import Item
 from tokenprune.engine.decoder import Check, Decoder, no_check
 from tokenprune.engine.reading import SequenceKV, read
-from tokenprune.engine.rules import DotProduct, head_probability
+from tokenprune.engine.rules import DotProduct, mean_and_peak
 from tokenprune.engine.schedule import LayerView, Marks, Reduction
 from tokenprune.errors import ConfigError
 from tokenprune.score.question_prompt import QuestionPrompt
@@ -92,8 +92,7 @@ class _Recorder:
         size = view.keys.shape[1]
         # Half precision ends at 65,504, and a prompt of more tokens may have all attention on one.
         mean, most = (
-            (head_probability(asked, view.keys, view.scale, peak) * size).clamp(max=6e4).half()
-            for peak in (False, True)
+            (found * size).clamp(max=6e4).half() for found in mean_and_peak(asked, view.keys, view.scale)
         )
         self.seen[view.layer] = LayerSays(
             mean,

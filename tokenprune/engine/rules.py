@@ -5,6 +5,7 @@ Queries see all keys, also those behind them: a question that stands before its 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -48,14 +49,28 @@ def head_probability(
     """
     import torch
 
+    every = _probabilities(query, keys, scale)
+    return torch.cat([found.amax(1) if peak else found.mean(1) for found in every])
+
+
+def mean_and_peak(query: torch.Tensor, keys: torch.Tensor, scale: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return :func:`head_probability` without and with ``peak``, for one softmax."""
+    import torch
+
+    both = [(found.mean(1), found.amax(1)) for found in _probabilities(query, keys, scale)]
+    mean, peak = zip(*both, strict=True)
+    return torch.cat(mean), torch.cat(peak)
+
+
+def _probabilities(query: torch.Tensor, keys: torch.Tensor, scale: float) -> Iterator[torch.Tensor]:
+    """Yield [heads of a key, w, n], key by key: all at once would be as large as the attention matrix."""
+    import torch
+
     heads, rows, head_dim = query.shape
     shared = heads // len(keys)
     grouped = query.float().reshape(len(keys), shared * rows, head_dim) * scale
-    out = torch.empty((heads, keys.shape[1]), device=keys.device)
-    for number, (own, key) in enumerate(zip(grouped, keys, strict=True)):
-        found = torch.softmax(own @ key.float().t(), -1).view(shared, rows, -1)
-        out[number * shared : (number + 1) * shared] = found.amax(1) if peak else found.mean(1)
-    return out
+    for own, key in zip(grouped, keys, strict=True):
+        yield torch.softmax(own @ key.float().t(), -1).view(shared, rows, -1)
 
 
 @dataclass(frozen=True, slots=True)

@@ -115,8 +115,20 @@ class EarlyLayer:
         return known(decoder).notice if self.layer is None else ""
 
 
+class _BestToken:
+    """A unit is worth what its best token is, and receipts have nothing to say."""
+
+    def worth(self, tokens: FloatArray) -> float:
+        """Return the best token's score."""
+        return float(tokens.max())
+
+    def notice(self, decoder: Decoder) -> str:
+        """Say nothing."""
+        return ""
+
+
 @dataclass(frozen=True)
-class LayersReached:
+class LayersReached(_BestToken):
     """The share of the layers that a token goes through before LazyLLM drops it.
 
     Args:
@@ -145,17 +157,9 @@ class LayersReached:
             reached[layer.positions.cpu().numpy()] += 1
         return reached / decoder.depth
 
-    def worth(self, tokens: FloatArray) -> float:
-        """Return the best token's score."""
-        return float(tokens.max())
-
-    def notice(self, decoder: Decoder) -> str:
-        """Say nothing."""
-        return ""
-
 
 @dataclass(frozen=True)
-class LookAhead:
+class LookAhead(_BestToken):
     """What the tokens attend to that the model would answer with, SpecPrefill's way; a chunk has one score.
 
     Args:
@@ -180,14 +184,6 @@ class LookAhead:
         how = Speculation(self.lookahead, self.kernel, self.chunk)
         found, _ = how.scores(decoder, ids)
         return np.asarray(how.by_chunk(found).double().cpu().numpy(), dtype=np.float64)
-
-    def worth(self, tokens: FloatArray) -> float:
-        """Return the best token's score."""
-        return float(tokens.max())
-
-    def notice(self, decoder: Decoder) -> str:
-        """Say nothing."""
-        return ""
 
 
 @dataclass(frozen=True)
@@ -220,11 +216,11 @@ class PromptAttention:
     ) -> tuple[list[FloatArray], tuple[str, ...]]:
         """As `score`, and say where the prompt was cut; raises as `score` does."""
         sizes = [len(units) for units in documents]
+        if not sum(sizes):
+            return [np.zeros(0) for _ in sizes], ()
         lm, decoder = _load(self.model, self.dtype)
         notice = self.reader.notice(decoder)
         said = [notice] if notice else []
-        if not sum(sizes):
-            return [np.zeros(n) for n in sizes], tuple(said)
         parts = _parts(documents)
         windows = list(self._windows(lm, sanitize(query).strip(), parts))
         if len(windows) > 1:

@@ -136,7 +136,8 @@ def train_atp(
         log: Called behind each update with its number, the loss and the mean share of visual tokens.
 
     Raises:
-        ConfigError: There are no examples, or no more of them.
+        ConfigError: There are no examples, or no more of them; or the target is less than what the layers
+            see that no decision precedes.
     """
     model = engine.engine.lm
 
@@ -181,6 +182,13 @@ def _train(
     how = how or ATPTraining()
     decoder = Decoder(model)
     config = config or ATPConfig(decoder.depth, decoder.hidden)
+    least = (config.layers[0] + 1) / config.depth
+    if how.target <= least:
+        raise ConfigError(
+            f"a target of {how.target:g} cannot be met: the layers up to the first decision, number "
+            f"{config.layers[0]}, see all tokens, which is {least:.3f} of them in the mean over "
+            f"{config.depth} layers; ask for more, or prune before the language model too (method, keep)"
+        )
     torch.manual_seed(how.seed)
     module = ATPModule(config)
     module.to(decoder.device).train()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import PositiveInt
 
@@ -45,15 +45,19 @@ class BlockInfluence:
 class OutputChange:
     """FinerCut: drop the sublayer whose loss changes the model's output least, again and again.
 
-    Zhang et al. 2024, arXiv 2405.18218, algorithm 1. Deviation: the change is 1 - cos of the normed
-    last hidden states (the paper compares logits as well). States before each layer are kept, so that a trial
-    costs only the layers behind it.
+    Zhang et al. 2024, arXiv 2405.18218, algorithm 1. States before each layer are kept, so that a trial costs
+    only the layers behind it.
 
     Attributes:
         windows: Windows used of the calibration text.
+        measure: What change is, as a mean over tokens: the Jensen-Shannon divergence of what is predicted, in
+            nats, or 1 - cos of the normed last hidden states.
+        every: One token in so many is compared by predictions: these cost a product with the vocabulary.
     """
 
     windows: PositiveInt = 2
+    measure: Literal["predictions", "states"] = "predictions"
+    every: PositiveInt = 4
 
     def run(
         self,
@@ -68,8 +72,6 @@ class OutputChange:
         A sublayer that no longer fits the target is not tried, so the target is missed by less than the
         smallest sublayer.
         """
-        import torch
-
         config, journal = model.config, journal or Journal()
         kept = Kept.all_of(config)
         stream = Stream(model, windows[: self.windows])
@@ -77,7 +79,7 @@ class OutputChange:
         whole = sum(kept.layer_params(config, i) for i in range(len(kept.layers)))
         left = round(sparsity * whole)
         reporter.stage("dropping sublayers", float(max(left, 1)))
-        reference = self._behind(model, stream, kept, 0, embedded)
+        reference = self._seen(model, self._behind(model, stream, kept, 0, embedded))
         done = journal.get("dropped")
         if done is not None:
             kept, left = Kept.of_plain(done["kept"]), done["left"]
@@ -101,8 +103,7 @@ class OutputChange:
                     if cost > left or all(one.empty for one in trial.layers):
                         continue
                     output = self._behind(model, stream, trial, index, states[index])
-                    cosine = torch.cosine_similarity(reference, output, dim=-1)
-                    change = 1 - float(cosine.double().mean())
+                    change = self._change(reference, self._seen(model, output))
                     if best is None or change < best[0]:
                         best = change, trial, cost
             if best is None:
@@ -110,6 +111,25 @@ class OutputChange:
             kept, left = best[1], left - best[2]
             journal.put("dropped", {"kept": kept.plain(), "left": left})
             reporter.advance(best[2])
+
+    def _seen(self, model: Any, states: torch.Tensor) -> torch.Tensor:
+        """Return what is compared of normed last states: themselves, or logarithms of probabilities."""
+        import torch
+
+        if self.measure == "states":
+            return states
+        with torch.no_grad():
+            found: torch.Tensor = (
+                model.lm_head(states[:, self.every - 1 :: self.every]).float().log_softmax(-1)
+            )
+        return found
+
+    def _change(self, reference: torch.Tensor, output: torch.Tensor) -> float:
+        import torch
+
+        if self.measure == "states":
+            return 1 - float(torch.cosine_similarity(reference, output, dim=-1).double().mean())
+        return float(jensen_shannon(reference, output).double().mean())
 
     def _behind(
         self, model: Any, stream: Stream, kept: Kept, first: int, hidden: torch.Tensor
@@ -122,6 +142,16 @@ class OutputChange:
         with torch.no_grad():
             found: torch.Tensor = model.model.norm(hidden)
         return found
+
+
+def jensen_shannon(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+    """Return the divergence of two distributions given as logarithms [..., n], in nats: 0 to ln 2, [...]."""
+    import torch
+
+    parts = first.exp(), second.exp()
+    mean = ((parts[0] + parts[1]) / 2).clamp_min(torch.finfo(first.dtype).tiny)
+    one, other = (torch.special.xlogy(part, part / mean).sum(-1) for part in parts)
+    return (one + other) / 2
 
 
 def _run(model: Any, stream: Stream, index: int, kept: LayerKept, hidden: torch.Tensor) -> torch.Tensor:
