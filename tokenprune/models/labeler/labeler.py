@@ -12,9 +12,10 @@ from tokenprune.arrays import Float32Array, IntArray
 from tokenprune.errors import ModelError
 from tokenprune.models.batches import PADDED_TOKENS_CPU, TOKENISE_AT_ONCE, by_length
 from tokenprune.models.labeler.text import Frame, TextReader, Tokens
-from tokenprune.models.labeler.types import DEFAULT_THRESHOLD, Batch, Labels, Network, Passage, Words
+from tokenprune.models.labeler.types import DEFAULT_THRESHOLD, Batch, Labels, Network, Passage, Read, Words
 from tokenprune.models.labeler.windows import cut, merge
 from tokenprune.models.once import Once, state_of
+from tokenprune.models.side_by_side import side_by_side
 
 if TYPE_CHECKING:
     import torch
@@ -51,6 +52,7 @@ class Labeler:
         rank_weight: how much `Labels.keep_rank` counts for a passage's sentences, in logits per unit; see
             `Labeling`.
         rank_slack: how far below the best rank of a call it begins to count.
+        lone_batches: whether batches are read side by side, each by one thread: small networks on a CPU.
         words: vectors of words alone, by which texts that are about something else can be ruled out before
             they are read; None: the model is not known to have any that are good for that.
     """
@@ -67,6 +69,7 @@ class Labeler:
     lexical: float = 0.0
     rank_weight: float = 0.0
     rank_slack: float = 0.0
+    lone_batches: bool = False
     words: Words | None = None
 
     def __post_init__(self) -> None:
@@ -141,14 +144,18 @@ class Labeler:
         lengths = [lead + len(titles[w.passage]) + w.end - w.start for w in windows]
         ranks = np.zeros((len(windows), 2), dtype=np.float32)  # both of `Labels`
         keep: list[Float32Array] = [np.empty(0, dtype=np.float32)] * len(windows)
-        for rows in by_length(np.asarray(lengths, dtype=np.int64), self.batch_tokens):
-            chosen = [windows[row] for row in rows.tolist()]
+
+        def read_rows(rows: IntArray) -> tuple[Batch, Read]:
             parts_of = [
                 (titles[w.passage], tokens[w.passage].ids[w.start : w.end], _sentences(edges[w.passage], w))
-                for w in chosen
+                for w in (windows[row] for row in rows.tolist())
             ]
             batch = self._batch(query, parts_of)
-            read = self.network.run(batch)
+            return batch, self.network.run(batch)
+
+        batches = list(by_length(np.asarray(lengths, dtype=np.int64), self.batch_tokens))
+        done = (side_by_side if self.lone_batches else map)(read_rows, batches)
+        for rows, (batch, read) in zip(batches, done, strict=True):
             ranks[rows] = np.stack((read.rank, read.keep_rank), -1)
             for i, row in enumerate(rows.tolist()):
                 begin, behind = batch.passage[i].tolist()
