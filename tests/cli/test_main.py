@@ -9,19 +9,25 @@ import pytest
 CODE = """
 import os, sys
 from tokenprune.cli.main import main
-assert "torch" not in sys.modules, "OpenMP has read its variables before the command sets them"
+assert not {"torch", "numpy"} & set(sys.modules), "they have read the variables before the command sets them"
 sys.argv = ["tokenprune", "--version"]
 try:
     main()
 finally:
-    print(os.environ["OMP_WAIT_POLICY"])
+    print(os.environ["OMP_WAIT_POLICY"], os.environ["OPENBLAS_NUM_THREADS"])
 """
 
 
-@pytest.mark.parametrize(("given", "held"), [(None, "passive"), ("active", "active")])
-def test_threads_of_torch_do_not_spin_unless_asked_to(given, held):
-    environment = {k: v for k, v in os.environ.items() if k != "OMP_WAIT_POLICY"}
-    environment |= {"OMP_WAIT_POLICY": given} if given else {}
+@pytest.mark.parametrize(
+    ("given", "held"),
+    [
+        ({}, ["passive", "1"]),
+        ({"OMP_WAIT_POLICY": "active", "OPENBLAS_NUM_THREADS": "2"}, ["active", "2"]),
+    ],
+)
+def test_threads_hold_no_cores_they_do_not_need_unless_asked_to(given, held):
+    names = ("OMP_WAIT_POLICY", "OPENBLAS_NUM_THREADS")
+    environment = {k: v for k, v in os.environ.items() if k not in names} | given
     done = subprocess.run([sys.executable, "-c", CODE], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split()[-1] == held
+    assert done.stdout.split()[-2:] == held
