@@ -95,8 +95,8 @@ def test_any_choice(chosen):
             materialise(dense, kept, added)
         return
     small = materialise(dense, kept, added)
-    # Among all choices there are some of which rounding alone moves a logit by 3e-5, not the same in each run.
-    torch.testing.assert_close(logits(small), logits(zeroed(dense, kept, added)), atol=2e-4, rtol=1e-3)
+    # Among all choices there are some of which float32's rounding alone moves a logit by 5e-5.
+    torch.testing.assert_close(logits(small), logits(zeroed(dense, kept, added)), atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("family", ["mixtral", "qwen2_moe", "qwen3_moe"])
