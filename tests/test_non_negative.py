@@ -11,12 +11,15 @@ finite = st.floats(-5, 5, allow_nan=False)
 
 
 @settings(deadline=None)
-@given(st.lists(st.tuples(finite, finite, finite, finite), min_size=6, max_size=12))
-def test_no_step_in_any_allowed_direction_helps(rows):
+@given(
+    st.lists(st.tuples(finite, finite, finite, finite), min_size=6, max_size=12),
+    st.none() | st.lists(st.sampled_from([0.0, 1.0]), min_size=3, max_size=3).map(np.array),
+)
+def test_no_step_in_any_allowed_direction_helps(rows, near):
     table = np.array(rows)
     columns, y = table[:, :3], table[:, 3]
     a = columns.T @ columns + 0.1 * np.eye(3)
-    x = non_negative(a, columns.T @ y)
+    x = non_negative(a, columns.T @ y, near)
     assert (x >= 0).all()
     slope = a @ x - columns.T @ y
     assert (slope > -1e-5).all() and abs(slope @ x) < 1e-5

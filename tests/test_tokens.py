@@ -109,6 +109,27 @@ def test_counter_is_shared(counter):
     assert counter.name == DEFAULT_TOKENIZER
 
 
+def test_starts_are_remembered_and_cannot_be_changed(tokenizer_json):
+    counter = get_counter(str(tokenizer_json))
+    text = "Eiffel's tower, one of many"
+    first = counter.starts(text)
+    assert counter.starts("".join(list(text))) is first
+    with pytest.raises(ValueError, match="read-only"):
+        first[0] = 1
+    counter.forget()
+    again = counter.starts(text)
+    assert again is not first
+    assert again.tolist() == first.tolist()
+
+
+def test_long_texts_are_counted_and_not_remembered(monkeypatch, tokenizer_json):
+    monkeypatch.setattr("tokenprune.tokens._REMEMBERED", 10)
+    counter = get_counter(str(tokenizer_json))
+    counter.forget()
+    assert len(counter.starts("one two three four")) == counter.count("one two three four")
+    assert counter.starts("one two three four") is not counter.starts("one two three four")
+
+
 def test_folder_and_file(tokenizer_json, counter):
     text = "One text, two counters."
     for name in (str(tokenizer_json), str(tokenizer_json.parent)):

@@ -43,3 +43,27 @@ def test_with_torchvision_nothing_is_replaced(monkeypatch):
     monkeypatch.delitem(sys.modules, name, raising=False)
     vllm_plugin._use_pillow()
     assert name not in sys.modules
+
+
+@pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vLLM is not installed")
+def test_workers_that_sleep_sooner(warm_python):
+    code = (
+        "import inspect, os\n"
+        "from tokenprune.vllm_plugin import SPIN, _spin_less\n"
+        "from vllm.distributed.device_communicators.shm_broadcast import SpinCondition\n"
+        "seconds = lambda: inspect.signature(SpinCondition).parameters['busy_loop_s'].default\n"
+        "usual = seconds()\n"
+        "os.environ.pop(SPIN, None); _spin_less(); assert seconds() == usual\n"
+        "os.environ[SPIN] = '0.01'; _spin_less(); _spin_less(); assert seconds() == 0.01\n"
+        "for bad in ('soon', '-1', 'nan', 'inf'):\n"
+        "    os.environ[SPIN] = bad\n"
+        "    try:\n"
+        "        _spin_less()\n"
+        "    except ValueError as error:\n"
+        "        assert SPIN in str(error)\n"
+        "    else:\n"
+        "        raise AssertionError(bad)\n"
+        "assert seconds() == 0.01\n"
+    )
+    done = warm_python.run("python", "-c", code, text=True)
+    assert done.returncode == 0, done.stderr

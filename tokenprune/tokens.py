@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import lzma
 import re
+import threading
 from collections.abc import Sequence
 from functools import lru_cache
 from importlib import resources
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from cachetools import LRUCache
 
 from tokenprune.arrays import IntArray
 from tokenprune.errors import ModelError, UnknownNameError
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
     from tokenizers import Encoding, Tokenizer
 
 DEFAULT_TOKENIZER = "smollm2-135m"
+# Characters of texts whose tokens are remembered: of one request several parts of a program ask.
+_REMEMBERED = 2**20
 # Shipped so that counting works with the light core alone; derived from SmolLM2 (Apache-2.0).
 _SHIPPED = {DEFAULT_TOKENIZER: "smollm2-tokenizer.json.xz"}
 
@@ -38,7 +42,7 @@ def sanitize(text: str) -> str:
 
 
 class TokenCounter:
-    """Counts tokens as one Hugging Face tokenizer does, without special tokens added."""
+    """Counts tokens as one Hugging Face tokenizer does, without special tokens; safe to use from threads."""
 
     def __init__(self, name: str, tokenizer: Tokenizer) -> None:
         """Wrap a loaded tokenizer under the name it was asked for by."""
@@ -46,6 +50,8 @@ class TokenCounter:
         tokenizer.no_padding()
         self.name = name
         self._tokenizer = tokenizer
+        self._known: LRUCache[str, IntArray] = LRUCache(_REMEMBERED, getsizeof=len)
+        self._lock = threading.Lock()
 
     def _encode(self, text: str) -> Encoding:
         return self._tokenizer.encode(sanitize(text), add_special_tokens=False)
@@ -55,18 +61,38 @@ class TokenCounter:
         return len(self._encode(text)) if text else 0
 
     def count_many(self, texts: Sequence[str]) -> IntArray:
-        """Return the number of tokens of each text, int64 [n]."""
+        """Return the number of tokens of each text, int64 [n].
+
+        Nothing of the texts is remembered; `starts` is the one to ask about what is looked at again.
+        """
         encodings = self._tokenizer.encode_batch_fast([sanitize(t) for t in texts], add_special_tokens=False)
         return np.fromiter((len(e) for e in encodings), dtype=np.int64, count=len(texts))
 
     def starts(self, text: str) -> IntArray:
-        """Return the character offset at which each token of ``text`` starts, int64 [tokens], ascending."""
+        """Return the character offset at which each token of ``text`` starts, int64 [tokens], ascending.
+
+        It is remembered for a while, and read-only.
+        """
         if not text:
             return np.empty(0, dtype=np.int64)
+        with self._lock:
+            known = self._known.get(text)
+        if known is not None:
+            return known
         offsets = self._encode(text).offsets
         starts = np.fromiter((o[0] for o in offsets), dtype=np.int64, count=len(offsets))
         # Byte-level tokenizers may trim a leading space from an offset; order is what counting needs.
-        return np.maximum.accumulate(starts)
+        starts = np.maximum.accumulate(starts)
+        starts.flags.writeable = False
+        if len(text) <= _REMEMBERED:
+            with self._lock:
+                self._known[text] = starts
+        return starts
+
+    def forget(self) -> None:
+        """Remember no starts of before: for whoever measures how long counting takes."""
+        with self._lock:
+            self._known.clear()
 
 
 def counts_between(starts: IntArray, bounds: IntArray) -> IntArray:

@@ -69,6 +69,7 @@ def run(context: Context) -> dict[str, Any]:
         shift = (turn + p) % len(todo)  # nobody always runs first, or right behind the same other
         for name, call in todo[shift:] + todo[:shift]:
             gc.collect()
+            get_counter().forget()
             begin = time.perf_counter()
             try:
                 result = call(pages[p][1])

@@ -131,7 +131,7 @@ class CurveFit:
         solution = prior
         for _ in range(_ITERATIONS):
             weighted = x * weights[:, None]
-            solution = non_negative(x.T @ weighted + np.diag(pull), y @ weighted + pull * prior)
+            solution = non_negative(x.T @ weighted + np.diag(pull), y @ weighted + pull * prior, solution)
             residuals = y - x @ solution
             side = np.where(residuals > 0, self._quantile, 1.0 - self._quantile)
             weights = side / np.maximum(np.abs(residuals), _SMALLEST_RESIDUAL)

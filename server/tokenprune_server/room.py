@@ -27,6 +27,12 @@ class Room:
 
     def __init__(self, request: Request, settings: ServerSettings, tokenizer: str) -> None:
         self._request, self._settings, self._tokenizer = request, settings, tokenizer
+        self._at_most = request.raw_bytes  # no tokenizer in use makes more tokens than there are bytes
+
+    def know(self, tokens: int, texts: Sequence[str]) -> None:
+        """Learn how many tokens some texts of the body have: most prompts then need no count of their own."""
+        size = sum(len(text.encode("utf-8", "surrogatepass")) for text in texts)  # JSON takes as much or more
+        self._at_most = min(self._at_most, self._request.raw_bytes - size + tokens)
 
     @cached_property
     def _limit(self) -> int | None:
@@ -40,8 +46,7 @@ class Room:
     @cached_property
     def prompt(self) -> int | None:
         """Tokens of the prompt; None when it fits for certain or nobody knows."""
-        # No tokenizer in use makes more tokens than there are bytes: most requests need no count.
-        if self._limit is None or self._request.raw_bytes <= self._limit:
+        if self._limit is None or self._at_most <= self._limit:
             return None
         counter, contexts = get_counter(self._tokenizer), self._request.options.contexts
         prompts = self._request.protocol.prompt_texts(self._request.body)

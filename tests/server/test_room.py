@@ -3,6 +3,8 @@
 import json
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tokenprune.tokens import get_counter
 from tokenprune_server.options import Options
@@ -58,3 +60,25 @@ def test_by_far_too_long_needs_no_count(model_len, certain, monkeypatch):
     assert (room(body, model_len, "/v1/chat/completions").certainly_too_long() is not None) == certain
     few = {"prompt": ["short"] * 2000}  # long in sum only
     assert room(few, model_len).certainly_too_long() is None
+
+
+def test_documents_that_were_counted_spare_the_count_of_a_prompt_that_fits(monkeypatch):
+    body = {"messages": [{"role": "user", "content": f"{LONG}\n\nWhich word?"}]}
+    tokens = get_counter("smollm2-135m").count(LONG)
+    long, short = room(body, 2000, "/v1/chat/completions"), room(body, 900, "/v1/chat/completions")
+    long.know(tokens, [LONG])
+    short.know(tokens, [LONG])
+    assert short.too_long is not None and short.too_long > tokens
+    monkeypatch.setattr("tokenprune_server.room.get_counter", None)
+    assert (long.too_long, long.documents(tokens)) == (None, None)
+
+
+@given(st.text(max_size=60), st.text(max_size=60), st.integers(0, 60))
+def test_what_is_known_never_makes_a_prompt_fit_that_does_not(document, rest, spare):
+    body = {"prompt": document + rest}
+    counter = get_counter("smollm2-135m")
+    whole = counter.count(document + rest)
+    here = room(body, 32 + whole - spare, options=None)
+    here.know(counter.count(document), [document])
+    limit = 32 + whole - spare - 32 - int(SETTINGS.context_margin * (32 + whole - spare))
+    assert here.too_long is not None or whole <= limit

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tokenprune.models.labeler.mini_layer import Layer, MiniConfig, Rows, embedding
+from tokenprune.models.labeler.mini_layer import FAR, Layer, MiniConfig, Rows, embedding
 
 N_FEATURES = 10
 N_LIKENESS = 4  # columns of `MiniNetwork._likeness`
@@ -148,23 +148,21 @@ class MiniNetwork(nn.Module):  # type: ignore[misc]
         """Return token states: of the last layer, from before the texts meet, from halfway between."""
         rows = Rows(w.filled)
         x = self.norm(self.words(rows.packed(w.ids)) + self.places(rows.packed(w.position)))
-        padding = torch.zeros(w.ids.shape, device=x.device).masked_fill(~w.filled, -1e4)[:, None, None, :]
-        apart = w.passage[:, :, None] != w.passage[:, None, :]
-        alone = padding.masked_fill(apart[:, None], -1e4)
-        padding = padding.expand(-1, 1, w.ids.shape[1], -1)
+        padding = torch.zeros(w.ids.shape, dtype=x.dtype, device=x.device).masked_fill(~w.filled, FAR)
+        padding = padding[:, None, None, :]
         # A bias between two kinds of tokens is a product of two more columns of queries and keys, so that no
-        # mask for each head has to be made and learned through.
+        # mask for each head has to be made and learned through. Below the first crossing layer it parts them.
         kinds = torch.stack((~w.passage, w.passage), -1)[:, None].float()
         heads = kinds.expand(-1, self.config.heads, -1, -1)
-        padding, alone = padding.to(x.dtype), alone.to(x.dtype)
+        other = heads.flip(-1)
         middle = halfway = x
         for i, layer in enumerate(self.layers):
             if i < self.config.cross_from:
-                x = layer(x, rows, alone, None)
+                x = layer(x, rows, padding, (heads * FAR, other))
                 middle = x
             else:
                 bias = self.cross[i - self.config.cross_from].T[:, None]
-                x = layer(x, rows, padding, (kinds * bias, heads.flip(-1)))
+                x = layer(x, rows, padding, (kinds * bias, other))
             if i + 1 == self.config.halfway:
                 halfway = x
         return rows.padded(x), rows.padded(middle), rows.padded(halfway)
@@ -185,8 +183,8 @@ class MiniNetwork(nn.Module):  # type: ignore[misc]
         features, whole = self._features(w, states, middle, slot, inside, title, asked, size)
         mean = self._mean(states, slot, inside, size)
         pull = (states * self._mean_query(states, asked)[:, None]).sum(-1) / d**0.5
-        strength = torch.where(inside, pull, torch.full_like(pull, -1e4))
-        top = torch.full((b, s), -1e4, device=states.device).scatter_reduce(1, slot, strength, "amax")
+        strength = torch.where(inside, pull, torch.full_like(pull, FAR))
+        top = torch.full((b, s), FAR, device=states.device).scatter_reduce(1, slot, strength, "amax")
         share = torch.exp(strength - top.gather(1, slot)) * inside
         total = torch.zeros(b, s, device=states.device).scatter_add(1, slot, share).clamp(min=1e-6)
         pulled = (
@@ -196,7 +194,7 @@ class MiniNetwork(nn.Module):  # type: ignore[misc]
             / total[:, :, None]
         )
         count = present.sum(1, keepdim=True).clamp(min=1)[:, :, None]
-        masked = features.masked_fill(~present[:, :, None], -1e4)
+        masked = features.masked_fill(~present[:, :, None], FAR)
         against_mean = features - (features * present[:, :, None]).sum(1, keepdim=True) / count
         against_best = features - masked.amax(1, keepdim=True)
         looks = torch.cat((features, against_mean, against_best), -1).masked_fill(~present[:, :, None], 0.0)
@@ -207,7 +205,7 @@ class MiniNetwork(nn.Module):  # type: ignore[misc]
         x = self.compare(x, src_key_padding_mask=absent)
         sentence = (self.direct(looks) + self.judge(x)).squeeze(-1)
         token = self.token(states).squeeze(-1) + sentence.gather(1, slot)
-        best = sentence.masked_fill(absent, -1e4).amax(1, keepdim=True)
+        best = sentence.masked_fill(absent, FAR).amax(1, keepdim=True)
         pooled = (x * ~absent[:, :, None]).sum(1) / (~absent).sum(1, keepdim=True)
         alike = [self._likeness(w, states, halfway, asked, inside | title)] if self.fuse is not None else []
         found = torch.cat((pooled, whole, *alike, best), -1)
