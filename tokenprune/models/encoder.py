@@ -13,16 +13,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tokenprune.arrays import IntArray
 from tokenprune.errors import MissingExtraError, ModelError
-from tokenprune.models.batches import TOKENISE_AT_ONCE, by_length, padded_tokens
+from tokenprune.models.batches import PADDED_TOKENS_LONE, TOKENISE_AT_ONCE, by_length, padded_tokens
 from tokenprune.models.catalog import resolve_model
 from tokenprune.models.device import pick_device, pick_dtype, quiet_loading
 from tokenprune.models.once import Once, state_of
+from tokenprune.models.side_by_side import side_by_side
 
 if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
     from sentence_transformers import SentenceTransformer
+
+# Width of the vectors of models so small that on a CPU their batches are best read by one thread each.
+_SMALL = 512
 
 _models: Once[Encoder] = Once()
 
@@ -37,7 +42,9 @@ class Encoder:
         self._tokenizer = model.tokenizer
         # A fast tokenizer carries truncation as mutable state: two threads must not set it at once.
         self._tokenizer_lock = threading.Lock()
-        self._budget = padded_tokens(model.device.type)
+        lone = model.device.type == "cpu" and self.dimension <= _SMALL
+        self._budget = PADDED_TOKENS_LONE if lone else padded_tokens(model.device.type)
+        self._each = side_by_side if lone else map
 
     @classmethod
     def load(
@@ -128,11 +135,16 @@ class Encoder:
             encoded = self._tokenizer(texts, truncation=True, max_length=limit, return_attention_mask=False)
         ids: list[list[int]] = encoded["input_ids"]
         lengths = np.fromiter(map(len, ids), dtype=np.int64, count=len(ids))
-        with torch.inference_mode():
-            for rows in by_length(lengths, self._budget):
-                out[rows] = self._forward([ids[row] for row in rows], encoded, rows)
 
-    def _forward(self, ids: list[list[int]], encoded: Any, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        def read_rows(rows: IntArray) -> NDArray[np.float32]:
+            with torch.inference_mode():
+                return self._forward([ids[row] for row in rows], encoded, rows)
+
+        batches = list(by_length(lengths, self._budget))
+        for rows, read in zip(batches, self._each(read_rows, batches), strict=True):
+            out[rows] = read
+
+    def _forward(self, ids: list[list[int]], encoded: Any, rows: IntArray) -> NDArray[np.float32]:
         from torch.nn.functional import normalize
 
         values: dict[str, Any] = {

@@ -15,7 +15,7 @@ import numpy as np
 
 from tokenprune.arrays import Float32Array, IntArray
 from tokenprune.errors import MissingExtraError, ModelError
-from tokenprune.models.batches import padded_tokens
+from tokenprune.models.batches import PADDED_TOKENS_LONE, padded_tokens
 from tokenprune.models.labeler.checkpoint import Checkpoint, Place, fill
 from tokenprune.models.labeler.labeler import Labeler
 from tokenprune.models.labeler.text import Frame
@@ -31,8 +31,6 @@ MODEL_TYPE = "tokenprune_mini"
 # it has none of its own.
 JUDGEMENT = {"default_threshold": DEFAULT_THRESHOLD, "lexical": 0.0, "rank_weight": 0.0, "rank_slack": 0.0}
 _SCALE = ".scale"
-# Some for each core of what is read of twenty passages; one thread is no slower with it than with 1,024.
-_CPU_BATCH_TOKENS = 512
 
 
 def matches(config: dict[str, Any]) -> bool:
@@ -68,7 +66,7 @@ def load(checkpoint: Checkpoint, device: str | None, dtype: str | torch.dtype | 
         frame_of(cls, sep),
         runner,
         max_length,
-        batch_tokens=_CPU_BATCH_TOKENS if on_cpu else padded_tokens(place.device),
+        batch_tokens=PADDED_TOKENS_LONE if on_cpu else padded_tokens(place.device),
         lone_batches=on_cpu,
         words=runner,
         **judgement,
