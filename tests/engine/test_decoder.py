@@ -139,24 +139,53 @@ def test_near_sees_a_window_and_the_first_tokens(build_lm, tiny_lm, monkeypatch)
 
 @pytest.mark.parametrize(("heads", "groups"), [(9, 3), (4, 4)])
 @pytest.mark.parametrize(
-    ("rows", "window", "sinks"),
-    [(700, 100, 4), (513, 130, 0), (300, 50, 60), (300, 1, 4), (257, 200, 150), (400, 128, 4), (90, 40, 3)],
+    ("entries", "window", "sinks"),
+    [
+        *(
+            (700, 100, 4),
+            (513, 130, 0),
+            (300, 50, 60),
+            (300, 1, 4),
+            (257, 200, 150),
+            (400, 128, 4),
+            (90, 40, 3),
+        ),
+        *((300, None, 0), (64, None, 0), (65, None, 4)),
+    ],
 )
+@pytest.mark.parametrize("before", [0, 1, 70])
 @pytest.mark.parametrize("gaps", [False, True])
-def test_a_band_of_plain_products_sees_what_masks_say(heads, groups, rows, window, sinks, gaps):
-    from tokenprune.engine.attention import _banded
+def test_plain_products_see_what_masks_say(heads, groups, entries, window, sinks, before, gaps):
+    from tokenprune.engine.attention import _by_products
 
-    generator = torch.Generator().manual_seed(rows)
-    query, keys, values = (torch.randn(n, rows, 16, generator=generator) for n in (heads, groups, groups))
-    place = torch.arange(rows)
+    generator = torch.Generator().manual_seed(entries)
+    query, keys, values = (torch.randn(n, entries, 16, generator=generator) for n in (heads, groups, groups))
+    before = min(before, entries - 2)
+    query = query[:, before:]
+    place = torch.arange(entries)
     if gaps:
-        place = torch.randperm(3 * rows, generator=generator)[:rows].sort().values
-    distance = place[:, None] - place
-    mask = (distance >= 0) & ((distance < window) | (torch.arange(rows) < sinks))
+        place = torch.randperm(3 * entries, generator=generator)[:entries].sort().values
+    distance = place[before:, None] - place
+    mask = distance >= 0
+    if window is not None:
+        mask &= (distance < window) | (torch.arange(entries) < sinks)
     repeated = (t.repeat_interleave(heads // groups, 0) for t in (keys, values))
     expected = torch.nn.functional.scaled_dot_product_attention(query, *repeated, attn_mask=mask, scale=0.3)
-    found = _banded(query, keys, values, place, 0.3, window, sinks)
-    torch.testing.assert_close(found, expected.transpose(0, 1).reshape(rows, -1), atol=1e-5, rtol=1e-5)
+    found = _by_products(query, keys, values, place, 0.3, window, sinks)
+    torch.testing.assert_close(found, expected.transpose(0, 1).flatten(1), atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("sequences", [1, 2])
+def test_a_prefill_in_bfloat16_stays_close(build_lm, sequences):
+    """Products of blocks round more than masks do, and both are the same attention; also behind entries."""
+    ids = [prompt(200), prompt(150)][:sequences]
+    exact, found = (
+        read(made, [SequenceKV.empty(made) for _ in ids], ids, last_only=False).float()
+        for made in (Decoder(build_lm("llama")), Decoder(build_lm("llama").to(torch.bfloat16)))
+    )
+    likeness = torch.nn.functional.cosine_similarity(found, exact, dim=-1)
+    assert likeness.min() > 0.9 and likeness.mean() > 0.99
 
 
 @torch.no_grad()

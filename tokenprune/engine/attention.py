@@ -5,12 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tokenprune.engine.kv import LayerKV
+from tokenprune.engine.pieces import in_pieces
 
 if TYPE_CHECKING:
     import torch
 
 _BLOCK = 256  # query rows that share one mask
-_BAND = 128  # query rows of a band; more would look at more that is out of their window
+# Query rows of a product, with those of a group's heads: logits of a few thousand entries stay in the cache.
+_PRODUCT_ROWS = 384
+_LEAST_ROWS, _MOST_ROWS = 64, 128  # of these, of one head: more would look at more that is out of a window
 
 
 def attend(
@@ -23,7 +26,6 @@ def attend(
     sinks: int = 0,
     free_from: int | None = None,
     visible: torch.Tensor | None = None,
-    rough: bool = False,
 ) -> torch.Tensor:
     """Let each row attend to the entries at its own position and before.
 
@@ -37,8 +39,6 @@ def attend(
         sinks: first entries that a row sees beyond its window.
         free_from: rows from this position on see everything; None: none do.
         visible: bool [m, len(kv)], what each row sees; takes the place of positions and window.
-        rough: whether, in half precision, logits may be rounded to it on the way: under a window that is
-            faster by half.
 
     Returns:
         [m, H d].
@@ -55,66 +55,99 @@ def attend(
     if rows == 1:
         reach = _Reach(kv, positions[:1], entries, window, sinks)
         return _one(query, reach.keys, reach.values, scale)
-    if window is None and rows == entries:
-        return _causal(query, kv.keys, kv.values, scale)
-    if window is not None and rough and query.element_size() < 4 and rows == entries:
-        free = rows if free_from is None else int(torch.searchsorted(positions, free_from))
-        band = _banded(query[:, :free], kv.keys, kv.values, positions, scale, window, sinks)
+    if query.element_size() < 4 and (window is not None or query.device.type == "cpu"):
+        free = rows if free_from is None or window is None else int(torch.searchsorted(positions, free_from))
+        behind = entries - rows + free
+        band = _by_products(
+            query[:, :free],
+            kv.keys[:, :behind],
+            kv.values[:, :behind],
+            kv.positions[:behind],
+            scale,
+            window,
+            sinks,
+        )
         if free == rows:
             return band
-        end = _in_blocks(query[:, free:], kv, positions[free:], scale, None, 0, None)
+        end = _by_products(query[:, free:], kv.keys, kv.values, kv.positions, scale)
         return torch.cat([band, end])
+    if window is None and rows == entries:
+        return _causal(query, kv.keys, kv.values, scale)
     return _in_blocks(query, kv, positions, scale, window, sinks, free_from)
 
 
-def _banded(
+def _by_products(
     query: torch.Tensor,
     keys: torch.Tensor,
     values: torch.Tensor,
     positions: torch.Tensor,
     scale: float,
-    window: int,
-    sinks: int,
+    window: int | None = None,
+    sinks: int = 0,
 ) -> torch.Tensor:
-    """Rows that are the first entries, under a window: plain products of blocks, masked at their edges only.
+    """Rows that are the last entries: plain products of blocks, masked at their edges only.
 
-    The query heads of a group are rows of one product. ``positions`` are those of the entries. Returns
-    [m, H d] of the m rows.
+    The query heads of a group are rows of one product, and products are computed side by side. Logits and
+    shares are rounded to the rows' number format, where fused kernels keep float32: measured, that is no
+    less exact than what bfloat16 does elsewhere in a model (benchmarks/RESULTS.md).
+
+    Args:
+        query: [H, m, d].
+        keys: [G, n, d], n at least m.
+        values: [G, n, d].
+        positions: int64 [n], of the entries, ascending.
+        scale: of the logits.
+        window: see `attend`.
+        sinks: see `attend`.
+
+    Returns:
+        [m, H d].
     """
     import torch
 
     heads, rows, head_dim = query.shape
-    groups = len(keys)
-    out = query.new_empty((rows, heads * head_dim))
-    future = torch.full((_BAND, _BAND), -torch.inf, device=query.device, dtype=query.dtype).triu_(1)
-    firsts = torch.arange(0, rows, _BAND, device=query.device)
-    begins = positions - (window - 1)  # where each entry's window begins
-    # The first entry that any row of a block sees in its window, and the first that all of them do.
-    lows = torch.searchsorted(positions, begins[firsts]).tolist()
-    alls = torch.searchsorted(positions, begins[(firsts + _BAND - 1).clamp(max=rows - 1)]).tolist()
-    for first, low, every in zip(firsts.tolist(), lows, alls, strict=True):
-        last = min(first + _BAND, rows)
+    groups, before = len(keys), len(positions) - rows
+    shared = heads // groups
+    size = min(max(_PRODUCT_ROWS // shared, _LEAST_ROWS), _MOST_ROWS)
+    by_group = query.reshape(groups, shared, rows, head_dim)
+    out = query.new_empty((rows, groups, shared, head_dim))
+    future = torch.full((size, size), -torch.inf, device=query.device, dtype=query.dtype).triu_(1)
+    firsts = torch.arange(0, rows, size, device=query.device)
+    lows = alls = [0] * len(firsts)
+    begins = positions[before:] - ((window or 0) - 1)  # where each row's window begins
+    if window is not None:
+        # The first entry that any row of a block sees in its window, and the first that all of them do.
+        lows = torch.searchsorted(positions, begins[firsts]).tolist()
+        alls = torch.searchsorted(positions, begins[(firsts + size - 1).clamp(max=rows - 1)]).tolist()
+
+    def compute(block: tuple[int, int, int, int]) -> None:
+        group, first, low, every = block
+        last = min(first + size, rows)
+        end = before + last
         if low <= sinks:
-            own_keys, own_values, ahead = keys[:, :last], values[:, :last], low
+            own_keys, own_values, ahead = keys[group, :end], values[group, :end], low
         else:
-            own_keys = torch.cat([keys[:, :sinks], keys[:, low:last]], 1)
-            own_values = torch.cat([values[:, :sinks], values[:, low:last]], 1)
+            own_keys = torch.cat([keys[group, :sinks], keys[group, low:end]])
+            own_values = torch.cat([values[group, :sinks], values[group, low:end]])
             ahead = sinks
-        block = (query[:, first:last] * scale).reshape(groups, -1, head_dim)
-        logits = torch.bmm(block, own_keys.transpose(1, 2))
-        by_head = logits.view(heads, last - first, -1)
+        own = (by_group[group, :, first:last] * scale).view(-1, head_dim)
+        logits = own @ own_keys.T
+        by_head = logits.view(shared, last - first, -1)
         by_head[:, :, first - last :] += future[: last - first, : last - first]
         if every > low:
             edge = positions[low:every] < begins[first:last, None]
             if low < sinks:
                 edge[:, : sinks - low] = False
             by_head[:, :, ahead : ahead + every - low].masked_fill_(edge, -torch.inf)
-        found = torch.bmm(torch.softmax(logits, -1), own_values)
-        shape = (groups, heads // groups, last - first, head_dim)
-        out[first:last].view(last - first, groups, heads // groups, head_dim).copy_(
-            found.view(shape).permute(2, 0, 1, 3)
-        )
-    return out
+        found = torch.softmax(logits, -1) @ own_values
+        out[first:last, group] = found.view(shared, last - first, head_dim).transpose(0, 1)
+
+    # The longest first, so that no thread ends long before the others.
+    blocks = [
+        (group, *block) for block in zip(firsts.tolist(), lows, alls, strict=True) for group in range(groups)
+    ]
+    in_pieces(compute, blocks[::-1], query.device)
+    return out.view(rows, -1)
 
 
 def _causal(query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, scale: float) -> torch.Tensor:

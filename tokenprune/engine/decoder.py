@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from tokenprune.engine.attention import attend
 from tokenprune.engine.kv import KVMeter, LayerKV
+from tokenprune.engine.pieces import in_pieces, row_pieces
 from tokenprune.engine.weights import DecoderWeights, Projection, read_weights
 from tokenprune.errors import ConfigError, ModelError
 
@@ -197,10 +198,10 @@ class Decoder:
                     sinks=0 if near is None else near.sinks,
                     free_from=None if near is None else near.free_from,
                     visible=part.visible,
-                    rough=near is not None,
                 )
             )
-        self._add(x, attended[0] if len(attended) == 1 else torch.cat(attended), layer.out)
+        whole = attended[0] if len(attended) == 1 else torch.cat(attended)
+        in_pieces(lambda rows: self._add(x[rows], whole[rows], layer.out), self._pieces(len(x)), x.device)
         self._feed_forward(x, number, check)
         return x, query
 
@@ -239,13 +240,15 @@ class Decoder:
         """[n, hidden] to [n, out], behind a norm."""
         from torch.nn.functional import linear
 
-        if len(x) <= self._rows:
+        pieces = self._pieces(len(x))
+        if len(pieces) <= 1:
             return linear(self._norm(x, norm), projection.weight, projection.bias)
         out = x.new_empty((len(x), len(projection.weight)))
-        for first in range(0, len(x), self._rows):
-            rows = slice(first, first + self._rows)
-            _product(self._norm(x[rows], norm), projection, out[rows])
+        in_pieces(lambda rows: _product(self._norm(x[rows], norm), projection, out[rows]), pieces, x.device)
         return out
+
+    def _pieces(self, rows: int) -> list[slice]:
+        return row_pieces(rows, self._rows, _LEAST_ROWS, self.device)
 
     def _rotate(
         self, flat: torch.Tensor, norm: torch.Tensor | None, rotary: Rotary, out: torch.Tensor | None = None
@@ -278,13 +281,16 @@ class Decoder:
         from torch.nn.functional import linear, silu
 
         layer = self.weights.layers[number]
-        for first in range(0, len(x), self._rows):
-            check()
-            rows = x[first : first + self._rows]
+
+        def run(piece: slice) -> None:
+            rows = x[piece]
             both = linear(self._norm(rows, layer.middle_norm), layer.gate_up.weight, layer.gate_up.bias)
             gate, up = both.chunk(2, dim=-1)
             gate = silu(gate, inplace=True) if self._silu else self.weights.activation(gate)
             self._add(rows, gate.mul_(up), layer.down)
+
+        check()
+        in_pieces(run, self._pieces(len(x)), x.device, check)
 
     def _add(self, x: torch.Tensor, y: torch.Tensor, projection: Projection) -> None:
         """Add the projection of ``y`` to ``x`` in place."""
