@@ -55,7 +55,7 @@ def attend(
     if rows == 1:
         reach = _Reach(kv, positions[:1], entries, window, sinks)
         return _one(query, reach.keys, reach.values, scale)
-    if query.element_size() < 4 and (window is not None or query.device.type == "cpu"):
+    if query.device.type == "cpu" and query.element_size() < 4:
         free = rows if free_from is None or window is None else int(torch.searchsorted(positions, free_from))
         behind = entries - rows + free
         band = _by_products(

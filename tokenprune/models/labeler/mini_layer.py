@@ -131,7 +131,7 @@ def _attended(q: Tensor, k: Tensor, v: Tensor, padding: Tensor, scale: float) ->
 
 
 def _attended_by_products(q: Tensor, k: Tensor, v: Tensor, padding: Tensor, scale: float) -> Tensor:
-    """The same in a third to a half of the time on CPUs that multiply bfloat16, whose fused kernel is slow.
+    """The same in about half the time on CPUs that multiply bfloat16, whose fused kernel is slow.
 
     Exponentials are not shifted by the largest logit of their row, and their sums are a column of the last
     product. Logits are cut at +-80 for that: `FAR` and beyond still count nothing beside any other.
