@@ -122,12 +122,12 @@ def test_starts_are_remembered_and_cannot_be_changed(tokenizer_json):
     assert again.tolist() == first.tolist()
 
 
-def test_long_texts_are_counted_and_not_remembered(monkeypatch, tokenizer_json):
-    monkeypatch.setattr("tokenprune.tokens._REMEMBERED", 10)
-    counter = get_counter(str(tokenizer_json))
-    counter.forget()
-    assert len(counter.starts("one two three four")) == counter.count("one two three four")
-    assert counter.starts("one two three four") is not counter.starts("one two three four")
+@pytest.mark.parametrize("text", ["word " * 2**21, "鯨" * 2**20, " " * 2**23])
+def test_a_long_text_is_counted_and_not_remembered(counter, text):
+    starts = counter.starts(text)
+    assert len(starts) == counter.count(text)
+    assert counter._known.currsize <= counter._known.maxsize
+    assert text not in counter._known
 
 
 def test_folder_and_file(tokenizer_json, counter):

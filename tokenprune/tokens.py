@@ -8,6 +8,7 @@ import threading
 from collections.abc import Sequence
 from functools import lru_cache
 from importlib import resources
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,8 +22,8 @@ if TYPE_CHECKING:
     from tokenizers import Encoding, Tokenizer
 
 DEFAULT_TOKENIZER = "smollm2-135m"
-# Characters of texts whose tokens are remembered: of one request several parts of a program ask.
-_REMEMBERED = 2**20
+# Bytes of texts and of their starts that are remembered: of one request several parts of a program ask.
+_REMEMBERED = 2**23
 # Shipped so that counting works with the light core alone; derived from SmolLM2 (Apache-2.0).
 _SHIPPED = {DEFAULT_TOKENIZER: "smollm2-tokenizer.json.xz"}
 
@@ -50,7 +51,7 @@ class TokenCounter:
         tokenizer.no_padding()
         self.name = name
         self._tokenizer = tokenizer
-        self._known: LRUCache[str, IntArray] = LRUCache(_REMEMBERED, getsizeof=len)
+        self._known: LRUCache[str, tuple[int, IntArray]] = LRUCache(_REMEMBERED, getsizeof=itemgetter(0))
         self._lock = threading.Lock()
 
     def _encode(self, text: str) -> Encoding:
@@ -78,15 +79,16 @@ class TokenCounter:
         with self._lock:
             known = self._known.get(text)
         if known is not None:
-            return known
+            return known[1]
         offsets = self._encode(text).offsets
         starts = np.fromiter((o[0] for o in offsets), dtype=np.int64, count=len(offsets))
         # Byte-level tokenizers may trim a leading space from an offset; order is what counting needs.
         starts = np.maximum.accumulate(starts)
         starts.flags.writeable = False
-        if len(text) <= _REMEMBERED:
+        size = starts.nbytes + len(text) * (1 if text.isascii() else 4)
+        if size <= _REMEMBERED:
             with self._lock:
-                self._known[text] = starts
+                self._known[text] = size, starts
         return starts
 
     def forget(self) -> None:
