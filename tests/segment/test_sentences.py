@@ -233,3 +233,16 @@ def test_a_book_without_spaces_or_lines_is_read_in_parts(sentence, monkeypatch):
 def test_english_is_read_in_one_part():
     text = "The tower was finished in 1889. Cats sleep. " * 500
     assert len(sentence_starts(text)) == 1000
+
+
+@pytest.mark.parametrize("text", ["word " * 30_000, "``` " * 40_000, "x" * 150_000])
+def test_a_long_text_without_an_end_is_one_sentence(text):
+    assert sentence_starts(text) == [0]
+
+
+def test_long_paragraphs_are_cut_as_short_ones_are():
+    part = (
+        "One sentence stands here. Another one follows it, " + "and it goes on " * 3_000 + "to its end.\n\n"
+    )
+    starts = sentence_starts(part)
+    assert sentence_starts(part * 3) == [n * len(part) + s for n in range(3) for s in starts]

@@ -27,9 +27,11 @@ _ENDS_SENTENCE = re.compile(r"[.!?:;\u3002\uff01\uff1f\u2026][\"'\u201d\u2019)\]
 _LIST_MARK_ONLY = re.compile(rf"\s*(?:{_NUMBERED}|[-*+\u2022])\s*$")
 _LONGEST_MARK = 40  # characters of a list mark with the white space around it
 
-# sentencex takes time with the square of a paragraph in a script without spaces: half an hour for a book. A
+# sentencex takes time with the square of a paragraph: half an hour for a book in a script without spaces. A
 # longer one is given to it in parts of about so many characters, cut where a sentence certainly ends.
 _PART = 5000
+# Where none certainly ends, between paragraphs or, in one without an end to be seen, between words.
+_LONGEST = 40_000
 _SURE_END = re.compile(
     "[\u3002\uff01\uff1f](?![\u3002\uff01\uff1f\u2026\u300b\u300d\u300f\uff09\u201d\u2019\"')\\]])\\s*"
 )
@@ -186,13 +188,26 @@ def sentence_starts(text: str, language: str | None = None) -> list[int]:
 
 def _boundaries(code: str, text: str) -> Iterator[int]:
     """Where sentencex sees sentences start."""
-    at = 0
+    at, begins = 0, True
     while at < len(text):
-        sure = _SURE_END.search(text, at + _PART)
-        end = sure.end() if sure else len(text)
+        sure = _SURE_END.search(text, at + _PART, at + _LONGEST)
+        end, ends = sure.end() if sure else len(text), True
+        if not sure and end - at > _LONGEST:
+            end, ends = _paragraph_end(text, at, at + _LONGEST)
         for boundary in get_sentence_boundaries(code, text[at:end]):
-            yield at + int(boundary["start_index"])
-        at = end
+            start = int(boundary["start_index"])
+            if start or begins:
+                yield at + start
+        at, begins = end, ends
+
+
+def _paragraph_end(text: str, start: int, stop: int) -> tuple[int, bool]:
+    """The last place in ``[start, stop)`` to cut at, and whether a sentence ends there."""
+    gap = text.rfind("\n\n", start, stop)
+    if gap > start:
+        return gap + 2, True
+    space = text.rfind(" ", start, stop)
+    return (space + 1 if space > start else stop), False
 
 
 def _is_mark(text: str, start: int, end: int) -> bool:
