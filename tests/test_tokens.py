@@ -126,8 +126,8 @@ def test_starts_are_remembered_and_cannot_be_changed(tokenizer_json):
 def test_a_long_text_is_counted_and_not_remembered(counter, text):
     starts = counter.starts(text)
     assert len(starts) == counter.count(text)
-    assert counter._known.currsize <= counter._known.maxsize
-    assert text not in counter._known
+    assert counter._known.bytes <= counter._known.max_bytes
+    assert counter._known.get(text) is None
 
 
 def test_folder_and_file(tokenizer_json, counter):

@@ -8,15 +8,14 @@ import threading
 from collections.abc import Sequence
 from functools import lru_cache
 from importlib import resources
-from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from cachetools import LRUCache
 
 from tokenprune.arrays import IntArray
 from tokenprune.errors import ModelError, UnknownNameError
+from tokenprune.lru import ByteLru, text_bytes
 
 if TYPE_CHECKING:
     from tokenizers import Encoding, Tokenizer
@@ -51,7 +50,7 @@ class TokenCounter:
         tokenizer.no_padding()
         self.name = name
         self._tokenizer = tokenizer
-        self._known: LRUCache[str, tuple[int, IntArray]] = LRUCache(_REMEMBERED, getsizeof=itemgetter(0))
+        self._known: ByteLru[str, IntArray] = ByteLru(_REMEMBERED)
         self._lock = threading.Lock()
 
     def _encode(self, text: str) -> Encoding:
@@ -79,16 +78,14 @@ class TokenCounter:
         with self._lock:
             known = self._known.get(text)
         if known is not None:
-            return known[1]
+            return known
         offsets = self._encode(text).offsets
         starts = np.fromiter((o[0] for o in offsets), dtype=np.int64, count=len(offsets))
         # Byte-level tokenizers may trim a leading space from an offset; order is what counting needs.
         starts = np.maximum.accumulate(starts)
         starts.flags.writeable = False
-        size = starts.nbytes + len(text) * (1 if text.isascii() else 4)
-        if size <= _REMEMBERED:
-            with self._lock:
-                self._known[text] = size, starts
+        with self._lock:
+            self._known.put(text, starts, starts.nbytes + text_bytes(text))
         return starts
 
     def forget(self) -> None:

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from tokenprune.lru import ByteLru
 from tokenprune_server.curve import Curve, CurveFit
-from tokenprune_server.lru import ByteLru
 
 _MAX_NAMES = 64  # models, and methods, that are known at a time
 _MAX_OTHERS = 4  # requests in flight beside an observed one: with more, its time says more of them

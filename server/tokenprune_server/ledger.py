@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from tokenprune_server.lru import ByteLru, text_bytes
+from tokenprune.lru import ByteLru, text_bytes
 from tokenprune_server.protocols.base import Path, Span, Turn
 
 T = TypeVar("T")

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from tokenprune.lru import ByteLru, text_bytes
 from tokenprune.receipt import PruneResult
-from tokenprune_server.lru import ByteLru, text_bytes
 
 _BYTES_PER_UNIT = 64  # five 8-byte columns and two references
 _BYTES_PER_PICTURE = 700

@@ -10,13 +10,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+from tokenprune.lru import ByteLru
 from tokenprune.receipt import steps_of
 from tokenprune_server.body import ClientGone
 from tokenprune_server.decide import PRUNED, Facts, failed, skip_reason, skipped
 from tokenprune_server.gate import Gate, Weighing, model_name, turn_path
 from tokenprune_server.json_body import serialise
 from tokenprune_server.ledger import digest
-from tokenprune_server.lru import ByteLru
 from tokenprune_server.pool import PrunePool
 from tokenprune_server.protocols.base import Body, Job, Path, Rules, Span
 from tokenprune_server.receipts import ReceiptStore

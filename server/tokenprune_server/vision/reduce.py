@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tokenprune.errors import ModelError, VisionError
+from tokenprune.lru import ByteLru
 from tokenprune.vision.methods.base import more_than_asked
-from tokenprune_server.lru import ByteLru
 from tokenprune_server.vision.files import File, decode
 from tokenprune_server.vision.settings import VisionSettings
 from tokenprune_server.vision.wire import encode_rows

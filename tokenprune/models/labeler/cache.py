@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
 from collections.abc import Sequence
 from hashlib import blake2b
 from weakref import WeakKeyDictionary
 
+from tokenprune.lru import ByteLru
 from tokenprune.models.labeler.labeler import Labeler
 from tokenprune.models.labeler.types import Labels, Passage
 
@@ -26,12 +26,17 @@ class LabelCache:
     def __init__(self, max_bytes: int) -> None:
         """Hold at most about ``max_bytes``; 0 holds nothing."""
         self.max_bytes = max_bytes
-        self.hits = self.misses = self.size = 0
-        self._entries: OrderedDict[bytes, Labels] = OrderedDict()
+        self.hits = self.misses = 0
+        self._entries: ByteLru[bytes, Labels] = ByteLru(max_bytes)
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
         return len(self._entries)
+
+    @property
+    def size(self) -> int:
+        """Bytes that are held."""
+        return self._entries.bytes
 
     def label(self, labeler: Labeler, query: str, passages: Sequence[Passage]) -> list[Labels]:
         """Label passages, reading those that are not known; one that occurs twice is read once."""
@@ -46,7 +51,6 @@ class LabelCache:
                 if known is None:
                     new.setdefault(key, passage)
                 else:
-                    self._entries.move_to_end(key)
                     found[key] = known
             self.hits += len(keys) - len(new)
             self.misses += len(new)
@@ -61,12 +65,7 @@ class LabelCache:
     def _put(self, key: bytes, labels: Labels) -> None:
         for column in (labels.keep, labels.start, labels.end):
             column.flags.writeable = False  # it is handed out again
-        old = self._entries.pop(key, None)
-        self.size += _bytes(labels) - (0 if old is None else _bytes(old))
-        self._entries[key] = labels
-        while self.size > self.max_bytes:
-            _, gone = self._entries.popitem(last=False)
-            self.size -= _bytes(gone)
+        self._entries.put(key, labels, _bytes(labels))
 
 
 def _bytes(labels: Labels) -> int:

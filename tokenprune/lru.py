@@ -1,7 +1,11 @@
-"""A mapping bounded in bytes (and, if asked, in entries) that forgets what was used least recently."""
+"""What was used last, within so many bytes: memories of the package and of the server."""
 
-from collections import OrderedDict
+from __future__ import annotations
+
+from operator import itemgetter
 from typing import Generic, TypeVar
+
+from cachetools import LRUCache
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -16,39 +20,38 @@ class ByteLru(Generic[K, V]):
     """
 
     def __init__(self, max_bytes: int, max_count: int | None = None) -> None:
-        self._max_bytes, self._max_count = max_bytes, max_count
-        self._items: OrderedDict[K, tuple[V, int]] = OrderedDict()
-        self.bytes = 0
+        self.max_bytes, self._max_count = max_bytes, max_count
+        self._items: LRUCache[K, tuple[int, V]] = LRUCache(max_bytes, getsizeof=itemgetter(0))
 
     def __len__(self) -> int:
         return len(self._items)
 
+    @property
+    def bytes(self) -> int:
+        """Sum of the sizes of what is kept."""
+        return int(self._items.currsize)
+
     def get(self, key: K) -> V | None:
         """The value, marked as just used, or None."""
         item = self._items.get(key)
-        if item is None:
-            return None
-        self._items.move_to_end(key)
-        return item[0]
+        return None if item is None else item[1]
 
     def items(self) -> list[tuple[K, V]]:
-        """All entries, the least recently used first."""
-        return [(key, value) for key, (value, _) in self._items.items()]
+        """All entries."""
+        return [(key, value) for key, (_, value) in self._items.items()]
 
     def put(self, key: K, value: V, size: int) -> None:
         """Keep a value of ``size`` bytes in place of an older one of the same key."""
-        old = self._items.pop(key, None)
-        if old is not None:
-            self.bytes -= old[1]
-        if size > self._max_bytes:
+        if size > self.max_bytes:
+            self._items.pop(key, None)
             return
-        self._items[key] = (value, size)
-        self.bytes += size
-        while self.bytes > self._max_bytes or (
-            self._max_count is not None and len(self._items) > self._max_count
-        ):
-            _, (_, size) = self._items.popitem(last=False)
-            self.bytes -= size
+        self._items[key] = size, value
+        while self._max_count is not None and len(self._items) > self._max_count:
+            self._items.popitem()
+
+    def clear(self) -> None:
+        """Keep nothing."""
+        self._items.clear()
 
 
 def text_bytes(text: str) -> int:
