@@ -41,7 +41,7 @@ def fit_fusion(
     """Replace the weights of the network's fused rank by ones fitted to the lists; return their loss.
 
     The new ranks of a list spread as much as the head's do and have their mean, so that they mean about what
-    they meant to whoever reads them. What a `Labeler` keeps does not go by them (`Labels.keep_rank`).
+    they meant to whoever reads them. For what a `Labeler` keeps they count half (`Labels.keep_rank`).
 
     Raises:
         ConfigError: there are no lists, or the rank of the network is not fused.

@@ -64,7 +64,8 @@ class Labelled:
         token: float32 [b, t], keep logits; meaningful where ``sentence >= 0``.
         sentence: float32 [b, s], the part of it that is common to a sentence.
         rank: float32 [b], orders passages.
-        keep_rank: float32 [b], what the rank head says; ``rank`` is the same unless the network is ``fused``.
+        keep_rank: float32 [b], the mean of ``rank`` and what the rank head says; they are the same unless the
+            network is ``fused``. The fused rank alone has more wrong passages close behind the best.
         found: float32 [b, f], what the ranks are judged by; the last column is the best sentence's logit, the
             `N_LIKENESS` before it are there when the network is ``fused``.
         present: bool [b, s], which sentences a window has.
@@ -209,10 +210,8 @@ class MiniNetwork(nn.Module):  # type: ignore[misc]
         pooled = (x * ~absent[:, :, None]).sum(1) / (~absent).sum(1, keepdim=True)
         alike = [self._likeness(w, states, halfway, asked, inside | title)] if self.fuse is not None else []
         found = torch.cat((pooled, whole, *alike, best), -1)
-        own = self.head_rank_of(found)
-        return Labelled(
-            token, sentence, own if self.fuse is None else self.rank_of(found), own, found, present
-        )
+        rank, own = self.rank_of(found), self.head_rank_of(found)
+        return Labelled(token, sentence, rank, (rank + own) / 2, found, present)
 
     def rank_of(self, found: Tensor) -> Tensor:
         """Return the rank, float32 [b], of what was found in windows (`Labelled.found`)."""
