@@ -45,7 +45,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--methods", type=words, default=[*BASELINES, "provence"])
     made.add_argument("--sample", type=int, default=70, help="answers: lists")
     made.add_argument("--share", type=float, default=0.25, help="answers: of the tokens, for sentences")
-    made.add_argument("--threshold", type=float, default=0.05, help="answers: of labelers")
+    made.add_argument("--threshold", type=float, default=0.04, help="answers: of labelers")
     made.add_argument("--ranked", type=int, default=1000, help="ranking: lists per set")
     made.add_argument("--sweep-sample", type=int, default=40, help="sweep: lists")
     made.add_argument("--upstream", help="cost: URL of an OpenAI-compatible server on this machine")
@@ -53,7 +53,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--formats-sample", type=int, default=6, help="formats: lists")
     made.add_argument("--rounds", type=int, default=7, help="formats: of each list")
     made.add_argument("--shares", type=floats, default=[0.05, 0.1, 0.15, 0.25, 0.4, 0.6])
-    made.add_argument("--thresholds", type=floats, default=[0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7])
+    made.add_argument("--thresholds", type=floats, default=[0.02, 0.04, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7])
     return made
 
 
