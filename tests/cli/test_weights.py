@@ -190,6 +190,9 @@ def test_wrong_input(folder, tmp_path):
         assert says in run(*base, *more, status=1).stderr
         assert not out.exists()
     assert "cannot read text" in run("eval", model, "--text", tmp_path / "none.txt", status=1).stderr
+    other = tmp_path / "other.jsonl"
+    other.write_text('{"content": "no text"}\n')
+    assert "no object with 'text'" in run("eval", model, "--text", other, status=1).stderr
 
 
 def test_damaged_and_unknown_models(folder, tmp_path):

@@ -24,18 +24,32 @@ def test_folder_without_a_model(tmp_path) -> None:
         load_causal_lm(str(tmp_path))
 
 
-def test_pickled_weights_are_refused(tmp_path) -> None:
-    import torch
+def _tiny_llama(folder):
     from transformers import LlamaConfig, LlamaForCausalLM
 
     config = LlamaConfig(
         vocab_size=64, hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2
     )
-    model = LlamaForCausalLM(config)
-    config.save_pretrained(tmp_path)
-    load_causal_lm("smollm2-135m").tokenizer.save_pretrained(tmp_path)
-    torch.save(model.state_dict(), tmp_path / "pytorch_model.bin")
+    config.save_pretrained(folder)
+    load_causal_lm("smollm2-135m").tokenizer.save_pretrained(folder)
+    return LlamaForCausalLM(config)
+
+
+def test_pickled_weights_are_refused(tmp_path) -> None:
+    import torch
+
+    torch.save(_tiny_llama(tmp_path).state_dict(), tmp_path / "pytorch_model.bin")
     with pytest.raises(ModelError, match="safetensors"):
+        load_causal_lm(str(tmp_path))
+
+
+def test_missing_weights_are_not_drawn_at_random(tmp_path) -> None:
+    from safetensors.torch import save_file
+
+    weights = _tiny_llama(tmp_path).state_dict()
+    del weights["model.layers.0.mlp.up_proj.weight"]
+    save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelError, match=r"lacks 1 of its weights, model\.layers\.0\.mlp\.up_proj\.weight"):
         load_causal_lm(str(tmp_path))
 
 

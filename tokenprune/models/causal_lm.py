@@ -112,8 +112,13 @@ def _load(name: str, path: str, device: str, dtype: torch.dtype) -> LoadedLM:
             config = AutoConfig.from_pretrained(path, trust_remote_code=False)
             seeing = config.model_type in _SEEING
             stored = config.get_text_config().dtype
-            model = (AutoModelForImageTextToText if seeing else AutoModelForCausalLM).from_pretrained(
-                path, dtype=dtype, use_safetensors=True, trust_remote_code=False, attn_implementation="sdpa"
+            model, found = (AutoModelForImageTextToText if seeing else AutoModelForCausalLM).from_pretrained(
+                path,
+                dtype=dtype,
+                use_safetensors=True,
+                trust_remote_code=False,
+                attn_implementation="sdpa",
+                output_loading_info=True,
             )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise ModelError(
@@ -121,6 +126,11 @@ def _load(name: str, path: str, device: str, dtype: torch.dtype) -> LoadedLM:
             "with safetensors, a hub id that is downloaded or can be reached, or a name that "
             "`tokenprune models list` shows"
         ) from error
+    if missing := sorted(found["missing_keys"]):  # transformers draws them at random
+        raise ModelError(
+            f"{name!r} lacks {len(missing)} of its weights, {missing[0]} among them: the checkpoint is "
+            "damaged or of another model, fetch or make it again"
+        )
     model = model.to(device).eval()
     positions, ends = _max_positions(model, tokenizer), _eos_ids(model, tokenizer)
     return LoadedLM(name, model, tokenizer, positions, ends, stored)

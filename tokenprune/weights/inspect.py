@@ -81,7 +81,8 @@ def picture(folder: str | Path, out: str | Path) -> Path:
     stays, zeros = shares(card), card.zero_shares()
     figure = Figure(figsize=(max(6.0, 0.25 * len(stays) + 1.5), 4.2), layout="constrained")
     rows = figure.subplots(2, 1, sharex=True, sharey=True)
-    names = ("attention: KV groups kept", "FFN: channels kept")
+    experts = any(layer.experts is not None for layer in card.layers)
+    names = ("attention: KV groups kept", f"FFN: {'channels of experts' if experts else 'channels'} kept")
     for axis, name, values in zip(rows, names, zip(*stays, strict=True), strict=True):
         axis.bar(range(len(stays)), [1.0] * len(stays), color="#e6e6e6")
         if any(zeros):

@@ -26,7 +26,11 @@ def read_text(path: Path) -> str:
         text = raw.decode("utf-8")
         if path.name.removesuffix(".gz").endswith(".jsonl"):
             return "\n\n".join(str(json.loads(line)["text"]) for line in text.splitlines() if line.strip())
-    except (OSError, UnicodeDecodeError, ValueError, KeyError, TypeError) as error:
+    except (KeyError, TypeError) as error:
+        raise RecipeError(
+            f"cannot read text from {str(path)!r}: a line is no object with 'text'; give UTF-8 text or .jsonl"
+        ) from error
+    except (OSError, UnicodeDecodeError, ValueError) as error:
         raise RecipeError(
             f"cannot read text from {str(path)!r}: {error}; give UTF-8 text or .jsonl"
         ) from error
