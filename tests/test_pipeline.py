@@ -566,3 +566,23 @@ def test_paragraphs_stay_apart(method, samples):
     for line in out.split("\n"):
         numbers = {w[-2:].lstrip("abcdefghijklmnopqrstuvwxyz") for w in line.split() if w[:1] in "ABG"}
         assert len(numbers) <= 1, line
+
+
+@pytest.mark.parametrize("limit", [None, 14, 40])
+def test_a_stage_that_knows_nothing_hands_everything_on(limit):
+    documents = [
+        "The lamp was lit in 1871. It burned oil for years. A keeper lived there with two dogs.",
+        "None of this matters at all. Boats pass by every day.",
+    ]
+    result = tp.Pipeline(["bm25-sentences", "tail"]).prune("Zxqv wobble?", documents, tp.Budget(max_tokens=limit))
+    assert 0 < result.tokens_after <= (limit or result.tokens_before)
+    alone = tp.Pipeline("tail").prune("", documents, tp.Budget(max_tokens=limit or result.tokens_before))
+    assert [d.text for d in result.documents] == [d.text for d in alone.documents]
+
+
+@pytest.mark.parametrize("limit", [None, 12, 25, 40])
+def test_a_page_of_navigation_alone_keeps_its_best_under_any_budget(limit):
+    page = tp.Document('<nav><a href="a">Home</a> <a href="b">About</a></nav>', kind="html")
+    result = tp.Pipeline("boilerplate").prune("", [page], tp.Budget(max_tokens=limit))
+    assert "Home" in result.documents[0].text
+    assert {u.reason for u in result.receipts[0].units if u.kept} == {"floor"}

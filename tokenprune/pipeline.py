@@ -186,7 +186,7 @@ class Pipeline:
             Finished copies of the jobs; None where they exceed the budget in that form.
         """
         copies: list[Job] = []
-        ranked = False
+        ranked = dropping = False
         for job in jobs:
             copy = replace(job)
             copy.leave("none", "fits-budget")
@@ -205,10 +205,12 @@ class Pipeline:
                             scores = pruner.scorer.score("", [units])[0]
                         with clock.time("select"):
                             keep = adaptive([Scored(copy, pruner, units, scores)], counter)[0]
-                        dropped = "low-score"
+                        dropped, dropping = "low-score", dropping or not keep.all()
                     with clock.time("render"):
                         copy.finish(pruner, units, scores, keep, counter, kept="fits-budget", dropped=dropped)
             copies.append(copy)
+        if dropping and not any(copy.current.text.strip() for copy in copies):
+            return None  # the selection knows what stays where nothing would
         return _Whole(copies, ranked) if sum(j.tokens_after for j in copies) <= limit else None
 
     def _score(
@@ -248,9 +250,7 @@ class Pipeline:
             waiting |= {id(item.job) for item in final}
             early = [item for item, last in zip(items, ending, strict=True) if not last]
             with clock.time("select"):
-                masks = adaptive(early, counter)
-                if limit is None:
-                    masks = with_floor(early, masks, jobs)
+                masks = with_floor(early, adaptive(early, counter), jobs, early=True)
             with clock.time("render"):
                 for item, mask in zip(early, masks, strict=True):
                     item.finish(mask, counter, "low-score")

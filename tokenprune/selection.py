@@ -79,10 +79,18 @@ def _with_leads(units: Units, mask: BoolArray) -> None:
             mask[units.lead[unit]] = True
 
 
-def with_floor(scored: Sequence[Scored], masks: list[BoolArray], jobs: Sequence[Job]) -> list[BoolArray]:
+def with_floor(
+    scored: Sequence[Scored], masks: list[BoolArray], jobs: Sequence[Job], *, early: bool = False
+) -> list[BoolArray]:
     """Keep the best of documents when no word of the whole call would stay (see `tokenprune.select.floor`).
 
     One document may well go away entirely; so may all under a selector that counts, as `TopK` does.
+
+    Args:
+        scored: documents of a stage.
+        masks: what its selectors keep.
+        jobs: all documents of the call.
+        early: another pruner comes behind: where the scores tell no unit from another, it gets all of them.
     """
     mine = {id(item.job) for item in scored}
     if any(mask.any() for mask in masks) or any(
@@ -93,7 +101,11 @@ def with_floor(scored: Sequence[Scored], masks: list[BoolArray], jobs: Sequence[
     items = [able[k] for group in by_pruner(able) for k in group]
     if not items:
         return masks
-    chosen = floor.best_of_nothing([item.units for item in items], _on_one_scale(items))
+    scores = _on_one_scale(items)
+    if early and floor.tell_nothing(scores):
+        chosen = [np.ones(len(item.units), dtype=bool) for item in items]
+    else:
+        chosen = floor.best_of_nothing([item.units for item in items], scores)
     place = {id(item): n for n, item in enumerate(scored)}
     for item, mask in zip(items, chosen, strict=True):
         if mask.any():
@@ -115,15 +127,31 @@ def _on_one_scale(scored: Sequence[Scored]) -> list[FloatArray]:
     return scores
 
 
+def _above_their_floors(scored: Sequence[Scored]) -> list[FloatArray]:
+    """Scores on one scale, -inf of what no budget keeps; where that is every unit with words, its best stay."""
+    raw = _on_one_scale(scored)
+    scores = list(raw)
+    for n, item in enumerate(scored):
+        least = np.inf if item.job.beaten else item.pruner.floor
+        if least is not None:
+            scores[n] = np.where(item.scores < least, -np.inf, raw[n])
+    if any(
+        own > -np.inf and text.strip()
+        for item, values in zip(scored, scores, strict=True)
+        for own, text in zip(values.tolist(), item.units.texts, strict=True)
+    ):
+        return scores
+    for n, item in enumerate(scored):
+        if not item.job.beaten and item.pruner.floor is not None:
+            scores[n], item.kept = raw[n], floor.REASON
+    return scores
+
+
 def within_budget(
     scored: Sequence[Scored], limit: int, counter: TokenCounter, *, in_part: bool = False
 ) -> list[BoolArray]:
     """Share the budget among all documents by score; cut units ``in_part`` where it would stay unused."""
-    scores = _on_one_scale(scored)
-    for n, item in enumerate(scored):
-        least = np.inf if item.job.beaten else item.pruner.floor
-        if least is not None:
-            scores[n] = np.where(item.scores < least, -np.inf, scores[n])
+    scores = _above_their_floors(scored)
 
     def tokens(n: int, units: Units, mask: BoolArray) -> int:
         return counter.count(scored[n].pruner.renderer.render(units, mask).text)

@@ -21,6 +21,11 @@ def holds(selector: Selector) -> bool:
     return not isinstance(selector, _COUNTED)
 
 
+def tell_nothing(scores: Sequence[FloatArray]) -> bool:
+    """Whether all units score alike, float64 [n] per document: no word of a question occurs in any."""
+    return len({value for own in scores for value in own.tolist() if value == value}) <= 1
+
+
 def best_of_nothing(documents: Sequence[Units], scores: Sequence[FloatArray]) -> list[BoolArray]:
     """Choose the best unit with words, and of its document what scores at least half as much.
 
