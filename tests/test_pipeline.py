@@ -574,7 +574,9 @@ def test_a_stage_that_knows_nothing_hands_everything_on(limit):
         "The lamp was lit in 1871. It burned oil for years. A keeper lived there with two dogs.",
         "None of this matters at all. Boats pass by every day.",
     ]
-    result = tp.Pipeline(["bm25-sentences", "tail"]).prune("Zxqv wobble?", documents, tp.Budget(max_tokens=limit))
+    result = tp.Pipeline(["bm25-sentences", "tail"]).prune(
+        "Zxqv wobble?", documents, tp.Budget(max_tokens=limit)
+    )
     assert 0 < result.tokens_after <= (limit or result.tokens_before)
     alone = tp.Pipeline("tail").prune("", documents, tp.Budget(max_tokens=limit or result.tokens_before))
     assert [d.text for d in result.documents] == [d.text for d in alone.documents]

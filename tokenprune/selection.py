@@ -128,7 +128,7 @@ def _on_one_scale(scored: Sequence[Scored]) -> list[FloatArray]:
 
 
 def _above_their_floors(scored: Sequence[Scored]) -> list[FloatArray]:
-    """Scores on one scale, -inf of what no budget keeps; where that is every unit with words, its best stay."""
+    """Scores on one scale, -inf of what no budget keeps; its best stay where nothing else would."""
     raw = _on_one_scale(scored)
     scores = list(raw)
     for n, item in enumerate(scored):
@@ -141,9 +141,11 @@ def _above_their_floors(scored: Sequence[Scored]) -> list[FloatArray]:
         for own, text in zip(values.tolist(), item.units.texts, strict=True)
     ):
         return scores
-    for n, item in enumerate(scored):
-        if not item.job.beaten and item.pruner.floor is not None:
-            scores[n], item.kept = raw[n], floor.REASON
+    able = [n for n, item in enumerate(scored) if not item.job.beaten and item.pruner.floor is not None]
+    best = floor.best_of_nothing([scored[n].units for n in able], [raw[n] for n in able])
+    for n, mask in zip(able, best, strict=True):
+        if mask.any():
+            scores[n], scored[n].kept = np.where(mask, raw[n], -np.inf), floor.REASON
     return scores
 
 
