@@ -68,6 +68,15 @@ def test_text_must_be_str(text):
         Document(text)
 
 
+@pytest.mark.parametrize(
+    ("data", "what"),
+    [(b"%PDF-1.7\n%x", "a PDF"), (b"PK\x03\x04word/", "office document"), (b"\x89PNG\r\n", "a picture")],
+)
+def test_bytes_that_are_no_text(data, what):
+    with pytest.raises(DocumentError, match=f"{what}, not text: extract its text first"):
+        Document.from_bytes(data)
+
+
 def test_unknown_kind_lists_the_kinds():
     with pytest.raises(
         DocumentError, match="unknown document kind 'pdf'; known kinds: html, text, triples, examples, chat"

@@ -588,3 +588,14 @@ def test_a_page_of_navigation_alone_keeps_its_best_under_any_budget(limit):
     result = tp.Pipeline("boilerplate").prune("", [page], tp.Budget(max_tokens=limit))
     assert "Home" in result.documents[0].text
     assert {u.reason for u in result.receipts[0].units if u.kept} == {"floor"}
+
+
+def test_a_kind_that_no_method_takes_is_said_under_a_budget():
+    page = "<p>Ships pass by.</p><p>The lamp was lit in 1871.</p>"
+    pipe = tp.Pipeline(["bm25-sentences"])
+    result = pipe.prune("When was the lamp lit?", [page, "It was lit in 1871. No."], tp.Budget(max_tokens=12))
+    (note,) = result.receipts[0].notes
+    assert "no method here prunes html: its beginning stays" in note and "htmlrag" in note
+    assert result.receipts[1].notes == ()
+    whole = pipe.prune("When was the lamp lit?", [page], tp.Budget(max_tokens=500))
+    assert whole.documents[0].text == page and whole.receipts[0].notes == ()

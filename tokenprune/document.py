@@ -24,6 +24,12 @@ _PAGE_TAG = re.compile(
 _FRAGMENT = re.compile(
     r"\s*<(?:p|div|table|ul|ol|li|dl|h[1-6]|section|article|pre|blockquote|body)(?:\s[^<>]{0,2000})?>", re.I
 )
+# What begins so holds no text that could be pruned. Zip is also what office documents are.
+_BINARY = {
+    b"%PDF-": "a PDF", b"PK\x03\x04": "a zip archive or an office document", b"\x1f\x8b": "gzip data",
+    b"\xd0\xcf\x11\xe0": "an office document", b"\x89PNG": "a picture", b"\xff\xd8\xff": "a picture",
+    b"GIF8": "a picture", b"\x7fELF": "a program", b"SQLite format 3": "a database",
+}  # fmt: skip
 _DETECT_WINDOW = 20_000  # characters looked at: a page shows itself early, and detection must stay cheap
 
 
@@ -75,7 +81,14 @@ class Document:
 
     @classmethod
     def from_bytes(cls, data: bytes, **fields: Any) -> Document:
-        """Decode bytes of unknown encoding (BOM, XML or HTML declaration, UTF-8, else Windows-1252)."""
+        """Decode bytes of unknown encoding (BOM, XML or HTML declaration, UTF-8, else Windows-1252).
+
+        Raises:
+            DocumentError: as for the class, and where the bytes are those of a PDF, an archive, a picture.
+        """
+        what = next((name for head, name in _BINARY.items() if data.startswith(head)), None)
+        if what is not None:
+            raise DocumentError(f"this is {what}, not text: extract its text first, and give that")
         return cls(decode(data), **fields)
 
     def with_text(self, text: str) -> Document:

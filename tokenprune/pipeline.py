@@ -18,8 +18,8 @@ from tokenprune.errors import BudgetError, ConfigError, QueryError
 from tokenprune.job import Job, make_jobs
 from tokenprune.pruners.base import Pruner
 from tokenprune.receipt import PruneResult, Receipt
+from tokenprune.registry import methods_for, without_query
 from tokenprune.registry import pruner as build_pruner
-from tokenprune.registry import without_query
 from tokenprune.render.costs import priced
 from tokenprune.score import ranks, score_rank_and_note, within
 from tokenprune.select.partial import SMALL
@@ -27,6 +27,11 @@ from tokenprune.select.simple import ranking
 from tokenprune.selection import Scored, adaptive, by_pruner, with_floor, within_budget
 from tokenprune.tokens import DEFAULT_TOKENIZER, TokenCounter, get_counter
 from tokenprune.units import Units
+
+_NOBODYS = (
+    "no method here prunes {kind}: its beginning stays, as far as the budget goes; put one before that does "
+    "({methods})"
+)
 
 
 class _Whole(NamedTuple):
@@ -268,6 +273,10 @@ class Pipeline:
     def _cut(self, jobs: Sequence[Job], limit: int, counter: TokenCounter, clock: _Clock) -> list[Scored]:
         """Make documents that no pruner accepts take part in the budget, from the beginning on."""
         cutter = build_pruner("none")
+        for job in jobs:
+            job.notes += (
+                _NOBODYS.format(kind=job.current.kind, methods=", ".join(methods_for(job.current.kind))),
+            )
         with clock.time(f"segment:{cutter.name}"):
             segmented = [cutter.segmenter.segment(j.current, counter) for j in jobs]
             units = [_for_budget(cutter, u, limit, counter) for u in segmented]

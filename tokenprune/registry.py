@@ -118,6 +118,11 @@ def about(name: str) -> tuple[PrunerInfo, str]:
     return info, (inspect.getdoc(factory) or "").partition("\n\n")[2]  # the first line is for readers of code
 
 
+def methods_for(kind: str) -> list[str]:
+    """Return the names of the methods that prune a kind of document; loads no model."""
+    return [info.name for info in list_pruners() if kind in info.kinds]
+
+
 def without_query() -> list[str]:
     """Return the names of the methods that give the same output whatever the question; loads no model."""
     names: list[str] = []

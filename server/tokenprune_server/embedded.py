@@ -16,6 +16,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from tokenprune.engine.engine import ContextLengthError, Engine, Step
+from tokenprune.engine.prompt import check_ids
 from tokenprune.engine.runner import EngineRunner
 from tokenprune.engine.sampling import SamplingError, SamplingParams
 from tokenprune_server.embedded_types import (
@@ -169,6 +170,7 @@ class EmbeddedApp:
             raise ApiError(400, f"The messages do not fit the chat template: {error}", "messages") from error
         # The template writes the special tokens itself; `verbose` would warn of what is refused later.
         ids: list[int] = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+        check_ids(self.engine.decoder, ids)
         return ids
 
     def _tokenise(self, prompt: str | list[int] | list[str] | list[list[int]]) -> list[list[int]]:
@@ -176,11 +178,13 @@ class EmbeddedApp:
             raise ApiError(400, "The prompt is empty.", "prompt")
         if isinstance(prompt, list) and isinstance(prompt[0], int):
             return [[item for item in prompt if isinstance(item, int)]]
-        tokenizer = self.engine.lm.tokenizer
         parts: list[Any] = [prompt] if isinstance(prompt, str) else list(prompt)
-        return [
-            tokenizer(part, verbose=False)["input_ids"] if isinstance(part, str) else part for part in parts
-        ]
+        return [self._ids_of(part) if isinstance(part, str) else part for part in parts]
+
+    def _ids_of(self, text: str) -> list[int]:
+        ids: list[int] = self.engine.lm.tokenizer(text, verbose=False)["input_ids"]
+        check_ids(self.engine.decoder, ids)
+        return ids
 
     async def _answer(
         self,

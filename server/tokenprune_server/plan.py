@@ -4,12 +4,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tokenprune.budget import Budget
-from tokenprune.pipeline import Pipeline
 from tokenprune.receipt import PruneResult
 from tokenprune_server.decide import Facts
 from tokenprune_server.gate import History, Weighing, turn_path
 from tokenprune_server.protocols.base import Body, Context, Job, Path, Span
 from tokenprune_server.request import Fresh, Request
+from tokenprune_server.rescue import StandIn
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ class Plan:
     too_long: int | None = None
     weighing: Weighing | None = None
     lean: Mapping[Span, Shared] = field(default_factory=dict)
-    stand_in: Pipeline | None = None
+    stand_in: StandIn | None = None
 
     @property
     def base(self) -> Body:

@@ -1,24 +1,56 @@
 """What prunes where the method asked for cannot: quick pipelines that read no model."""
 
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 
+from tokenprune.budget import Budget
 from tokenprune.config import with_output
+from tokenprune.document import Document
 from tokenprune.pipeline import Pipeline
+from tokenprune.receipt import PruneResult
+
+_NO_QUESTION = (
+    "there is no question to prune for: boilerplate went, and what exceeds the budget from the middle"
+)
+_BM25 = "the prompt exceeds the model's context and {why}: BM25 chose what fits"
+
+
+@dataclass(frozen=True, slots=True)
+class StandIn:
+    """A pipeline that prunes in place of the one asked for.
+
+    Attributes:
+        pipeline: what prunes.
+        note: why, for the receipts.
+    """
+
+    pipeline: Pipeline
+    note: str
+
+    def prune(self, query: str, documents: Sequence[Document], budget: Budget | None) -> PruneResult:
+        """Prune as `Pipeline.prune` does, and note in each receipt what did."""
+        result = self.pipeline.prune(query, documents, budget)
+        receipts = [dataclasses.replace(r, notes=(*r.notes, self.note)) for r in result.receipts]
+        return dataclasses.replace(result, receipts=receipts)
 
 
 @lru_cache(maxsize=16)
-def without_question(tokenizer: str, output: str | None) -> Pipeline:
+def without_question(tokenizer: str, output: str | None) -> StandIn:
     """Pages lose their boilerplate; what exceeds the budget then goes from the middle.
 
     Both ends stay since a text that nobody marked as a document may begin or end with what to do with it.
     """
-    return _written(Pipeline(["boilerplate", "middle-out"], tokenizer=tokenizer), output)
+    pipeline = Pipeline(["boilerplate", "middle-out"], tokenizer=tokenizer)
+    return StandIn(_written(pipeline, output), _NO_QUESTION)
 
 
 @lru_cache(maxsize=16)
-def for_question(tokenizer: str, output: str | None) -> Pipeline:
-    """BM25 over sentences and blocks, for prompts that must be cut and whose own method failed."""
-    return _written(Pipeline(["bm25-sentences"], tokenizer=tokenizer), output)
+def for_question(tokenizer: str, output: str | None, why: str = "its own method failed") -> StandIn:
+    """BM25 over sentences and blocks, for prompts that must be cut and have no method that can."""
+    pipeline = Pipeline(["bm25-sentences"], tokenizer=tokenizer)
+    return StandIn(_written(pipeline, output), _BM25.format(why=why))
 
 
 def _written(pipeline: Pipeline, output: str | None) -> Pipeline:

@@ -24,6 +24,7 @@ from tokenprune_server.settings import ServerSettings
 
 log = logging.getLogger("tokenprune.server")
 
+_IDLE = "its pipeline prunes nothing"
 # Why a pipeline leaves documents as they are that tokens may still be chosen of.
 _STILL_OPEN = frozenset({"nothing-to-drop", "not-worth-it", "fits-budget"})
 
@@ -105,8 +106,8 @@ class Rewriter:
             if quick and plan.stand_in is None:
                 quickly = for_question(self._config.tokenizer, options.output)
                 plan = dataclasses.replace(plan, stand_in=quickly)
-            elif later and plan.stand_in is None:
-                plan = self._for_later(plan)
+            elif plan.stand_in is None:
+                plan = self._by_another(plan, later)
             reason = skip_reason(plan.facts)
             return self._prune(plan) if reason is None else self._unpruned(plan, reason)
         except RequestError:
@@ -204,14 +205,23 @@ class Rewriter:
         )
         return dataclasses.replace(plan, facts=facts)
 
-    def _for_later(self, plan: Plan) -> Plan:
-        """Leave the budget of a prompt that fits its model to what comes behind, if the pipeline is idle."""
-        prompt = plan.jobs[0] if len(plan.jobs) == 1 else None
-        if plan.budget is None or plan.too_long is not None or prompt is None or prompt.query is None:
+    def _by_another(self, plan: Plan, later: bool) -> Plan:
+        """Have a budget held by what knows the question, where the pipeline prunes nothing.
+
+        What comes behind (``later``) holds it, or else BM25 cuts a prompt that the model would refuse. A
+        budget that the request asks for is otherwise held by the pipeline itself.
+        """
+        tokens_hold = later and len(plan.jobs) == 1
+        if plan.budget is None or not (tokens_hold or plan.too_long is not None):
+            return plan
+        if any(job.query is None for job in plan.jobs):
             return plan
         if not self._config.build(self._method(plan.request)).prunes_nothing:
             return plan
-        return dataclasses.replace(plan, budget=None, later=plan.facts.budget_tokens)
+        if tokens_hold:
+            return dataclasses.replace(plan, budget=None, later=plan.facts.budget_tokens)
+        options = plan.request.options
+        return dataclasses.replace(plan, stand_in=for_question(self._config.tokenizer, options.output, _IDLE))
 
     def _shared(
         self, history: History, jobs: Sequence[Job], tokens: dict[Span, int], lean: Mapping[Span, Shared]

@@ -124,8 +124,12 @@ def test_command_writes_what_the_methods_find(tiny_folder, loaded, tmp_path, mon
     [
         (["--tokens", "1100"], "prompts can have 1000"),
         (["--tokens", "20"], "256 tokens or more"),
-        (["--prompts", "1", "--tokens", "300"], "2 to 96 prompts"),
-        (["--prompts", "2", "--tokens", "300"], "4 prompts"),
+        (["--prompts", "1", "--tokens", "300"], "4 to 96 prompts"),
+        (["--prompts", "3", "--tokens", "300"], "4 to 96 prompts"),
+        (["--tolerance", "1.5"], "tolerance must lie in [0, 1]"),
+        (["--tolerance", "nan"], "tolerance must lie in [0, 1]"),
+        (["--out", "."], "it is a folder"),
+        (["--out", "/dev/null/here.json"], "cannot write /dev/null/here.json"),
         (["--layer", "3"], "1..2"),
     ],
 )

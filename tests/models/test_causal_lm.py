@@ -53,6 +53,32 @@ def test_missing_weights_are_not_drawn_at_random(tmp_path) -> None:
         load_causal_lm(str(tmp_path))
 
 
+def test_what_is_no_causal_model_is_said(tmp_path) -> None:
+    from tokenprune.models.catalog import model_path
+
+    for name in ("minilm-l6", "provence-mini"):
+        with pytest.raises(ModelError, match=r"needed is one for causal-lm: smollm2-135m"):
+            load_causal_lm(name)
+    with pytest.raises(ModelError, match="is a BertModel: needed is a causal language model"):
+        load_causal_lm(str(model_path("minilm-l6")))
+    _tiny_llama(tmp_path).save_pretrained(tmp_path)
+    for file in tmp_path.glob("tokenizer*"):
+        file.unlink()
+    with pytest.raises(ModelError, match=r"holds no tokenizer \(tokenizer.json"):
+        load_causal_lm(str(tmp_path))
+
+
+def test_a_tokenizer_of_another_model(tmp_path) -> None:
+    """It loads, as more tokens than are embedded may never be made; where one is, it is said so."""
+    import tokenprune as tp
+
+    _tiny_llama(tmp_path).save_pretrained(tmp_path)
+    said = r"makes the id \d+, and the model embeds 64 tokens only: put the tokenizer beside it"
+    method = tp.pruner("lazyllm", model=str(tmp_path), dtype="float32")
+    with pytest.raises(ModelError, match=said):
+        tp.Pipeline([method]).prune("Who?", ["Somebody wrote a few lines of text."])
+
+
 def test_device_and_dtype() -> None:
     assert pick_device("cpu") == "cpu"
     for name in DTYPES:

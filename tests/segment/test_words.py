@@ -2,6 +2,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+import regex
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -28,6 +29,10 @@ def cuts(text):
         ("Größe №5", ["Größe", " ", "№", "5"]),
         ("東京タワー", list("東京タワー")),
         ("서울 2024", ["서울", " ", "2024"]),
+        ("दुनिया की सबसे ऊँची", ["दुनिया", " ", "की", " ", "सबसे", " ", "ऊँची"]),
+        ("ที่นี่", ["ที่", "นี่"]),
+        ("cafe\u0301s e\u0301", ["cafe\u0301s", " ", "e\u0301"]),
+        ("🇩🇪🇫🇷👩‍👩‍👧👍🏽", ["🇩🇪", "🇫🇷", "👩‍👩‍👧", "👍🏽"]),
         ("(a)(b)", ["(", "a", ")", "(", "b", ")"]),
         ("", []),
     ],
@@ -38,6 +43,18 @@ def test_words_and_numbers_are_whole(text, pieces):
 
 def test_what_is_too_long_for_a_word_is_cut():
     assert len(cuts("x" * 64)) == 1 and len(cuts("x" * 65)) == 65
+
+
+@given(st.text(max_size=40))
+def test_no_character_as_readers_see_it_is_cut(text):
+    ends = set(np.cumsum([len(cluster) for cluster in regex.findall(r"\X", text)]).tolist()) - {0}
+    pieces = [len(piece) for piece in cuts(text)]
+    assert set(np.cumsum(pieces).tolist()) <= ends | places_after_line_breaks(text)
+
+
+def places_after_line_breaks(text):
+    """Between the two characters of a line break may be cut."""
+    return {place + 1 for place in range(len(text)) if text[place : place + 2] == "\r\n"}
 
 
 @given(st.text(alphabet="ab1 .,\n東é", max_size=60))

@@ -41,7 +41,7 @@ _VALUES = {
 }
 _FIELD = re.compile(r"\{(value|name|colour|day|small)\}")
 _DISTRACTORS = 5
-_LEAST_TOKENS = 256
+LEAST_TOKENS = 256  # of a prompt
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,15 @@ class Item:
         return self.answers[0][0] / max(1, len(self.context))
 
 
+def check_items(count: int, tokens: int, least: int = 2) -> None:
+    """Raise ConfigError unless so many items can be made, ``least`` or more, and of so many tokens."""
+    most = 2 * len(rows("nq20-questions"))
+    if not least <= count <= most:
+        raise ConfigError(f"calibrate needs {least} to {most} prompts, not {count}")
+    if tokens < LEAST_TOKENS:
+        raise ConfigError(f"calibrate needs prompts of {LEAST_TOKENS} tokens or more, not {tokens}")
+
+
 def items(count: int, tokens: int, seed: int, measure: Count) -> list[Item]:
     """Return as many needles as questions, in turns, answers at all depths.
 
@@ -79,11 +88,7 @@ def items(count: int, tokens: int, seed: int, measure: Count) -> list[Item]:
     Raises:
         ConfigError: fewer than 2 items, more than there are questions for, or contexts of too few tokens.
     """
-    most = 2 * len(rows("nq20-questions"))
-    if not 2 <= count <= most:
-        raise ConfigError(f"calibrate needs 2 to {most} prompts, not {count}")
-    if tokens < _LEAST_TOKENS:
-        raise ConfigError(f"calibrate needs prompts of {_LEAST_TOKENS} tokens or more, not {tokens}")
+    check_items(count, tokens)
     half = (count + 1) // 2
     # Depths in an order that spreads them over any first part of the list.
     depths = [(n * 0.618 + 0.5) % 1.0 for n in range(half)]

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tokenprune.calibrate.observe import observe
-from tokenprune.calibrate.prompts import items
-from tokenprune.calibrate.search import TOLERANCE, counts_for, search
+from tokenprune.calibrate.prompts import LEAST_TOKENS, check_items, items
+from tokenprune.calibrate.search import LEAST_PROMPTS, TOLERANCE, check_tolerance, counts_for, search
 from tokenprune.engine.calibration import Calibration
 from tokenprune.engine.fingerprint import fingerprint
 from tokenprune.errors import ConfigError
@@ -38,6 +38,15 @@ class Settings:
     tolerance: float = TOLERANCE
     layer: int | None = None
 
+    def __post_init__(self) -> None:
+        """Check what needs no model.
+
+        Raises:
+            ConfigError: Too few or too many prompts, too few tokens, or a tolerance outside [0, 1].
+        """
+        check_items(self.prompts, self.tokens, LEAST_PROMPTS)
+        check_tolerance(self.tolerance)
+
 
 QUICK = Settings(prompts=16, tokens=768)
 
@@ -46,7 +55,7 @@ def calibrate(lm: LoadedLM, decoder: Decoder, settings: Settings, report: Report
     """Find out which layer and heads of a model find answers; each prompt is read once.
 
     Raises:
-        ConfigError: A setting is out of range, prompts do not fit the model, or it has fewer than 3 layers.
+        ConfigError: Prompts do not fit the model, it has no such layer, or fewer than 3.
     """
     if decoder.depth < 3:
         raise ConfigError(f"a model of {decoder.depth} layers has none to choose from; 3 are needed")
@@ -54,11 +63,12 @@ def calibrate(lm: LoadedLM, decoder: Decoder, settings: Settings, report: Report
         raise ConfigError(
             f"the layer must lie in 1..{decoder.depth - 2} for this model, not {settings.layer}"
         )
-    if settings.tokens + _FRAME > lm.max_positions:
-        raise ConfigError(
-            f"{lm.name} reads {lm.max_positions} tokens: prompts can have {lm.max_positions - _FRAME}, not "
-            f"{settings.tokens}"
-        )
+    most = lm.max_positions - _FRAME
+    if settings.tokens > most:
+        can = f"prompts can have {most}, not {settings.tokens}"
+        if most < LEAST_TOKENS:
+            can = f"prompts of {LEAST_TOKENS}, the shortest there are, need {LEAST_TOKENS + _FRAME}"
+        raise ConfigError(f"{lm.name} reads {lm.max_positions} tokens: {can}")
 
     def measure(text: str) -> int:
         return len(lm.tokenizer(text, add_special_tokens=False)["input_ids"])

@@ -28,6 +28,7 @@ HEAD, TAIL = 4, 8  # of `QuestionGemFilter`: tokens that stay anyway
 MOST_HEADS = 8  # of all layers together
 JOINING = 24  # heads of earlier layers that are tried, the best alone
 GAIN = 0.02  # share of answers that a head has to add to join
+LEAST_PROMPTS = 4  # two choose, two say what it is worth
 TOLERANCE = 0.05
 PUBLISHED_TOLERANCE = 0.03  # that rule may find so little that any layer lies within a wider one
 
@@ -99,6 +100,12 @@ def counts_for(tokens: int) -> tuple[int, ...]:
     return tuple(count for count in COUNTS if count <= max(COUNTS[0], tokens // 4))
 
 
+def check_tolerance(tolerance: float) -> None:
+    """Raise ConfigError unless it is a share."""
+    if not 0 <= tolerance <= 1:
+        raise ConfigError(f"the tolerance must lie in [0, 1], not {tolerance}")
+
+
 def search(
     observed: Sequence[Observed],
     counts: Sequence[int],
@@ -116,10 +123,9 @@ def search(
     Raises:
         ConfigError: fewer than 4 prompts, or a tolerance outside [0, 1].
     """
-    if len(observed) < 4:
-        raise ConfigError(f"a choice needs 4 prompts or more, not {len(observed)}")
-    if not 0 <= tolerance <= 1:
-        raise ConfigError(f"the tolerance must lie in [0, 1], not {tolerance}")
+    if len(observed) < LEAST_PROMPTS:
+        raise ConfigError(f"a choice needs {LEAST_PROMPTS} prompts or more, not {len(observed)}")
+    check_tolerance(tolerance)
     chooses = [n // 2 % 2 == 0 for n in range(len(observed))]
     choosing = list(compress(observed, chooses))
     alone = {

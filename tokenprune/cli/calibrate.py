@@ -47,7 +47,7 @@ def calibrate(
 
     from tokenprune.calibrate.run import QUICK, Settings
     from tokenprune.calibrate.run import calibrate as run
-    from tokenprune.engine.calibration import store
+    from tokenprune.engine.calibration import check_writable, store
     from tokenprune.engine.decoder import Decoder
     from tokenprune.models.causal_lm import load_causal_lm
     from tokenprune.models.progress import reporting
@@ -56,12 +56,13 @@ def calibrate(
     settings = replace(
         QUICK if quick else Settings(), seed=seed, **{k: v for k, v in given.items() if v is not None}
     )
+    check_writable(out)
     lm = load_causal_lm(model, dtype=dtype)
     decoder = Decoder(lm.model, lm.name)
     with reporting(model) as report:
         found = run(lm, decoder, settings, report)
+    _show(found)  # what took minutes is not lost should the file fail
     path = store(found, out)
-    _show(found)
     typer.echo(f"written to {path}")
 
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 KEPT, DROPPED, SCORE, LEGEND = "bold", "dim strike", "cyan", "italic"
 OPEN, CLOSE = "⟦", "⟧"  # around kept text where there are no styles
+_OWN_BRACKETS = str.maketrans({OPEN: "[[", CLOSE: "]]"})  # those of a document say nothing of what is kept
 SHORTEN = 300
 _PAGE_WIDTH = 110
 # Control characters of a document must not steer the terminal: they are shown by their pictures.
@@ -138,7 +139,7 @@ def _print_plain(documents: Sequence[Shown], most: int, width: int | None) -> No
     for document in documents:
         parts.append(f"{_title(document, documents)}{document.legend}; kept text is in {OPEN} {CLOSE}\n")
         for stretch in document.stretches:
-            text = shortened(stretch, most)
+            text = shortened(stretch, most).translate(_OWN_BRACKETS)
             parts.append((f"{OPEN}{text}{CLOSE}" if stretch.kept else text) + _score(stretch))
         parts.append("\n")
     text = "".join(parts)

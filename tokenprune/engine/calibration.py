@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from importlib import resources
@@ -66,6 +67,7 @@ class Choice:
         Raises:
             ConfigError: A kernel or heads that no rule has, or an earlier layer that is not before r.
         """
+        self.rule()
         if not self.softmax and (self.heads is not None or self.around is not None or self.peak):
             raise ConfigError("heads, around and peak are of attention probabilities, not of raw products")
         if self.earlier and self.heads is None:
@@ -235,14 +237,37 @@ def store(calibration: Calibration, path: Path | None = None) -> Path:
         ConfigError: The file cannot be written.
     """
     target = folder() / f"{calibration.fingerprint}.json" if path is None else path
+    with _partial(target) as partial:
+        partial.write_text(calibration.to_json(), encoding="utf-8")
+        partial.replace(target)
+    return target
+
+
+def check_writable(path: Path | None = None) -> None:
+    """Find out whether `store` can write there, before what takes minutes.
+
+    Raises:
+        ConfigError: It cannot.
+    """
+    with _partial(folder() / "some.json" if path is None else path) as partial:
+        partial.touch()
+
+
+@contextmanager
+def _partial(target: Path) -> Iterator[Path]:
+    """Give a file beside ``target`` that is gone afterwards; ConfigError where none can be written."""
+    advice = "give --out a file that can be written"
+    if target.is_dir():
+        raise ConfigError(f"cannot write {target}: it is a folder; {advice}")
     partial = target.with_name(f"{target.name}.partial")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(calibration.to_json(), encoding="utf-8")
-        partial.replace(target)
+        try:
+            yield partial
+        finally:
+            partial.unlink(missing_ok=True)
     except OSError as error:
-        raise ConfigError(f"cannot write {target}: {error}; give --out a file that can be written") from error
-    return target
+        raise ConfigError(f"cannot write {target}: {error}; {advice}") from error
 
 
 def stored() -> list[Calibration]:

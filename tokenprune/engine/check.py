@@ -11,7 +11,7 @@ from pathlib import Path
 from tokenprune.engine.methods.gemfilter import check_layer
 from tokenprune.engine.weights import FAMILIES, unknown_family
 from tokenprune.errors import MissingExtraError, ModelError
-from tokenprune.models.catalog import CATALOG, read_config, resolve_model
+from tokenprune.models.catalog import CATALOG, TOKENIZERS, check_causal, read_config, resolve_model
 
 _HUB_TIMEOUT_S = 10.0
 log = logging.getLogger("tokenprune")
@@ -20,16 +20,6 @@ _TYPES = tuple(family.removesuffix("ForCausalLM").lower() for family in FAMILIES
 # Each with the type of its language model where its config does not say.
 _SEEING_TYPES = {"llava": "llama", "llava_onevision": "qwen2"}
 _WEIGHTS = "*.safetensors"
-# Any of them is a tokenizer that transformers reads.
-_TOKENIZERS = (
-    "tokenizer.json",
-    "tokenizer.model",
-    "vocab.json",
-    "vocab.txt",
-    "spiece.model",
-    "sentencepiece.bpe.model",
-    "tekken.json",
-)
 
 
 def check_model(name_or_path: str, layer: int | None = None) -> None:
@@ -75,8 +65,8 @@ def check_tokenizer(name_or_path: str) -> None:
     Raises:
         ModelError: With the reason.
     """
-    if _look(name_or_path, *_TOKENIZERS).lacks(*_TOKENIZERS):
-        raise ModelError(f"{name_or_path!r} holds no tokenizer ({', '.join(_TOKENIZERS)})")
+    if _look(name_or_path, *TOKENIZERS).lacks(*TOKENIZERS):
+        raise ModelError(f"{name_or_path!r} holds no tokenizer ({', '.join(TOKENIZERS)})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,12 +97,11 @@ def _look(name_or_path: str, *wanted: str) -> _Found:
     Raises:
         ModelError: There is none, or one for something else.
     """
+    check_causal(name_or_path)
     named = CATALOG.get(name_or_path)
     if named is None:
         path = Path(resolve_model(name_or_path))
         return _Found.here(path) if path.is_dir() else _look_on_hub(name_or_path, wanted)
-    if named.task != "causal-lm":
-        raise ModelError(f"{name_or_path!r} is a model for {named.task}; needed is one for causal-lm")
     return _Found()
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, overload
 import numpy as np
 
 from tokenprune.arrays import BoolArray, IntArray
-from tokenprune.errors import ConfigError
+from tokenprune.errors import ConfigError, ModelError
 
 if TYPE_CHECKING:
     import torch
@@ -111,15 +111,34 @@ def take(ids: Sequence[int], positions: Sequence[int]) -> Sequence[int]:
     return ids.take(positions) if isinstance(ids, Prompt) else [ids[position] for position in positions]
 
 
+def check_ids(decoder: Decoder, ids: Sequence[int]) -> None:
+    """Refuse what a tokenizer made and the model has no embedding for.
+
+    A tokenizer may well have more tokens than its model, as long as no text makes them.
+
+    Raises:
+        ModelError: There is such an id.
+    """
+    if ids and max(ids) >= decoder.vocabulary:
+        raise ModelError(
+            f"the tokenizer of {decoder.name or 'the model'} makes the id {max(ids)}, and the model embeds "
+            f"{decoder.vocabulary} tokens only: put the tokenizer beside it that it was trained with, or "
+            "resize its embeddings"
+        )
+
+
 def embedded(decoder: Decoder, prompts: Sequence[Sequence[int]]) -> torch.Tensor:
     """Return the hidden states [tokens of all prompts, hidden] that the first layer reads.
 
     Raises:
         ConfigError: Features of another width than the model's.
+        ModelError: An id that the model has no embedding for.
     """
     import torch
 
-    x = decoder.embed(torch.tensor([token for ids in prompts for token in ids], device=decoder.device))
+    every = [token for ids in prompts for token in ids]
+    check_ids(decoder, every)
+    x = decoder.embed(torch.tensor(every, device=decoder.device))
     start = 0
     for ids in prompts:
         if isinstance(ids, Prompt) and ids.features is not None and ids.visual:

@@ -28,6 +28,17 @@ logger = logging.getLogger(__name__)
 MANIFEST = "tokenprune-model.json"
 # Raised when the way a folder is laid out changes, so that folders of an older release are made again.
 LAYOUT = 1
+CAUSAL = ("causal-lm", "vision-language")  # the second behind a vision tower
+# Any of them is a tokenizer that transformers reads.
+TOKENIZERS = (
+    "tokenizer.json",
+    "tokenizer.model",
+    "vocab.json",
+    "vocab.txt",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+    "tekken.json",
+)
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
@@ -139,6 +150,21 @@ SHIPPED: dict[str, ShippedModel] = {
         ),
     )
 }
+
+
+def check_causal(name: str) -> None:
+    """Refuse a named model that holds no causal language model; other names pass.
+
+    Raises:
+        ModelError: It holds none.
+    """
+    named = CATALOG.get(name) or SHIPPED.get(name)
+    if named is not None and named.task not in CAUSAL:
+        fitting = ", ".join(model.name for model in list_models() if model.task == CAUSAL[0])
+        raise ModelError(
+            f"{name!r} is a model for {named.task}; needed is one for causal-lm: {fitting}, a folder in "
+            "Hugging Face layout, or a hub id"
+        )
 
 
 def list_models() -> list[NamedModel | ShippedModel]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tokenprune.errors import MissingExtraError, ModelError
-from tokenprune.models.catalog import resolve_model
+from tokenprune.models.catalog import TOKENIZERS, check_causal, resolve_model
 from tokenprune.models.device import pick_device, pick_dtype, quiet_loading
 from tokenprune.models.once import Once, state_of
 
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 
 # Their language model is a causal LM behind a vision tower; what stands for a picture is embedded like text.
 _SEEING = ("llava", "llava_onevision")
+# In the names of transformers' classes that generate text.
+_GENERATING = ("CausalLM", "LMHead", "ConditionalGeneration")
 # Tokenizers without a limit carry a huge number instead.
 _NO_LIMIT = 10**9
 
@@ -65,6 +68,7 @@ def load_causal_lm(
         ModelError: The model cannot be found, fetched or loaded.
         MissingExtraError: torch or transformers is not installed.
     """
+    check_causal(name_or_path)
     path = resolve_model(name_or_path)
     device = pick_device(device)
     chosen = pick_dtype(device, dtype)
@@ -84,6 +88,11 @@ def load_tokenizer(name_or_path: str) -> PreTrainedTokenizerBase:
         from transformers import AutoTokenizer
     except ImportError as error:
         raise MissingExtraError("causal language models", "models", error.name or "transformers") from error
+    folder = Path(path)
+    if folder.is_dir() and not any((folder / file).exists() for file in TOKENIZERS):
+        raise ModelError(
+            f"{name_or_path!r} holds no tokenizer ({', '.join(TOKENIZERS)}): put that of the model beside it"
+        )
     try:
         return AutoTokenizer.from_pretrained(path, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
@@ -95,21 +104,25 @@ def load_tokenizer(name_or_path: str) -> PreTrainedTokenizerBase:
 
 def fresh_causal_lm(name_or_path: str, dtype: str = "float32") -> LoadedLM:
     """Load a causal LM on the CPU that nobody else holds, to be changed; else as `load_causal_lm`."""
+    check_causal(name_or_path)
     return _load(name_or_path, resolve_model(name_or_path), "cpu", pick_dtype("cpu", dtype))
 
 
 def _load(name: str, path: str, device: str, dtype: torch.dtype) -> LoadedLM:
     try:
         from safetensors import SafetensorError
-        from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, AutoTokenizer
+        from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
     except ImportError as error:
         raise MissingExtraError("causal language models", "models", error.name or "transformers") from error
     import tokenprune.weights  # noqa: F401  # tells transformers about the models that weight pruning writes
 
     try:
         with quiet_loading():
-            tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
             config = AutoConfig.from_pretrained(path, trust_remote_code=False)
+            made = config.architectures or ()
+            if made and not any(part in given for given in made for part in _GENERATING):
+                raise ModelError(f"{name!r} is a {made[0]}: needed is a causal language model")
+            tokenizer = load_tokenizer(path)
             seeing = config.model_type in _SEEING
             stored = config.get_text_config().dtype
             model, found = (AutoModelForImageTextToText if seeing else AutoModelForCausalLM).from_pretrained(

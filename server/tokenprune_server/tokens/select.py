@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from tokenprune.models.causal_lm import LoadedLM
     from tokenprune.score.prompt_attention import TokenReader
 
-_KEPT, _DROPPED = "among the best tokens", "below the best tokens"
+_KEPT, _DROPPED = "kept", "over-budget"  # as `Receipt` has them
 _WARM_UP = "The proxy keeps what answers. "
 
 
@@ -88,7 +88,7 @@ class TokenSelector:
                 lm = load_causal_lm(settings.model, dtype=settings.dtype)
                 own = settings.tokenizer in (None, settings.model)
                 tokenizer = lm.tokenizer if own else load_tokenizer(cast(str, settings.tokenizer))
-                self._loaded = lm, Decoder(lm.model), ChatTemplate(tokenizer)
+                self._loaded = lm, Decoder(lm.model, lm.name), ChatTemplate(tokenizer)
         return self._loaded
 
     def warm_up(self) -> None:

@@ -82,7 +82,8 @@ class TokenSettings(BaseModel):
         from tokenprune.engine.check import check_model, check_tokenizer
 
         try:
-            check_model(self.model, self.layer)
+            looks = self.method in _METHODS_WITH["layer"]
+            check_model(self.model, self.layer or (1 if looks else None))
         except ModelError as error:
             raise ConfigError(f"server.tokens.model: {error}") from error
         except ConfigError as error:

@@ -226,7 +226,8 @@ class TokenStage:
         tokens = sum(int(prompt.inside_of(place).sum()) for place in prompt.places)
         keep = self._settings.keep
         if fresh.budget is not None:
-            keep = self._keep(fresh.budget, prompt, [span for span in job.spans if span not in spans], tokens)
+            room = self._keep(fresh.budget, prompt, [span for span in job.spans if span not in spans], tokens)
+            keep = room if request.options.budget is not None else min(keep, room)
         if tokens <= keep:
             raise _Skipped(_FITS)
         if not self._selector.fits(prompt):

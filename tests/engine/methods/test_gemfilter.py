@@ -154,6 +154,9 @@ def test_units_stay_whole_and_mass_keeps_less(tiny_lm):
     [
         (lambda: GemFilter(2, keep=0), "keep must be 1"),
         (lambda: QuestionGemFilter(2, keep=0), "keep must be 1"),
+        (lambda: GemFilter(2, keep=1.5), "keep must be a whole number, not 1.5"),
+        (lambda: QuestionGemFilter("2"), "layer must be a whole number, not '2'"),
+        (lambda: QuestionGemFilter(heads=()), r"heads must be different .* not \(\)"),
         (lambda: GemFilter(0), "layer must be 1"),
         (lambda: GemFilter(2, kernel=2), "odd"),
         (lambda: QuestionGemFilter(2, tail=-1), "head and tail"),

@@ -151,3 +151,40 @@ def test_contexts_and_a_growing_chat_share_it(door):
     assert before > 1500
     assert after <= 0.3 * before
     assert len(json.dumps(body)) < len(json.dumps(TWO_TURNS)) / 2
+
+
+class TestPromptsThatExceedTheModel:
+    """The room that is left is a budget like any other: what chooses tokens holds it, or BM25 does."""
+
+    @pytest.fixture
+    def ask(self, door):
+        def asked(room=700, before=None, **options):
+            world = door(before=before, pipeline="none", default_output_tokens=16)
+            world.upstream.max_model_len = room
+            reply = world.ask(tokenprune={"enabled": True} | options)
+            assert reply.status_code == 200
+            assert reply.headers["x-tokenprune-decision"] == "pruned"
+            return world, reply
+
+        return asked
+
+    @pytest.mark.parametrize("room", [400, 700])
+    def test_the_tokens_are_chosen_of_the_whole(self, ask, room):
+        world, reply = ask(room)
+        assert stage(reply) == "ids"
+        assert kept(world, reply)[0] <= 60, "as many as are set"
+        assert int(reply.headers["x-tokenprune-tokens-before"]) > room
+
+    def test_a_budget_beside_it_is_held(self, ask):
+        world, reply = ask(700, max_tokens=90)
+        assert stage(reply) == "ids"
+        assert 60 < kept(world, reply)[0] <= 90
+
+    def test_where_none_can_be_chosen_it_is_bm25_that_knows_the_question(self, ask):
+        world, reply = ask(400, query="Which year saw the theatre of Hanoi open?")
+        assert stage(reply) == "skipped:no-question"
+        sent = world.upstream.last[1]["messages"][0]["content"]
+        assert FACTS[-1] in sent  # it stands last
+        stored = httpx.get(f"{world.url}/v1/receipts/{reply.headers['x-tokenprune-receipt']}").json()
+        (note,) = stored["results"][0]["receipts"][0]["notes"]
+        assert "exceeds the model's context" in note and "prunes nothing" in note and "BM25" in note

@@ -5,7 +5,7 @@ import time
 
 import httpx
 import pytest
-from token_world import DOCUMENT, FACTS, PROMPT, QUESTION, once_ready, stage, wait_for
+from token_world import DOCUMENT, FACTS, PROMPT, QUESTION, once_ready, save_model, stage, wait_for
 
 from tokenprune.errors import ConfigError
 
@@ -86,7 +86,7 @@ def test_a_model_that_can_be_loaded_later_is_used(door, folder, damaged, monkeyp
         ({"model": "smolm2"}, "server.tokens.model: unknown model 'smolm2'"),
         ({"model": "./nothing"}, "server.tokens.model: no model folder at './nothing'"),
         ({"model": "minilm-l6"}, "server.tokens.model: 'minilm-l6' is a model for embedding"),
-        ({"model": "provence-mini"}, "server.tokens.model: the engine cannot run 'provence-mini'"),
+        ({"model": "provence-mini"}, "server.tokens.model: 'provence-mini' is a model for labeling"),
         ({"tokenizer": "./nothing"}, "server.tokens.tokenizer: no model folder"),
         ({"layer": 4}, r"server.tokens.layer: the layer must lie in 1..3 for this model, not 4"),
     ],
@@ -94,6 +94,15 @@ def test_a_model_that_can_be_loaded_later_is_used(door, folder, damaged, monkeyp
 def test_what_is_seen_to_be_wrong_ends_the_start(door, tokens, said):
     with pytest.raises(ConfigError, match=said):
         door(tokens=tokens)
+
+
+def test_a_model_of_one_layer_ends_the_start(door, tmp_path):
+    """None of its layers is early; those methods that need none run it."""
+    small = str(save_model(tmp_path / "small", layers=1))
+    with pytest.raises(ConfigError, match=r"server.tokens.layer: a model of one layer"):
+        door(tokens={"model": small, "layer": None})
+    world = door(tokens={"model": small, "layer": None, "method": "specprefill"})
+    assert httpx.get(f"{world.url}/readyz").status_code == 200
 
 
 def test_a_hub_that_cannot_be_reached_is_said_at_first_use(door, tmp_path, monkeypatch):

@@ -317,6 +317,9 @@ def check_layer(layer: int, depth: int) -> None:
 
 
 def _check_layer_and_keep(layer: int | None, keep: int) -> None:
+    for what, value in (("layer", layer), ("keep", keep)):
+        if value is not None and not isinstance(value, int):
+            raise ConfigError(f"{what} must be a whole number, not {value!r}")
     if layer is not None and layer < 1:
         raise ConfigError(f"the layer must be 1 or more, not {layer}")
     if keep < 1:
