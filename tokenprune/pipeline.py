@@ -274,9 +274,8 @@ class Pipeline:
         """Make documents that no pruner accepts take part in the budget, from the beginning on."""
         cutter = build_pruner("none")
         for job in jobs:
-            job.notes += (
-                _NOBODYS.format(kind=job.current.kind, methods=", ".join(methods_for(job.current.kind))),
-            )
+            kind = str(job.current.kind)
+            job.notes += (_NOBODYS.format(kind=kind, methods=", ".join(methods_for(kind))),)
         with clock.time(f"segment:{cutter.name}"):
             segmented = [cutter.segmenter.segment(j.current, counter) for j in jobs]
             units = [_for_budget(cutter, u, limit, counter) for u in segmented]
