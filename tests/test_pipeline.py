@@ -592,7 +592,7 @@ def test_a_page_of_navigation_alone_keeps_its_best_under_any_budget(limit):
 
 def test_a_kind_that_no_method_takes_is_said_under_a_budget():
     page = "<p>Ships pass by.</p><p>The lamp was lit in 1871.</p>"
-    pipe = tp.Pipeline(["bm25-sentences"])
+    pipe = tp.Pipeline([tp.pruner("bm25-sentences", kinds=["text"])])
     result = pipe.prune("When was the lamp lit?", [page, "It was lit in 1871. No."], tp.Budget(max_tokens=12))
     (note,) = result.receipts[0].notes
     assert "no method here prunes html: its beginning stays" in note and "htmlrag" in note

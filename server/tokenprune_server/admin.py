@@ -22,6 +22,7 @@ from tokenprune.receipt import PruneResult
 from tokenprune.validation import STRINGS_ARE_TEXTS, fault
 from tokenprune_server.asgi_call import asgi_call
 from tokenprune_server.errors import RequestError, error_dict
+from tokenprune_server.json_body import serialise
 from tokenprune_server.pool import PrunePool
 from tokenprune_server.runtime import Runtime
 from tokenprune_server.types import ASGIApp
@@ -85,6 +86,14 @@ class PruneRequest(BaseModel):
     output: Literal["same", "html", "text", "markdown"] | None = None
 
 
+class _Json(JSONResponse):
+    """What holds texts of a request: they may have halves of characters, which UTF-8 cannot hold."""
+
+    def render(self, content: Any) -> bytes:
+        """Return the bytes."""
+        return serialise(content)
+
+
 def create_admin_app(runtime: Runtime, inner: ASGIApp) -> FastAPI:
     """The admin app for a server whose upstream is ``inner``."""
     app = FastAPI(title="tokenprune", docs_url=None, redoc_url=None, openapi_url=None)
@@ -102,7 +111,7 @@ def create_admin_app(runtime: Runtime, inner: ASGIApp) -> FastAPI:
         result = await _in_time(runtime.pool, lambda: _prune(runtime, request), runtime.settings.timeout_s)
         receipt = runtime.receipts.put(request.query, [result])
         content = await asyncio.to_thread(result.to_dict)
-        return JSONResponse(content, headers={"x-tokenprune-receipt": receipt})
+        return _Json(content, headers={"x-tokenprune-receipt": receipt})
 
     @app.post("/v1/prune/picture")
     async def picture(request: PictureRequest) -> Response:
@@ -121,7 +130,7 @@ def create_admin_app(runtime: Runtime, inner: ASGIApp) -> FastAPI:
         stored = runtime.receipts.get(receipt_id)
         if stored is None:
             return _error(404, f"no receipt {receipt_id!r}: it never was, or newer ones have displaced it")
-        return JSONResponse(await asyncio.to_thread(stored.to_dict))
+        return _Json(await asyncio.to_thread(stored.to_dict))
 
     @app.get("/v1/cost-model")
     async def cost_model() -> Response:

@@ -51,6 +51,15 @@ class TestPrune:
             result = prune(url, documents=[page], method="clean-html", output=output).json()
             assert result["documents"][0]["text"].startswith(text)
 
+    def test_half_a_character_comes_back(self, url):
+        """As JSON can escape it and UTF-8 cannot hold it; the receipt, too."""
+        raw = b'{"query": "Who?", "documents": ["\\ud83d half of it"], "method": "none"}'
+        reply = httpx.post(f"{url}/v1/prune", content=raw, headers={"content-type": "application/json"})
+        assert reply.status_code == 200
+        assert reply.json()["documents"][0]["text"] == "\ud83d half of it"
+        stored = httpx.get(f"{url}/v1/receipts/{reply.headers['x-tokenprune-receipt']}")
+        assert stored.status_code == 200
+
     @pytest.mark.parametrize(
         ("body", "words"),
         [

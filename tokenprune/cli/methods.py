@@ -7,6 +7,18 @@ from typing import Annotated
 import typer
 
 
+# Options that mean the same wherever a method's own words do not say more.
+_SHARED = {
+    "kinds": "kinds of documents it prunes in a pipeline; the others pass",
+    "model": "a named model, a folder or a hub name",
+    "threshold": "units that score at least so much stay",
+    "keep_ratio": "the best units stay, up to this share of the tokens",
+    "top_k": "so many of the best units stay",
+    "output": "what HTML becomes: same, text or markdown",
+    "dtype": "number format of the model; the fastest that is good",
+}
+
+
 def methods(
     name: Annotated[
         str | None,
@@ -52,4 +64,6 @@ def methods(
         typer.echo(f"\n{text}")
     typer.echo("\noptions, as keyword arguments or in a configuration file:")
     for option in ("kinds=None", *info.options):
-        typer.echo(f"  {option}")
+        key = option.partition("=")[0]
+        told = "" if f"``{key}``" in text else _SHARED.get(key, "")
+        typer.echo(f"  {option:<20}  {told}".rstrip())

@@ -75,14 +75,15 @@ class EarlyLayer:
     room: ClassVar[int] = 0
 
     def __post_init__(self) -> None:
-        """Check ``narrow``.
+        """Check ``narrow`` and ``near``.
 
         Raises:
-            ConfigError: It is no share.
+            ConfigError: No share, or no position to see.
         """
-        from tokenprune.engine.methods.gemfilter import narrowed
+        from tokenprune.engine.methods.gemfilter import check_near, narrowed
 
         narrowed(self.narrow, 1)
+        check_near(self.near)
 
     def scores(self, decoder: Decoder, ids: Sequence[int], marks: Marks) -> FloatArray:
         """Run the layers before the chosen one."""
@@ -250,7 +251,11 @@ class PromptAttention:
             for some in (parts[:half], parts[half:]):
                 yield from self._windows(lm, query, some)
         elif not len(context) // 2:
-            raise ModelError(f"the question alone exceeds the {lm.max_positions} positions of {lm.name}")
+            ahead = f" and {self.reader.room} tokens to look ahead" if self.reader.room else ""
+            raise ModelError(
+                f"the question alone{ahead} {'exceed' if ahead else 'exceeds'} the {lm.max_positions} "
+                f"positions of {lm.name}"
+            )
         else:
             yield from self._windows(lm, query, [context[: len(context) // 2]])
 

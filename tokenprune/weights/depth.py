@@ -35,7 +35,7 @@ class BlockInfluence:
         cosines = journal.once("cosines", lambda: similarities(model, windows, reporter))
         count = round(sparsity * len(cosines))
         if count >= len(cosines):
-            raise RecipeError(f"a sparsity of {sparsity:.0%} would drop all {len(cosines)} layers")
+            raise RecipeError(f"a sparsity of {sparsity} would drop all {len(cosines)} layers")
         gone = set(sorted(range(len(cosines)), key=lambda i: -cosines[i])[:count])
         whole = Kept.all_of(model.config)
         return Kept(tuple(_without(layer, i in gone, i in gone) for i, layer in enumerate(whole.layers)))

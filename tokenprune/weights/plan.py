@@ -126,7 +126,7 @@ def check_finite(model: Any) -> None:
 
 def _share(recipe: Recipe, asked: float | None, pattern: Pattern | None) -> float:
     if pattern is not None:
-        if asked is not None and abs(asked - pattern.sparsity) > 1e-9:
+        if asked is not None and not abs(asked - pattern.sparsity) <= 1e-9:
             raise RecipeError(
                 f"the pattern {recipe.pattern} means a sparsity of {pattern.sparsity}, not {asked}"
             )

@@ -160,6 +160,7 @@ def test_units_stay_whole_and_mass_keeps_less(tiny_lm):
         (lambda: GemFilter(0), "layer must be 1"),
         (lambda: GemFilter(2, kernel=2), "odd"),
         (lambda: QuestionGemFilter(2, tail=-1), "head and tail"),
+        (lambda: QuestionGemFilter(2, near=0), "near must be 1 or more positions, not 0"),
         (lambda: QuestionGemFilter(2, narrow=0), "narrow"),
         (lambda: QuestionGemFilter(2, narrow=1.5), "narrow"),
         (lambda: QuestionGemFilter(2, mass=1.5), "mass"),

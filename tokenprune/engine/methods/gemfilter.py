@@ -137,8 +137,7 @@ class QuestionGemFilter:
         fallback(2).question.but(self.layer, self.softmax, self.kernel, self.heads)
         if min(self.head, self.tail) < 0:
             raise ConfigError("head and tail must be 0 or more")
-        if self.near is not None:
-            Near(self.near)
+        check_near(self.near)
         narrowed(self.narrow, 1)
         if self.mass is not None:
             self._check_mass(self.softmax is not False)
@@ -306,6 +305,12 @@ def scores_at(
             least = scores.min().clamp(max=0.0)
             scores = least.repeat(len(ids)).index_copy(0, left, scores)
         return Scores(scores, sequence.meter.peak)
+
+
+def check_near(near: int | None) -> None:
+    """Raise ConfigError unless ``near`` is None or 1 or more positions."""
+    if near is not None and near < 1:
+        raise ConfigError(f"near must be 1 or more positions, not {near}")
 
 
 def check_layer(layer: int, depth: int) -> None:
