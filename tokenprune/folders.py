@@ -1,4 +1,4 @@
-"""Folders that are written whole or not at all."""
+"""Where things are written: folders whole or not at all, pictures with an ending."""
 
 from __future__ import annotations
 
@@ -13,6 +13,18 @@ from tokenprune.errors import ModelError
 
 # Files of a checkpoint that go where its weights go.
 LICENCES = ("LICENSE", "LICENSE.txt", "LICENSE.md", "LICENCE", "NOTICE", "USE_POLICY.md")
+
+
+def picture_file(path: str | Path) -> Path:
+    """Return the file that a picture is drawn to: PNG where no ending says otherwise.
+
+    Raises:
+        ValueError: It is a folder.
+    """
+    path = Path(path).expanduser()
+    if path.is_dir():
+        raise ValueError("it is a folder; name a file in it")
+    return path if path.suffix else path.with_name(f"{path.name}.png")
 
 
 @contextmanager

@@ -175,12 +175,17 @@ def test_own_recipes_and_own_text(folder, tmp_path):
 
 def test_wrong_input(folder, tmp_path):
     model, text, out = folder / "model", folder / "text.txt", tmp_path / "out"
+    short = tmp_path / "short.txt"
+    short.write_text("Few words.")
     base = ["prune", model, out, "--calibration", text]
     for more, says in (
         (["--recipe", "nonesuch"], "unknown recipe 'nonesuch'"),
         (["--recipe", "wanda", "--sparsity", 1.5, *SMALL], "out of range"),
         (["--recipe", "wanda", "--sparsity", "nan", *SMALL], "out of range"),
         (["--recipe", "wanda-2:4", "--sparsity", 0.3, *SMALL], "pattern"),
+        (["--recipe", "wanda-2:4", "--sparsity", "nan", *SMALL], "pattern"),
+        (["--recipe", "shortgpt", "--sparsity", 0.999, *SMALL], "a sparsity of 0.999 would drop all"),
+        (["--recipe", "wanda", *SMALL, "--text", short], "give a longer text\n"),
         (["--recipe", "wanda", "--windows", "40", "--window", "32"], "has 900 tokens"),
         (["--recipe", "stun", *SMALL], "has none"),
         (["--recipe", "flap", "--cost", "time", *SMALL], "unknown cost"),
@@ -191,8 +196,9 @@ def test_wrong_input(folder, tmp_path):
         assert not out.exists()
     assert "cannot read text" in run("eval", model, "--text", tmp_path / "none.txt", status=1).stderr
     other = tmp_path / "other.jsonl"
-    other.write_text('{"content": "no text"}\n')
-    assert "no object with 'text'" in run("eval", model, "--text", other, status=1).stderr
+    for row in ('{"content": "no text"}', '{"text": null}', '{"text": ["a"]}'):
+        other.write_text(row + "\n")
+        assert "no object with a string as 'text'" in run("eval", model, "--text", other, status=1).stderr
 
 
 def test_damaged_and_unknown_models(folder, tmp_path):

@@ -104,8 +104,20 @@ def test_picture(folder, tmp_path, name, start):
     assert picture(folder, tmp_path / name).read_bytes().startswith(start)
 
 
+def test_a_picture_without_an_ending_is_png(folder, tmp_path):
+    assert picture(folder, tmp_path / "drawn") == tmp_path / "drawn.png"
+    assert (tmp_path / "drawn.png").exists()
+
+
+def test_a_damaged_card_is_said_in_one_line(folder, tmp_path):
+    (tmp_path / "pruning.json").write_text('{"layers": 3}')
+    with pytest.raises(ModelError, match="layers: Input should be") as caught:
+        picture(tmp_path, tmp_path / "p.png")
+    assert "\n" not in str(caught.value) and "pydantic" not in str(caught.value)
+
+
 def test_picture_that_cannot_be(folder, tmp_path):
-    for name in ("p.doc", "none/p.png"):
+    for name in ("p.doc", "none/p.png", "."):
         with pytest.raises(ModelError, match="cannot draw"):
             picture(folder, tmp_path / name)
 

@@ -6,7 +6,6 @@ from typing import Annotated
 
 import typer
 
-
 # Options that mean the same wherever a method's own words do not say more.
 _SHARED = {
     "kinds": "kinds of documents it prunes in a pipeline; the others pass",

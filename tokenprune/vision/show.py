@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tokenprune.errors import MissingExtraError, VisionError
+from tokenprune.folders import picture_file
 from tokenprune.vision.lettering import Letters
 
 if TYPE_CHECKING:
@@ -184,10 +185,10 @@ def target(path: str | Path) -> Path:
     Raises:
         VisionError: it is a folder.
     """
-    path = Path(path)
-    if path.is_dir():
-        raise VisionError(f"cannot write {str(path)!r}: it is a folder; name a file in it")
-    return path if path.suffix else path.with_name(f"{path.name}.png")
+    try:
+        return picture_file(path)
+    except ValueError as error:
+        raise VisionError(f"cannot write {str(path)!r}: {error}") from None
 
 
 def draw(pictures: Sequence[Pixels], panels: Sequence[Panel], path: str | Path, title: str = "") -> Drawn:

@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from tokenprune.errors import ModelError
+from tokenprune.validation import faults
 from tokenprune.weights.kept import Biases, Kept, LayerKept, Shape
 from tokenprune.weights.latency import Latency
 
@@ -186,7 +187,8 @@ def read_card(folder: str | Path) -> Card:
             f"{Path(folder)} has no {CARD}; give a folder that `tokenprune weights prune` wrote"
         ) from error
     except (OSError, ValidationError, UnicodeDecodeError) as error:
-        raise ModelError(f"cannot read {path}: {error}; export the model again") from error
+        why = faults(error) if isinstance(error, ValidationError) else error
+        raise ModelError(f"cannot read {path}: {why}; export the model again") from error
 
 
 def latency_of(folder: str | Path) -> Latency:

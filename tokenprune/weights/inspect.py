@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tokenprune.errors import MissingExtraError, ModelError
+from tokenprune.folders import picture_file
 from tokenprune.weights.card import Card, read_card
 
 if TYPE_CHECKING:
@@ -98,11 +99,13 @@ def picture(folder: str | Path, out: str | Path) -> Path:
     if any(zeros):
         rows[0].legend(loc="lower right", bbox_to_anchor=(1, 1), frameon=False, fontsize=8)
     figure.suptitle(_title(card), fontsize=10)
-    target = Path(out).expanduser()
     try:
+        target = picture_file(out)
         figure.savefig(target, dpi=150)
     except (OSError, ValueError) as error:
-        raise ModelError(f"cannot draw to {target}: {error}; use a writable .png, .svg or .pdf") from error
+        raise ModelError(
+            f"cannot draw to {str(out)!r}: {error}; use a writable .png, .svg or .pdf"
+        ) from error
     return target
 
 

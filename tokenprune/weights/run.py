@@ -117,7 +117,7 @@ def prune_to(
     lm = fresh_causal_lm(name)
     check_model(lm.model, planned)
     windows = calibration.load(lm, reporter)
-    held = None if evaluate is None else eval_windows(lm, evaluate)
+    held = None if evaluate is None else eval_windows(lm, evaluate, settable=False)
     then, recovery = planned.then, planned.recovery
     told = [one.recipe.model_dump(mode="json") for one in (planned, then) if one is not None]
     settings = [told, sparsity, asdict(limits or Constraints()), costs, latency and latency.model_dump()]
@@ -262,9 +262,13 @@ def recipe_card(label: str, recipe: Recipe, done: Pruned) -> dict[str, Any]:
 
 
 def eval_windows(
-    lm: LoadedLM, file: Path, length: int = EVAL_WINDOW, count: int | None = None
+    lm: LoadedLM,
+    file: Path,
+    length: int = EVAL_WINDOW,
+    count: int | None = None,
+    *,
+    settable: bool = True,
 ) -> torch.Tensor:
     """Return all windows of a text, or ``count`` of them, no longer than the model reads."""
-    return windows_of(
-        lm.tokenizer, read_text(file), count, min(length, lm.max_positions), f"text {str(file)!r}"
-    )
+    size, what = min(length, lm.max_positions), f"text {str(file)!r}"
+    return windows_of(lm.tokenizer, read_text(file), count, size, what, settable=settable)

@@ -25,10 +25,14 @@ def read_text(path: Path) -> str:
         raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
         text = raw.decode("utf-8")
         if path.name.removesuffix(".gz").endswith(".jsonl"):
-            return "\n\n".join(str(json.loads(line)["text"]) for line in text.splitlines() if line.strip())
+            rows = [json.loads(line)["text"] for line in text.splitlines() if line.strip()]
+            if not all(isinstance(row, str) for row in rows):
+                raise TypeError("of another type")
+            return "\n\n".join(rows)
     except (KeyError, TypeError) as error:
         raise RecipeError(
-            f"cannot read text from {str(path)!r}: a line is no object with 'text'; give UTF-8 text or .jsonl"
+            f"cannot read text from {str(path)!r}: a line is no object with a string as 'text'; give UTF-8 "
+            "text or .jsonl"
         ) from error
     except (OSError, UnicodeDecodeError, ValueError) as error:
         raise RecipeError(
@@ -37,7 +41,9 @@ def read_text(path: Path) -> str:
     return text
 
 
-def windows_of(tokenizer: Any, text: str, count: int | None, length: int, what: str) -> torch.Tensor:
+def windows_of(
+    tokenizer: Any, text: str, count: int | None, length: int, what: str, *, settable: bool = True
+) -> torch.Tensor:
     """Cut a text into windows that follow one another; when more are there than asked, spread evenly.
 
     Args:
@@ -46,6 +52,7 @@ def windows_of(tokenizer: Any, text: str, count: int | None, length: int, what: 
         count: Windows; None: as many as there are, at least one.
         length: Tokens of each.
         what: Names the text in an error.
+        settable: Whether whoever reads the error can ask for other windows.
 
     Returns:
         int64 [count, length].
@@ -59,10 +66,11 @@ def windows_of(tokenizer: Any, text: str, count: int | None, length: int, what: 
     there = len(ids) // length
     wanted = max(there, 1) if count is None else count
     if there < wanted:
-        raise RecipeError(
-            f"{what} has {len(ids)} tokens, {wanted} windows of {length} need {wanted * length}: give a "
-            "longer text, fewer windows (--windows) or shorter ones (--window)"
-        )
+        size = f"{wanted} windows of {length} need" if wanted > 1 else "a window needs"
+        ways = ["a longer text"]
+        if settable:
+            ways += ["fewer windows (--windows)"] * (wanted > 1) + ["a shorter window (--window)"]
+        raise RecipeError(f"{what} has {len(ids)} tokens, {size} {wanted * length}: give {' or '.join(ways)}")
     rows = torch.tensor(ids[: there * length], dtype=torch.int64).view(there, length)
     return rows[torch.arange(wanted) * there // wanted]
 
