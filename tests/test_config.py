@@ -136,6 +136,7 @@ def test_environment_names_the_file(write, monkeypatch):
         ("just words", "must hold a mapping"),
         ("a: [", "not valid YAML"),
         ("a: b: c", "not valid YAML"),
+        ("pipelines: {}\npipelines: {}", "'pipelines' stands twice"),
         ("pipelines: 3", "pipelines: "),
         ("pipelines: {a: {pruners: []}}", "pipelines.a.pruners: "),
         ("pipelines: {a: {}}", "pipelines.a.pruners: "),

@@ -27,6 +27,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
+from tokenprune import unique_yaml
 from tokenprune.budget import Budget
 from tokenprune.document import KINDS
 from tokenprune.errors import ConfigError, UnknownNameError
@@ -174,7 +175,7 @@ def load_config(path: str | None = None, tokenizer: str | None = None) -> Config
     content: dict[str, Any] = {}
     if path is not None:
         try:
-            loaded = yaml.safe_load(Path(path).expanduser().read_text(encoding="utf-8"))
+            loaded = unique_yaml.load(Path(path).expanduser().read_text(encoding="utf-8"))
         except OSError as error:
             raise ConfigError(f"cannot read the configuration {path}: {error.strerror}") from None
         except UnicodeDecodeError:

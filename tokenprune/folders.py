@@ -7,12 +7,15 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from fnmatch import fnmatch
 from pathlib import Path
 
 from tokenprune.errors import ModelError
 
 # Files of a checkpoint that go where its weights go.
 LICENCES = ("LICENSE", "LICENSE.txt", "LICENSE.md", "LICENCE", "NOTICE", "USE_POLICY.md")
+# What a model's folder holds; anything else in it is somebody's own.
+_MODELS = (*LICENCES, "README.md", "*.json", "*.safetensors", "*.jinja", "*.model", "merges.txt", "vocab.txt")
 
 
 def picture_file(path: str | Path) -> Path:
@@ -66,7 +69,7 @@ def check_place(place: Path, overwrite: bool, marker: str, what: str) -> None:
         what: name of what such a folder is, for the message.
 
     Raises:
-        ModelError: nothing may be written there.
+        ModelError: nothing may be written there, or files would be lost that belong to no model.
     """
     if not place.exists() and not place.is_symlink():
         return
@@ -76,6 +79,11 @@ def check_place(place: Path, overwrite: bool, marker: str, what: str) -> None:
         raise ModelError(f"{place} exists; choose another folder or say that it may be overwritten")
     if not (place / marker).is_file():
         raise ModelError(f"{place} is no {what} (it has no {marker}) and is not overwritten; remove it first")
+    others = [p.name for p in place.iterdir() if not any(fnmatch(p.name, like) for like in _MODELS)]
+    if others:
+        raise ModelError(
+            f"{place} holds {', '.join(sorted(others))} beside the {what}: move that first, it would be lost"
+        )
 
 
 def _share(folder: Path) -> None:

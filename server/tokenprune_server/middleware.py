@@ -236,7 +236,7 @@ class PruneMiddleware:
             if self._tokens is not None and decision == PRUNED:
                 outcome, sending = await self._tokens(request, outcome, headers, pending)
                 if owes_budget(outcome):
-                    pruned = await self._prune(request, pending)
+                    pruned = await self._prune(request, pending, owed=True)
                     outcome = replace(pruned, token_stage=outcome.token_stage)
             if self._vision is not None and looking:
                 outcome = await self._vision(request, outcome, headers, pending)
@@ -268,10 +268,10 @@ class PruneMiddleware:
         return serialise(plain_body(request)) if has_options else None
 
     async def _prune(
-        self, request: Request, watching: "asyncio.Task[Message]", *, later: bool = False
+        self, request: Request, watching: "asyncio.Task[Message]", *, later: bool = False, owed: bool = False
     ) -> Outcome:
-        """Prune in a thread while watching the client and the clock; ``later`` as for the `Rewriter`."""
-        work = self.runtime.pool.submit(lambda: self.runtime.rewriter(request, later=later))
+        """Prune in a thread while watching the client and the clock; the rest as for the `Rewriter`."""
+        work = self.runtime.pool.submit(lambda: self.runtime.rewriter(request, later=later, owed=owed))
         try:
             if await done_in_time(work, watching, self._settings.timeout_s):
                 return work.result()

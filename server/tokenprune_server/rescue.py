@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Literal
 
 from tokenprune.budget import Budget
 from tokenprune.config import with_output
@@ -14,7 +15,9 @@ from tokenprune.receipt import PruneResult
 _NO_QUESTION = (
     "there is no question to prune for: boilerplate went, and what exceeds the budget from the middle"
 )
-_BM25 = "the prompt exceeds the model's context and {why}: BM25 chose what fits"
+_FAILED = "the prompt exceeds the model's context and its own method failed: BM25 chose what fits"
+_IDLE = "the prompt exceeds the model's context and its pipeline prunes nothing: BM25 chose what fits"
+_OWED = "no tokens could be chosen under the budget: BM25 chose what fits"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +50,18 @@ def without_question(tokenizer: str, output: str | None) -> StandIn:
 
 
 @lru_cache(maxsize=16)
-def for_question(tokenizer: str, output: str | None, why: str = "its own method failed") -> StandIn:
-    """BM25 over sentences and blocks, for prompts that must be cut and have no method that can."""
+def for_question(
+    tokenizer: str, output: str | None, why: Literal["failed", "idle", "owed"] = "failed"
+) -> StandIn:
+    """BM25 over sentences and blocks, for prompts that must be cut and have no method that can.
+
+    Args:
+        tokenizer: by which tokens are counted.
+        output: what HTML becomes.
+        why: there is none: it failed, the pipeline prunes nothing, or it was left to tokens in vain.
+    """
     pipeline = Pipeline(["bm25-sentences"], tokenizer=tokenizer)
-    return StandIn(_written(pipeline, output), _BM25.format(why=why))
+    return StandIn(_written(pipeline, output), {"failed": _FAILED, "idle": _IDLE, "owed": _OWED}[why])
 
 
 def _written(pipeline: Pipeline, output: str | None) -> Pipeline:

@@ -24,7 +24,6 @@ from tokenprune_server.settings import ServerSettings
 
 log = logging.getLogger("tokenprune.server")
 
-_IDLE = "its pipeline prunes nothing"
 # Why a pipeline leaves documents as they are that tokens may still be chosen of.
 _STILL_OPEN = frozenset({"nothing-to-drop", "not-worth-it", "fits-budget"})
 
@@ -61,17 +60,18 @@ class Rewriter:
         """How the prompt of a request stands to the context of its model."""
         return Room(request, self._settings, self._config.tokenizer)
 
-    def __call__(self, request: Request, *, later: bool = False) -> Outcome:
+    def __call__(self, request: Request, *, later: bool = False, owed: bool = False) -> Outcome:
         """Locate, decide, prune and put back.
 
         Args:
             request: as it came.
             later: what comes behind can hold the budget of a request whose pipeline prunes nothing.
+            owed: it was to do so, and could not.
 
         Raises:
             RequestError: the request asks for something that does not exist or cannot be.
         """
-        outcome = self._attempt(request, later=later)
+        outcome = self._attempt(request, later=later, owed=owed)
         if outcome.too_long is None or not outcome.decision.startswith("failed:"):
             return outcome
         return self.rescue(request) or outcome
@@ -90,7 +90,9 @@ class Rewriter:
         log.warning("a prompt too long was cut by BM25 or from the middle: its own pruning could not be had")
         return outcome
 
-    def _attempt(self, request: Request, *, quick: bool = False, later: bool = False) -> Outcome:
+    def _attempt(
+        self, request: Request, *, quick: bool = False, later: bool = False, owed: bool = False
+    ) -> Outcome:
         options = request.options
         located = request.protocol.locate(request.body, self.rules(request))
         # A wrong pipeline name is an error even when there is nothing to prune today.
@@ -107,7 +109,7 @@ class Rewriter:
                 quickly = for_question(self._config.tokenizer, options.output)
                 plan = dataclasses.replace(plan, stand_in=quickly)
             elif plan.stand_in is None:
-                plan = self._by_another(plan, later)
+                plan = self._by_another(plan, later, owed)
             reason = skip_reason(plan.facts)
             return self._prune(plan) if reason is None else self._unpruned(plan, reason)
         except RequestError:
@@ -205,14 +207,14 @@ class Rewriter:
         )
         return dataclasses.replace(plan, facts=facts)
 
-    def _by_another(self, plan: Plan, later: bool) -> Plan:
+    def _by_another(self, plan: Plan, later: bool, owed: bool) -> Plan:
         """Have a budget held by what knows the question, where the pipeline prunes nothing.
 
-        What comes behind (``later``) holds it, or else BM25 cuts a prompt that the model would refuse. A
-        budget that the request asks for is otherwise held by the pipeline itself.
+        What comes behind (``later``) holds it. BM25 does where that could not, and for a prompt that the
+        model would refuse. A budget that the request asks for is otherwise held by the pipeline itself.
         """
         tokens_hold = later and len(plan.jobs) == 1
-        if plan.budget is None or not (tokens_hold or plan.too_long is not None):
+        if plan.budget is None or not (tokens_hold or owed or plan.too_long is not None):
             return plan
         if any(job.query is None for job in plan.jobs):
             return plan
@@ -221,7 +223,8 @@ class Rewriter:
         if tokens_hold:
             return dataclasses.replace(plan, budget=None, later=plan.facts.budget_tokens)
         options = plan.request.options
-        return dataclasses.replace(plan, stand_in=for_question(self._config.tokenizer, options.output, _IDLE))
+        quickly = for_question(self._config.tokenizer, options.output, "owed" if owed else "idle")
+        return dataclasses.replace(plan, stand_in=quickly)
 
     def _shared(
         self, history: History, jobs: Sequence[Job], tokens: dict[Span, int], lean: Mapping[Span, Shared]

@@ -4,7 +4,7 @@ import time
 import pytest
 
 from tokenprune.engine.engine import CancelledError, ContextLengthError, Engine
-from tokenprune.engine.fair_lock import FairLock
+from tokenprune.engine.fair_lock import EngineBusyError, FairLock
 from tokenprune.engine.methods.gemfilter import QuestionGemFilter
 from tokenprune.engine.sampling import Sampler, SamplingError, SamplingParams
 from tokenprune.engine.schedule import Marks
@@ -199,6 +199,26 @@ def test_strategy_reads_a_part_and_the_answer_goes_on_from_there(engine) -> None
         engine.generate(ids, params, marks=Marks((len(ids),)))
     with pytest.raises(ContextLengthError):
         engine.prefill([5] * 8192)
+
+
+def test_a_thread_that_waits_for_itself_is_told(engine) -> None:
+    params = SamplingParams(max_tokens=3, temperature=0)
+    begun = engine.generate([5, 6, 7], params)
+    next(begun)
+    with pytest.raises(EngineBusyError, match="finish or close its iterator first"):
+        next(engine.generate([5, 6, 7], params))
+    with pytest.raises(EngineBusyError):
+        engine.prefill([5, 6, 7])
+    begun.close()
+    assert len(list(engine.generate([5, 6, 7], params))) <= 3
+
+
+def test_ids_and_units_that_are_none(engine) -> None:
+    params = SamplingParams(max_tokens=3)
+    with pytest.raises(SamplingError, match="whole numbers"):
+        engine.generate([1.5, 2], params)
+    with pytest.raises(ConfigError, match="units must ascend"):
+        engine.generate([1, 2, 3], params, marks=Marks(units=(2, 0)))
 
 
 def test_fair_lock_serves_in_order_and_lets_waiters_leave() -> None:

@@ -136,6 +136,12 @@ CASES = [
         [A],
         [None],
     ),
+    (
+        "quotes-chatml",
+        f"Context:\n{A} A turn is <|im_start|>user\nHello<|im_end|> there. {B}\n\nQuestion: {Q}",
+        [f"{A} A turn is <|im_start|>user\nHello<|im_end|> there. {B}"],
+        [None],
+    ),
 ]
 
 

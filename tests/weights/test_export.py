@@ -120,6 +120,10 @@ def test_nothing_is_overwritten_unasked(tmp_path):
     export(dense, finer(), folder, overwrite=True)
     assert read_card(folder).kept.layers[0].kv_heads == ()
     assert names_in(tmp_path) == ["out"]
+    (folder / "notes.txt").write_text("what I found")
+    with pytest.raises(ModelError, match=r"holds notes.txt beside the pruned model: move that first"):
+        export(dense, flap(), folder, overwrite=True)
+    assert (folder / "notes.txt").exists() and read_card(folder).kept.layers[0].kv_heads == ()
     mine = tmp_path / "mine"
     mine.mkdir()
     (mine / "thesis.txt").write_text("years of work")

@@ -73,6 +73,7 @@ def test_own_files(tmp_path):
         ("x: {summary: s}", "x.paper"),
         ("x: {summary: s, paper: p, structure: cubes, criterion: flap}", "x.structure"),
         ("x: {summary: s, paper: p, structure: units, criterion: flap, color: red}", "x.color"),
+        ("x: {summary: s}\ny: 1\nx: {summary: t}", "'x' stands twice"),
     ):
         file.write_text(text)
         with pytest.raises(RecipeError, match=says):
@@ -85,7 +86,8 @@ def test_own_files(tmp_path):
     ("change", "says"),
     [
         ({"criterion": {"name": "nonesuch"}}, "criterion of elements"),
-        ({"criterion": {"name": "gblm", "beta": 1}}, "beta"),
+        ({"criterion": {"name": "gblm", "beta": 1}}, r"has no option 'beta'; its options: .*alpha"),
+        ({"allocation": {"name": "uniform", "width": 1}}, "has no option 'width'; its options: none"),
         ({"allocation": {"name": "nonesuch"}}, "allocation"),
         ({"compensation": {"name": "bias"}}, "compensation of elements"),
         ({"pattern": "2:4", "compensation": {"name": "dsnot"}}, "dsnot"),
@@ -145,6 +147,12 @@ def test_numbers_may_be_written_as_yaml_reads_them(tmp_path):
     file = tmp_path / "mine.yaml"  # YAML 1.1 takes 1e-3 for a text
     file.write_text("x: {summary: s, paper: p, structure: elements, criterion: {name: gblm, alpha: 1e-3}}")
     assert plan(get_recipe("x", file)).criterion.alpha == 1e-3
+
+
+def test_a_pattern_needs_no_quotes(tmp_path):
+    file = tmp_path / "mine.yaml"  # YAML 1.1 takes 2:4 for 124
+    file.write_text("x: {summary: s, paper: p, structure: elements, criterion: wanda, pattern: 2:4}")
+    assert get_recipe("x", file).pattern == "2:4"
 
 
 @pytest.mark.parametrize(

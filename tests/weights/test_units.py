@@ -145,6 +145,16 @@ def test_coupled_slices(tiny_lm, windows):
         assert float(score) ** 2 == pytest.approx(power[0] - power[1], rel=1e-3)
 
 
+def test_what_cannot_go_is_said(tiny_lm, windows):
+    from tokenprune.weights.prune import prune
+    from tokenprune.weights.recipes import get_recipe
+
+    with pytest.raises(RecipeError, match="20% of kv_bytes cannot go: what this recipe prunes is at most 0%"):
+        prune(tiny_lm(), windows, get_recipe("cfsp"), 0.2, costs="kv_bytes")
+    with pytest.raises(RecipeError, match=r"spares 4 at the start and 2 at the end .*`spared`"):
+        prune(tiny_lm(), windows, get_recipe("llm-pruner"), 0.2)
+
+
 def test_cfsp_spares_attention(tiny_lm, windows):
     model = tiny_lm()
     kept, _ = UnitPruning(Cfsp(), Uniform()).run(model, windows, 0.2)
@@ -186,7 +196,7 @@ def test_constraints(tiny_lm, windows):
             copy.deepcopy(model), windows, 0.3
         )
         assert all(len(x.kv_heads) in (2, 4) and len(x.channels) in (16, 32, 48) for x in kept.layers)
-    with pytest.raises(RecipeError, match="cannot be met"):
+    with pytest.raises(RecipeError, match="90% of params cannot go: what this recipe prunes is at most"):
         UnitPruning(Fluctuation(), "zscore", limits=limits).run(model, windows, 0.9)
     with pytest.raises(RecipeError, match="4 KV groups do not divide"):
         UnitPruning(Fluctuation(), limits=Constraints(tensor_parallel=3)).run(model, windows, 0.1)

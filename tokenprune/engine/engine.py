@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from tokenprune.engine.decoder import Check, Decoder
@@ -150,6 +151,8 @@ class Engine:
             ConfigError: ``marks`` names a position outside the prompt.
             SamplingError: The prompt is empty or has an id outside the vocabulary.
             CancelledError: (while iterating) ``cancel`` was set.
+            EngineBusyError: (while iterating) this thread itself holds the engine: it has begun another
+                generation and neither finished nor closed it.
         """
         limit = self.output_limit(prompt_ids, params.max_tokens)
         marks = marks or Marks()
@@ -187,6 +190,8 @@ class Engine:
         if size == 0:
             raise SamplingError("prompt", "The prompt is empty; at least one token is needed.")
         vocabulary = self.decoder.vocabulary
+        if not isinstance(prompt_ids, Prompt) and not all(isinstance(i, Integral) for i in prompt_ids):
+            raise SamplingError("prompt", "Token ids must be whole numbers.")
         if min(prompt_ids) < 0 or max(prompt_ids) >= vocabulary:
             raise SamplingError("prompt", f"Token ids must be in 0..{vocabulary - 1}.")
         room = self.max_model_len - size

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -34,12 +35,14 @@ class Marks:
         """Compare with a prompt of ``count`` tokens.
 
         Raises:
-            ConfigError: A position outside the prompt.
+            ConfigError: A position outside the prompt, or units that do not ascend.
         """
         for name in ("window", "pinned", "units"):
             wrong = [p for p in getattr(self, name) if not 0 <= p < count]
             if wrong:
                 raise ConfigError(f"{name} names position {wrong[0]}; the prompt has 0 to {count - 1}")
+        if any(b <= a for a, b in pairwise(self.units)):
+            raise ConfigError("units must ascend: they say where sentences start, one after the other")
 
     def rows(self, first: int, count: int) -> tuple[BoolArray, BoolArray]:
         """Return for ``count`` tokens from position ``first``: in the window, and pinned; bool [count]."""

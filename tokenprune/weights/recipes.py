@@ -21,6 +21,7 @@ from pydantic import (
     model_validator,
 )
 
+from tokenprune import unique_yaml
 from tokenprune.errors import RecipeError, UnknownNameError
 from tokenprune.validation import faults, options_of
 
@@ -119,6 +120,12 @@ class Recipe(BaseModel):
     def _strings_are_names(cls, value: Any) -> Any:
         return {"name": value} if isinstance(value, str) else value
 
+    @field_validator("pattern", mode="before")
+    @classmethod
+    def _patterns_are_no_numbers(cls, value: Any) -> Any:
+        """YAML 1.1 reads an unquoted 2:4 as a number to the base of 60."""
+        return f"{value // 60}:{value % 60}" if type(value) is int else value
+
     @model_validator(mode="after")
     def _parts_have_a_structure(self) -> Self:
         """Refuse what this structure would ignore."""
@@ -195,6 +202,11 @@ def part(part: Part, known: Mapping[str, str], what: str) -> Any:
     module, name = known[part.name].split(":")
     made: Callable[..., Any] = getattr(import_module(f"{_PACKAGE}.{module}"), name)
     options, hints = part.options, get_type_hints(made, include_extras=True)
+    known_options = inspect.signature(made).parameters
+    for key in options:
+        if key not in known_options:
+            has = ", ".join(options_of(made)) or "none"
+            raise RecipeError(f"{what} {part.name!r} has no option {key!r}; its options: {has}")
     try:
         for key in hints.keys() & options.keys():
             options[key] = TypeAdapter(hints[key]).validate_python(options[key])
@@ -237,7 +249,7 @@ def _own() -> dict[str, Recipe]:
 
 def _parse(text: str, where: str) -> dict[str, Recipe]:
     try:
-        raw = yaml.safe_load(text)
+        raw = unique_yaml.load(text)
     except yaml.YAMLError as error:
         raise RecipeError(f"{where} is no YAML: {' '.join(str(error).split())}") from error
     if not isinstance(raw, dict):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from tokenprune.errors import RecipeError
 from tokenprune.models.progress import SILENT, Reporter
 from tokenprune.weights.allocation.base import LayerRatios
-from tokenprune.weights.allocation.units import Norm, Units, by_ratio, pooled
+from tokenprune.weights.allocation.units import Norm, Units, by_ratio, most_saved, pooled
 from tokenprune.weights.compensation.bias import mean_bias
 from tokenprune.weights.compensation.least_squares import refit
 from tokenprune.weights.gradients import PerLayer, gradients
@@ -173,9 +173,19 @@ class UnitPruning:
         layers = len(scores)
         first, last = self.spared_first, layers - self.spared_last
         if first >= last:
-            raise RecipeError(f"all {layers} layers are spared: lower spared_first or spared_last")
+            raise RecipeError(
+                f"all {layers} layers are spared: the recipe spares {self.spared_first} at the start and "
+                f"{self.spared_last} at the end (`spared` in a recipe of your own)"
+            )
         one = costs.layer(shape.kv_heads, shape.intermediate[0])
         target = round(sparsity * layers * one)
+        most = sum(most_saved(layer, costs, self.limits) for layer in scores[first:last])
+        unit = max(self.limits.channel_step * costs.channel, self.limits.tensor_parallel * costs.group)
+        if target > most + unit:
+            raise RecipeError(
+                f"{sparsity:.0%} of {self.costs} cannot go: what this recipe prunes is at most "
+                f"{most / (layers * one):.0%}; ask for less, for another --cost, or loosen the least sizes"
+            )
         if isinstance(self.allocation, LayerRatios):
             # what spared layers do not lose, the others lose as well
             inner = target / ((last - first) * one)

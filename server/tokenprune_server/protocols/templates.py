@@ -83,6 +83,8 @@ TURNS = (
     ("<start_of_turn>user\n", "<end_of_turn>"),
     ("[INST]", "[/INST]"),
 )
+# They begin with a token of their template; a text that quotes one in its middle is no such prompt.
+_RENDERED = re.compile(r"\s{0,40}(?:<\|[\w ]{1,40}\|>|<s>|<bos>|<start_of_turn>|\[INST\])")
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +113,7 @@ class _Question:
 
 def recognise(text: str) -> Template | None:
     """Passages and question of a prompt in one string, or None when it follows no known template."""
-    for opening, closing in TURNS:
+    for opening, closing in TURNS if _RENDERED.match(text) else ():
         at = text.rfind(opening)
         if at >= 0:
             start = at + len(opening)

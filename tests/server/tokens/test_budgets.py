@@ -4,9 +4,10 @@ import json
 
 import httpx
 import pytest
-from token_world import DOCUMENT, FACTS, PROMPT, QUESTION, TOOL, TWO_TURNS, URL, stage
+from token_world import DOCUMENT, FACTS, PROMPT, QUESTION, TOOL, TWO_TURNS, URL, TokenUpstream, stage
 
 from tokenprune.tokens import get_counter
+from tokenprune_server.app import create_app
 
 
 def kept(world, reply):
@@ -187,4 +188,26 @@ class TestPromptsThatExceedTheModel:
         assert FACTS[-1] in sent  # it stands last
         stored = httpx.get(f"{world.url}/v1/receipts/{reply.headers['x-tokenprune-receipt']}").json()
         (note,) = stored["results"][0]["receipts"][0]["notes"]
-        assert "exceeds the model's context" in note and "prunes nothing" in note and "BM25" in note
+        assert note == "no tokens could be chosen under the budget: BM25 chose what fits"
+
+    def test_without_a_choice_of_tokens_it_is_bm25_as_well(self, stand_in, serve, tokenizer):
+        upstream = TokenUpstream(tokenizer)
+        upstream.max_model_len = 400
+        url = serve(create_app(stand_in(pipeline="none", default_output_tokens=16), serve(upstream)))
+        content = PROMPT.replace(QUESTION, "Which year saw the theatre of Hanoi open?")
+        reply = httpx.post(url + URL, json={"model": "m", "messages": [{"role": "user", "content": content}]})
+        assert reply.headers["x-tokenprune-decision"] == "pruned"
+        assert FACTS[-1] in upstream.last[1]["messages"][0]["content"]
+        stored = httpx.get(f"{url}/v1/receipts/{reply.headers['x-tokenprune-receipt']}").json()
+        (note,) = stored["results"][0]["receipts"][0]["notes"]
+        assert "exceeds the model's context and its pipeline prunes nothing: BM25" in note
+
+
+def test_what_the_pipeline_left_is_too_short_to_choose_of(door):
+    lines = "\n".join(FACTS)
+    content = f"Context:\n{lines}\n\nQuestion: How old is the ferry of Oslo?\nAnswer:"
+    reply = door(pipeline="default", tokens={"keep": 10}).ask(
+        messages=[{"role": "user", "content": content}], tokenprune={"max_tokens": 30}
+    )
+    assert reply.headers["x-tokenprune-decision"] == "pruned"
+    assert stage(reply) == "skipped:below-min-tokens"

@@ -126,6 +126,14 @@ def _groups_again(
     return gone
 
 
+def most_saved(layer: UnitScores, costs: UnitCosts, limits: Constraints) -> float:
+    """Return the cost of all units of a layer that may go."""
+    groups, channels = _most(layer, limits)
+    groups -= groups % limits.tensor_parallel
+    channels -= channels % limits.channel_step
+    return costs.saved_groups(len(layer.kv), groups) + costs.saved_channels(len(layer.channels), channels)
+
+
 def pooled(
     scores: Sequence[UnitScores], target: int, costs: UnitCosts, limits: Constraints, norm: Norm
 ) -> list[Units]:
