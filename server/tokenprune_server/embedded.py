@@ -19,6 +19,7 @@ from tokenprune.engine.engine import ContextLengthError, Engine, Step
 from tokenprune.engine.prompt import check_ids
 from tokenprune.engine.runner import EngineRunner
 from tokenprune.engine.sampling import SamplingError, SamplingParams
+from tokenprune.tokens import sanitize
 from tokenprune_server.embedded_types import (
     ApiError,
     ChatRequest,
@@ -169,7 +170,7 @@ class EmbeddedApp:
         except (TemplateError, ValueError, TypeError, KeyError) as error:
             raise ApiError(400, f"The messages do not fit the chat template: {error}", "messages") from error
         # The template writes the special tokens itself; `verbose` would warn of what is refused later.
-        ids: list[int] = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+        ids: list[int] = tokenizer(sanitize(text), add_special_tokens=False, verbose=False)["input_ids"]
         check_ids(self.engine.decoder, ids)
         return ids
 
@@ -182,7 +183,7 @@ class EmbeddedApp:
         return [self._ids_of(part) if isinstance(part, str) else part for part in parts]
 
     def _ids_of(self, text: str) -> list[int]:
-        ids: list[int] = self.engine.lm.tokenizer(text, verbose=False)["input_ids"]
+        ids: list[int] = self.engine.lm.tokenizer(sanitize(text), verbose=False)["input_ids"]
         check_ids(self.engine.decoder, ids)
         return ids
 

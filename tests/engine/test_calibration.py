@@ -167,6 +167,15 @@ def test_damaged_files(tiny_lm, cache, caplog):
             parse(json.dumps(good | change), "g")
 
 
+def test_heads_that_the_model_does_not_have(tiny_lm, cache, caplog):
+    _, decoder = tiny_lm("llama")
+    mark = fingerprint(decoder)
+    store(replace(made(mark), question=Choice(3, True, 5, (99,))))
+    with caplog.at_level(logging.WARNING):
+        assert "not calibrated" in look_up(decoder).notice
+    assert "names head 99 of a model of 6: it is passed over" in caplog.text
+
+
 def test_what_ships_can_be_read():
     for found in calibration.stored():
         assert 0 < found.question.layer < found.depth

@@ -148,9 +148,12 @@ def test_only_an_export_is_overwritten(tmp_path):
         export_vision("llava-mini", mine, overwrite=True)
     assert (mine / "thesis.txt").is_file()
     place = export_vision("llava-mini", tmp_path / "part")
-    (place / "old").write_text("")
+    (place / "old.json").write_text("")
     export_vision("llava-mini", place, overwrite=True)
-    assert not (place / "old").exists()
+    assert not (place / "old.json").exists()
+    (place / "old").write_text("")
+    with pytest.raises(ModelError, match="holds old beside"):
+        export_vision("llava-mini", place, overwrite=True)
 
 
 def test_the_command(tmp_path):

@@ -71,7 +71,7 @@ def calibrate(lm: LoadedLM, decoder: Decoder, settings: Settings, report: Report
         raise ConfigError(f"{lm.name} reads {lm.max_positions} tokens: {can}")
 
     def measure(text: str) -> int:
-        return len(lm.tokenizer(text, add_special_tokens=False)["input_ids"])
+        return len(lm.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
 
     made = items(settings.prompts, settings.tokens, settings.seed, measure)
     report.stage("reading prompts", len(made))

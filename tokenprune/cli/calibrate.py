@@ -23,7 +23,7 @@ def calibrate(
     ] = False,
     prompts: Annotated[int | None, typer.Option(help="Prompts to read.", show_default="48")] = None,
     tokens: Annotated[int | None, typer.Option(help="Tokens of a prompt.", show_default="2048")] = None,
-    seed: Annotated[int, typer.Option(help="Of the prompts.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the prompts.")] = 0,
     tolerance: Annotated[
         float | None,
         typer.Option(help="Share of answers an earlier layer may miss beyond the best.", show_default="0.05"),
@@ -47,7 +47,7 @@ def calibrate(
 
     from tokenprune.calibrate.run import QUICK, Settings
     from tokenprune.calibrate.run import calibrate as run
-    from tokenprune.engine.calibration import check_writable, store
+    from tokenprune.engine.calibration import check_writable, shipped, store
     from tokenprune.engine.decoder import Decoder
     from tokenprune.models.causal_lm import load_causal_lm
     from tokenprune.models.progress import reporting
@@ -64,6 +64,8 @@ def calibrate(
     _show(found)  # what took minutes is not lost should the file fail
     path = store(found, out)
     typer.echo(f"written to {path}")
+    if out is None and any(found.fingerprint == known.fingerprint for known in shipped()):
+        typer.echo("it goes before the one that ships for these weights; remove the file to go back")
 
 
 def _show(found: Calibration) -> None:
@@ -94,6 +96,8 @@ def _show(found: Calibration) -> None:
     )
     console.print(f"+ gemfilter: layer {found.published.layer}; answers kept: {_kept(found.published.kept)}")
     console.print(f"{found.prompts}, the others are shown here.")
+    if not any(chosen.kept.values()):
+        console.print("No layer found any answer: take more prompts, or longer ones, before you go by this.")
 
 
 def _kept(shares: Mapping[int, float]) -> str:

@@ -179,12 +179,12 @@ def recover(
       tokenprune weights recover out better --text text.txt --train full --distill --lr 1e-4
     """
     from tokenprune.models.progress import reporting
+    from tokenprune.weights.card import read_card
     from tokenprune.weights.recovery.train import Recovery, part_name
     from tokenprune.weights.run import recover_to
 
     how = Recovery(part_name(train), distill, steps, batch, lr, rank, 2.0 * rank, select, seed, biases)
     with reporting("weights recover") as reporter:
         losses = recover_to(folder, out, how, text, window, dense, overwrite, reporter, dtype)
-    typer.echo(
-        f"{out}: loss {losses[0]:.3f} -> {losses[-1]:.3f}" if losses else f"{out}: was trained already"
-    )
+    said = f"loss {losses[0]:.3f} -> {losses[-1]:.3f}" if losses else "was trained already"
+    typer.echo(f"{out}: {said}; loads as {read_card(out).architecture}")

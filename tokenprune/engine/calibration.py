@@ -193,12 +193,12 @@ def go_by(decoder: Decoder, layer: int | None) -> Calibration:
 def look_up(decoder: Decoder) -> Known:
     """Look for what is known of a model, by its weights, then by its name; never fails for want of it."""
     mark, name = fingerprint(decoder), decoder.name
-    every = stored()
+    every = [found for found in stored() if _fits(found, decoder)]
     for calibration in every:
-        if calibration.fingerprint == mark and calibration.depth == decoder.depth:
+        if calibration.fingerprint == mark:
             return Known(calibration)
     for calibration in every:
-        if calibration.model == name and calibration.depth == decoder.depth:
+        if calibration.model == name:
             return Known(
                 calibration,
                 f"{name} has other weights than when it was calibrated; run `tokenprune calibrate {name}`",
@@ -210,6 +210,24 @@ def look_up(decoder: Decoder) -> Known:
         f"guess, and the layer decides what is found; run `tokenprune calibrate {name or 'MODEL'}`, or say "
         "which layer",
     )
+
+
+def _fits(calibration: Calibration, decoder: Decoder) -> bool:
+    """Whether a model of the same depth has all heads that a calibration names; logged where it has not."""
+    heads = decoder.weights.heads
+    if calibration.depth != decoder.depth:
+        return False
+    every = (calibration.question, calibration.published, *calibration.choices)
+    named = [head for choice in every for _, own, _ in choice.named() for head in own]
+    if max(named, default=0) < heads:
+        return True
+    if decoder.name in (calibration.model, "") or calibration.fingerprint == fingerprint(decoder):
+        log.warning(
+            "the calibration of %s names head %s of a model of %s: it is passed over; remove it or run "
+            "`tokenprune calibrate` again",
+            calibration.model, max(named), heads,
+        )  # fmt: skip
+    return False
 
 
 @lru_cache(maxsize=256)
@@ -278,10 +296,17 @@ def stored() -> list[Calibration]:
             found.append(read(path))
         except ConfigError as error:
             log.warning("%s", error)
-    for entry in resources.files("tokenprune").joinpath(*_SHIPPED).iterdir():
-        if entry.name.endswith(".json"):
-            found.append(parse(entry.read_text(encoding="utf-8"), entry.name))
-    return found
+    return found + shipped()
+
+
+def shipped() -> list[Calibration]:
+    """Return the calibrations that ship."""
+    entries = resources.files("tokenprune").joinpath(*_SHIPPED).iterdir()
+    return [
+        parse(entry.read_text(encoding="utf-8"), entry.name)
+        for entry in entries
+        if entry.name.endswith(".json")
+    ]
 
 
 def read(path: Path) -> Calibration:

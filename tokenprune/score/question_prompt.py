@@ -40,7 +40,8 @@ class QuestionPrompt:
             text = tokenizer.apply_chat_template(
                 [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
             )
-        encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        # `verbose` would warn of lengths that are read in windows.
+        encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
         spans = np.asarray(encoded["offset_mapping"], dtype=np.int64).reshape(-1, 2)
         at = text.index(_HEAD) + len(_HEAD)
         asked = at + len(context) + len(_ASK)

@@ -39,7 +39,7 @@ class Journal:
         self._folder, self._mark, self._prefix = folder, mark, prefix
         self._run = None if folder is None else folder / "run.pt"
         if self._run is not None and not prefix and self._run.exists():
-            read_state(self._run, mark)
+            read_state(self._run, mark, folder)
 
     def path(self, name: str) -> Path | None:
         """Return the file of a step, there or not; None without a folder."""
@@ -48,7 +48,7 @@ class Journal:
     def get(self, name: str) -> Any:
         """Return what was kept of a step, or None."""
         path = self.path(name)
-        return None if path is None or not path.exists() else read_state(path, self._mark)
+        return None if path is None or not path.exists() else read_state(path, self._mark, self._folder)
 
     def put(self, name: str, value: Any) -> None:
         """Keep what a step gave: tensors, numbers, texts, lists and dicts of them."""
@@ -111,8 +111,14 @@ def write_state(path: Path, mark: str, state: Any) -> None:
         ) from error
 
 
-def read_state(path: Path, mark: str) -> Any:
-    """Read a state of the same run; raises CheckpointError when it is another's, or damaged."""
+def read_state(path: Path, mark: str, whole: Path | None = None) -> Any:
+    """Read a state of the same run; raises CheckpointError when it is another's, or damaged.
+
+    Args:
+        path: the file.
+        mark: of the run.
+        whole: the folder of a checkpoint of several files, all of the same run.
+    """
     import torch
 
     try:
@@ -128,8 +134,8 @@ def read_state(path: Path, mark: str) -> Any:
         pickle.UnpicklingError,
     ) as error:
         raise CheckpointError(
-            f"cannot read the checkpoint {path}: it is damaged; remove it to begin anew"
+            f"cannot read the checkpoint {path}: it is damaged; remove {whole or path} to begin anew"
         ) from error
     if other != mark:
-        raise CheckpointError(f"{path} is the checkpoint of another run; remove it to begin anew")
+        raise CheckpointError(f"{whole or path} is the checkpoint of another run; remove it to begin anew")
     return state

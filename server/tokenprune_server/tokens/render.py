@@ -160,7 +160,15 @@ class ChatTemplate:
         return rendered
 
     def encode(self, text: str, *, special: bool = False) -> tuple[list[int], IntArray]:
-        """Token ids, and int64 [n, 2] characters as the tokenizer gives them; ``special`` ones are added."""
+        """Token ids, and int64 [n, 2] characters as the tokenizer gives them; ``special`` ones are added.
+
+        Raises:
+            UnreadableChatError: the text holds half a character, which no tokenizer reads.
+        """
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise UnreadableChatError("not-text", "it holds half a character (a lone surrogate)") from error
         encoded = self.tokenizer(text, add_special_tokens=special, return_offsets_mapping=True, verbose=False)
         return list(encoded["input_ids"]), np.asarray(encoded["offset_mapping"], dtype=np.int64).reshape(
             -1, 2

@@ -206,10 +206,9 @@ class TokenStage:
             _Broken: the model that chooses cannot be used.
             UnreadableChatError: the prompt cannot be read.
         """
-        located = request.protocol.locate(body, self._rules(request))
-        job = next(iter(located.jobs), None)
-        if located.short and (job is None or not job.spans):
-            raise _Skipped("below-min-tokens")  # what the pipeline has left
+        job = next(iter(request.protocol.locate(body, self._rules(request)).jobs), None)
+        if (job is None or not job.spans) and any(earlier.spans for earlier in fresh.jobs):
+            raise _Skipped("below-min-tokens")  # what the pipeline has left of them
         if job is None or job.query is None:
             raise _Skipped("no-query")
         # Markup and JSON strings do not survive the loss of a token.

@@ -183,7 +183,7 @@ class SpecPrefill:
             self._fits(len(ids))
             return self.how.scores(draft, ids, self.draft.eos_ids, check)
         text, spans = _spans_of(self.tokenizer, ids)
-        encoded = own(text, add_special_tokens=False, return_offsets_mapping=True)
+        encoded = own(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
         self._fits(len(encoded["input_ids"]))
         found, peak = self.how.scores(draft, encoded["input_ids"], self.draft.eos_ids, check)
         return carried(found, encoded["offset_mapping"], spans), peak
