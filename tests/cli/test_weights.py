@@ -173,6 +173,28 @@ def test_own_recipes_and_own_text(folder, tmp_path):
     assert all(0.3 < share < 0.7 for share in card["zeros"].values())
 
 
+def test_pruned_twice(folder, tmp_path):
+    """What came before is said, and the model before any pruning teaches."""
+    import shutil
+
+    dense, once, twice = tmp_path / "dense", tmp_path / "once", tmp_path / "twice"
+    shutil.copytree(folder / "model", dense)
+    run("prune", dense, once, "--recipe", "magnitude", *SMALL)
+    run("prune", once, twice, "--recipe", "wanda", *SMALL)
+    card = json.loads((twice / "pruning.json").read_text())
+    assert [(step["name"], step["source"]) for step in card["earlier"]] == [("magnitude", str(dense))]
+    assert "It had been pruned before: name magnitude" in (twice / "README.md").read_text()
+    assert "before that: name magnitude" in run("inspect", twice).stdout
+    ask = ["recover", twice, tmp_path / "better", "--text", folder / "text.txt", "--window", 32, "--steps", 1]
+    assert "loads as LlamaForCausalLM" in run(*ask, "--distill").stdout
+    said = run("prune", once, once, "--recipe", "wanda", "--overwrite", *SMALL, status=1).stderr
+    assert "is the model that is read: choose another folder" in said
+    shutil.rmtree(dense)
+    ask[2] = tmp_path / "other"
+    said = run(*ask, "--distill", status=1).stderr
+    assert "the model before pruning" in said and "--dense" in said
+
+
 def test_wrong_input(folder, tmp_path):
     model, text, out = folder / "model", folder / "text.txt", tmp_path / "out"
     short = tmp_path / "short.txt"

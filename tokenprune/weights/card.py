@@ -71,6 +71,8 @@ class Card(BaseModel):
         layers: One for each layer of the dense model.
         latency: The table that costs of latency were counted by.
         zeros: Share of zeros left in the matrices of the layers that stay, numbered as they are now.
+        earlier: Of a model that had been pruned before: its recipes until then, the first one first, each
+            with the ``source`` it was applied to.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -88,6 +90,12 @@ class Card(BaseModel):
     layers: list[LayerCard]
     zeros: dict[str, float]
     latency: Latency | None = None
+    earlier: list[dict[str, Any]] = []
+
+    @property
+    def origin(self) -> str | None:
+        """The model before any pruning, as far as is known."""
+        return self.earlier[0].get("source") if self.earlier else self.source
 
     @classmethod
     def of(cls, *, dense: Any, kept: Kept, biases: Biases, version: str, **known: Any) -> Card:
@@ -191,6 +199,14 @@ def read_card(folder: str | Path) -> Card:
         raise ModelError(f"cannot read {path}: {why}; export the model again") from error
 
 
+def earlier_of(source: str | Path | None) -> list[dict[str, Any]]:
+    """Return the recipes that a model went through already, for `Card.earlier`; of most there are none."""
+    if source is None or not (Path(source).expanduser() / CARD).is_file():
+        return []
+    card = read_card(source)
+    return [*card.earlier, {**card.recipe, "source": card.source}]
+
+
 def latency_of(folder: str | Path) -> Latency:
     """Return the table that a folder was pruned by; raises ModelError where there is none."""
     latency = read_card(folder).latency
@@ -226,6 +242,8 @@ def _readme(card: Card) -> str:
     lines = [*head, "tags: [pruned, tokenprune]", "---", "", f"# {name}, pruned", ""]
     lines += [f"Pruned from `{name}`" + (f" (licence: {card.licence})" if card.licence else "") + " with"]
     lines += [f"tokenprune {card.tokenprune}. How, and every index that was kept: `{CARD}`.", ""]
+    for step in card.earlier:
+        lines += [f"It had been pruned before: {', '.join(f'{k} {v}' for k, v in step.items())}.", ""]
     for title, values in (("Recipe", card.recipe), ("Calibration", card.calibration)):
         if values:
             lines += [f"{title}: " + ", ".join(f"{key} {value}" for key, value in values.items()) + ".", ""]

@@ -11,7 +11,7 @@ from tokenprune import __version__, folders
 from tokenprune.errors import MissingExtraError, ModelError
 from tokenprune.folders import LICENCES, whole_folder
 from tokenprune.models.device import quiet_loading
-from tokenprune.weights.card import CARD, README, Card, write_card
+from tokenprune.weights.card import CARD, README, Card, earlier_of, write_card
 from tokenprune.weights.kept import Biases, Kept
 from tokenprune.weights.latency import Latency
 from tokenprune.weights.materialise import materialise
@@ -77,6 +77,7 @@ def export(
         calibration=dict(calibration or {}),
         perplexity=dict(perplexity or {}),
         latency=latency,
+        earlier=earlier_of(source),
     )
     return write_model(
         small, card.measured(small), place, tokenizer=tokenizer, source=source, overwrite=overwrite

@@ -123,6 +123,8 @@ def _source(card: Card) -> str:
 def _head(card: Card) -> list[str]:
     recipe = ", ".join(f"{key} {value}" for key, value in card.recipe.items())
     lines = [f"{_source(card)}, pruned" + (f": {recipe}" if recipe else "")]
+    for step in card.earlier:
+        lines.append("before that: " + ", ".join(f"{key} {value}" for key, value in step.items()))
     dense, pruned = card.dense, card.pruned
     saved = (
         f"parameters {_millions(dense.parameters)} -> {_millions(pruned.parameters)}"

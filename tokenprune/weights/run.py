@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tokenprune.errors import RecipeError, TokenPruneError
+from tokenprune.errors import ModelError, RecipeError, TokenPruneError
 from tokenprune.models.catalog import list_models
 from tokenprune.models.causal_lm import LoadedLM, fresh_causal_lm
 from tokenprune.models.device import pick_dtype
@@ -108,6 +108,7 @@ def prune_to(
     import torch
 
     check_place(out.expanduser().absolute(), overwrite)
+    _check_apart(name, out)
     planned = plan(recipe, sparsity, limits, costs, recipes or load_recipes())
     if latency is not None and costs != "latency":
         raise RecipeError(
@@ -191,7 +192,7 @@ def recover_to(
         recovery: How.
         text: On what; all of its windows.
         length: Tokens of a window.
-        dense: The model before pruning, for distillation and selection; the card's source by default.
+        dense: The model before any pruning, for distillation and selection; the card's by default.
         overwrite: Replace a folder that was exported before.
         reporter: Told of each step.
         dtype: Number format of the new folder; that of the old one by default.
@@ -203,16 +204,25 @@ def recover_to(
         TokenPruneError: Anything that cannot work.
     """
     check_place(out.expanduser().absolute(), overwrite)
+    _check_apart(folder, out)
     card, asked = read_card(folder), None if dtype is None else pick_dtype("cpu", dtype)
     lm = fresh_causal_lm(folder)
     _check_length(lm, length)
     rows = windows_of(lm.tokenizer, read_text(text), None, length, f"text {str(text)!r}")
     teacher = None
     if recovery.needs_dense:
-        source = dense or card.source
+        source = dense or card.origin
         if source is None:
             raise RecipeError("the card does not say which model was pruned: name it with --dense")
-        teacher = fresh_causal_lm(source).model
+        try:
+            teacher = fresh_causal_lm(source).model
+        except ModelError as error:
+            if dense is not None:
+                raise
+            raise ModelError(
+                f"the model before pruning, {source!r} as the card says, cannot be loaded: name it with "
+                f"--dense ({error})"
+            ) from error
     checkpoint = _beside(out, ".recovery")
     model = recovery.prepare(lm.model)
     losses = recovery.run(model, rows, teacher, checkpoint, reporter)
@@ -224,6 +234,12 @@ def recover_to(
     cast_to(model, asked or lm.stored)
     write_model(model, card.measured(model), out, tokenizer=lm.tokenizer, source=folder, overwrite=overwrite)
     return losses
+
+
+def _check_apart(folder: str, out: Path) -> None:
+    """Refuse to write over the model that is read: what it was before would be lost."""
+    if Path(folder).expanduser().absolute() == out.expanduser().absolute():
+        raise ModelError(f"{out} is the model that is read: choose another folder")
 
 
 def _check_length(lm: LoadedLM, length: int) -> None:

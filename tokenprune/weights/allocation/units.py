@@ -182,8 +182,8 @@ def pooled(
             left -= cost
     if left > smallest:
         raise RecipeError(
-            f"the target cannot be met: {left} of {target} is left where every layer is at its least "
-            "size; ask for less, or loosen the least sizes"
+            f"the target cannot be met: of the cost of {target} that should go, {left} cannot, as every "
+            "layer is at its least size; ask for less, or loosen the least sizes"
         )
     return [
         (_stay(_worth(layer)[0], groups), _stay(_worth(layer)[1], channels))
