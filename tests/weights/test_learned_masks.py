@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+import math
 
 import pytest
 import torch
@@ -81,13 +82,41 @@ def test_loss_falls_below_the_priors(taught, windows, prior):
     dense = {n: w.clone() for n, w in matrices(taught.model.layers[1]).items()}
     wanda = copy.deepcopy(taught)
     ElementPruning(Wanda(), FOUR).run(wanda, windows, [0.5] * 3)
-    LearnedMasks(prior, layers=2, steps=60, batch=3, lr=5e-3).run(taught, windows, FOUR)
+    LearnedMasks(prior, layers=2, steps=60, batch=3, lr=5e-3, held=0.0).run(taught, windows, FOUR)
     assert mean_nll(taught, windows) < mean_nll(wanda, windows) - 0.05
     for name, weight in matrices(taught.model.layers[1]).items():
         groups = (weight.view(-1, 4) != 0).sum(1)
         assert bool((groups == 2).all())
         assert bool(((weight == 0) | (weight == dense[name])).all())
     assert all(p.requires_grad and p.grad is None for p in taught.parameters())
+
+
+def test_what_is_learnt_by_heart_is_not_taken(taught, windows):
+    """The text is random: what is learnt of some windows says nothing of others, and Wanda's masks stay."""
+    wanda = copy.deepcopy(taught)
+    ElementPruning(Wanda(), FOUR).run(wanda, windows, [0.5] * 3)
+    how = {"layers": 2, "steps": 60, "batch": 3, "lr": 5e-3}
+    told = Told()
+    LearnedMasks("wanda", held=0.4, every=5, patience=2, **how).run(taught, windows, FOUR, told)
+    judges = windows[-math.ceil(0.4 * len(windows)) :]
+    assert mean_nll(taught, judges) <= mean_nll(wanda, judges) + 1e-5
+    assert told.steps < 2 * 60, "it ends where it does not help"
+
+
+class Told:
+    """Counts the steps of the blocks."""
+
+    steps = 0
+    label = ""
+
+    def stage(self, label, total):
+        self.label = label
+
+    def advance(self, amount):
+        self.steps += self.label.startswith("masks")
+
+    def update(self, done):
+        pass
 
 
 def test_experts(tiny_lm, windows):
@@ -104,7 +133,7 @@ def test_experts(tiny_lm, windows):
 
 
 def test_a_stopped_run_goes_on_to_the_same_masks(taught, windows, tmp_path):
-    how = LearnedMasks(layers=2, steps=30, lr=5e-3)
+    how = LearnedMasks(layers=2, steps=30, lr=5e-3, patience=9)
     whole = copy.deepcopy(taught)
     how.run(whole, windows, FOUR)
 

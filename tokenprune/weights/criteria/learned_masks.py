@@ -5,9 +5,15 @@ Gumbel softmax over them: softmax((kappa pi + g) / tau), section 3.3. tau falls 
 logits begin as a small normal noise plus a prior: sigma(pi) alpha sim(M0, S_i), and weights that stay are
 rewarded, -lambda ||W o M||^2. At the end the likeliest mask is taken; weights are never changed.
 
+Few windows are soon learnt by heart: a share of them is held back, every few steps the likeliest masks are
+judged by the loss on those, and the best ones are taken, be it the prior's. Learning ends where it has not
+helped for a while.
+
 Deviations: a few layers are learnt at a time, in order, always with the loss of the whole model; layers
 before them have their learnt masks, layers behind them those of the prior. The paper learns all at once, for
-2,000 steps of 256 x 4,096 tokens with a learning rate of 5e-5; this takes fewer and larger steps.
+2,000 steps of 256 x 4,096 tokens with a learning rate of 5e-5; this takes fewer and larger steps. With 100
+steps a block and no judge the loss of 20 windows of SmolLM2-135M falls, and that of any other text rises far
+beyond the prior's.
 
 Memory, besides the model: a copy of the matrices that are not learnt yet, and of the layers that are learnt
 now 6 logits for 4 weights, four times (values, gradients, Adam's two), and about 4 numbers a weight that the
@@ -20,7 +26,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
@@ -58,19 +64,25 @@ class LearnedMasks(ElementLearner):
         scale: kappa at the first and at the last step.
         reward: lambda, of weights that stay.
         noise: Deviation of the logits at the beginning.
+        held: Share of the windows that judges, rounded up; 0: none does, and the last masks are taken.
+        every: Steps between two judgements.
+        patience: Judgements in a row that may bring nothing before the learning of a block ends.
         seed: Of all randomness.
     """
 
     prior: Literal["none", "magnitude", "wanda", "sparsegpt"] = "wanda"
     strength: float = 3.0
     layers: int = 6
-    steps: int = 100
+    steps: int = 40
     batch: int = 2
     lr: float = 1e-3
     temperature: Sequence[float] = (4.0, 0.05)
     scale: Sequence[float] = (100.0, 500.0)
     reward: float = 1e-5
     noise: float = 0.01
+    held: float = 0.2
+    every: int = 10
+    patience: int = 3
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -80,6 +92,8 @@ class LearnedMasks(ElementLearner):
             )
         if min(self.layers, self.steps, self.batch) < 1 or not min(self.lr, self.noise) > 0:
             raise RecipeError("learned-masks: layers, steps and batch must be 1 or more, lr and noise over 0")
+        if min(self.every, self.patience) < 1 or not 0 <= self.held < 1:
+            raise RecipeError("learned-masks: every and patience must be 1 or more, held from 0 to below 1")
         if len(self.temperature) != 2 or len(self.scale) != 2 or min(*self.temperature, *self.scale) <= 0:
             raise RecipeError("learned-masks: temperature and scale are two numbers above 0, first and last")
 
@@ -167,8 +181,10 @@ class LearnedMasks(ElementLearner):
         weights = {f"{i}/{name}": w for i in block for name, w in dense[i].items()}
         masks = {key: None if prior[block[0]] is None else _of(key, prior) for key in weights}
 
-        def loss(now: Tensors, step: int) -> torch.Tensor:
-            rows = shuffled(self.seed, step, self.batch, len(windows))
+        judges = min(math.ceil(self.held * len(windows)), len(windows) - 1)
+        taught = len(windows) - judges
+
+        def loss_of(now: Tensors, rows: torch.Tensor) -> torch.Tensor:
             hidden = stream.hidden[rows]
             for index in range(block[0], len(model.model.layers)):
                 own = {name: now[f"{index}/{name}"] for name in dense[index]} if index in block else {}
@@ -176,9 +192,25 @@ class LearnedMasks(ElementLearner):
             logits = model.lm_head(model.model.norm(hidden))[:, :-1].flatten(0, 1)
             return torch.nn.functional.cross_entropy(logits, windows[rows][:, 1:].flatten())
 
+        def loss(now: Tensors, step: int) -> torch.Tensor:
+            return loss_of(now, shuffled(self.seed, step, self.batch, taught))
+
+        def judge(now: Tensors) -> float:
+            rows = torch.arange(taught, len(windows))
+            return sum(float(loss_of(now, row[None])) for row in rows) / len(rows)
+
         label = f"masks of layers {block[0] + 1} to {block[-1] + 1}"
         chosen = self.learn(
-            weights, masks, loss, pattern, block[0], reporter, label, journal, f"block-{block[0]}-now"
+            weights,
+            masks,
+            loss,
+            pattern,
+            block[0],
+            reporter,
+            label,
+            journal,
+            f"block-{block[0]}-now",
+            judge if judges else None,
         )
         return [{name: chosen[f"{i}/{name}"] for name in dense[i]} for i in block]
 
@@ -193,6 +225,7 @@ class LearnedMasks(ElementLearner):
         label: str = "masks",
         journal: Journal | None = None,
         place: str = "now",
+        judge: Callable[[Tensors], float] | None = None,
     ) -> dict[str, torch.Tensor]:
         """Learn the masks of some matrices.
 
@@ -206,6 +239,7 @@ class LearnedMasks(ElementLearner):
             label: Says what is learnt.
             journal: Keeps the state of the learning every few steps.
             place: Under this name.
+            judge: What masked weights are worth, less is better; None: the last masks are taken.
 
         Returns:
             name -> number of the mask of each group among `masks_of`, uint8 [groups].
@@ -227,12 +261,16 @@ class LearnedMasks(ElementLearner):
         optimizer = torch.optim.Adam(logits.values(), lr=self.lr)
         first = 0
         found = journal.get(place)
+        best = _Best(judge, weights, candidates)
         if found is not None:
             first = int(found["step"])
+            best.value, best.chosen, best.waits = found["value"], found["chosen"], int(found["waits"])
             optimizer.load_state_dict(found["optimizer"])
             with torch.no_grad():
                 for name, value in logits.items():
                     value.copy_(found["logits"][name])
+        else:
+            best.look({name: _number_of(prior[name], logits[name], candidates) for name in weights})
         reporter.stage(label, float(self.steps))
         reporter.update(first)
         for step in range(first, self.steps):
@@ -253,13 +291,57 @@ class LearnedMasks(ElementLearner):
             total.backward()
             optimizer.step()
             reporter.advance(1)
+            if (step + 1) % self.every == 0 or step + 1 == self.steps:
+                best.look({name: value.detach().argmax(-1).to(torch.uint8) for name, value in logits.items()})
+                if best.waits >= self.patience:
+                    break
             if (step + 1) % _SAVE_EVERY == 0:
-                state = {n: v.detach() for n, v in logits.items()}
-                journal.put(place, {"step": step + 1, "logits": state, "optimizer": optimizer.state_dict()})
-        return {name: value.detach().argmax(-1).to(torch.uint8) for name, value in logits.items()}
+                state = {
+                    "step": step + 1,
+                    "logits": {n: v.detach() for n, v in logits.items()},
+                    "optimizer": optimizer.state_dict(),
+                    "value": best.value,
+                    "chosen": best.chosen,
+                    "waits": best.waits,
+                }
+                journal.put(place, state)
+        return best.chosen
 
     def _random(self, salt: int, step: int) -> torch.Generator:
         return torch.Generator().manual_seed(((self.seed * 4099 + salt) * 65537 + step) % 2**63)
+
+
+@dataclass
+class _Best:
+    """The masks that were judged best; without a judge those that were looked at last."""
+
+    judge: Callable[[Tensors], float] | None
+    weights: Tensors
+    candidates: torch.Tensor
+    value: float = math.inf
+    chosen: dict[str, torch.Tensor] = field(default_factory=dict)
+    waits: int = 0  # judgements since the best
+
+    def look(self, chosen: dict[str, torch.Tensor]) -> None:
+        """Judge masks, name -> number of the mask of each group, uint8 [groups]."""
+        if self.judge is None:
+            self.chosen = chosen
+            return
+        with torch.no_grad():
+            value = self.judge(
+                {n: w * self.candidates[chosen[n].long()].view_as(w) for n, w in self.weights.items()}
+            )
+        self.waits += 1
+        if value < self.value or not self.chosen:
+            self.value, self.chosen, self.waits = value, chosen, 0
+
+
+def _number_of(mask: torch.Tensor | None, logits: torch.Tensor, candidates: torch.Tensor) -> torch.Tensor:
+    """Return the numbers of a prior's masks, or of the likeliest ones without a prior, uint8 [groups]."""
+    if mask is None:
+        return logits.detach().argmax(-1).to(torch.uint8)
+    width = candidates.shape[1]
+    return (mask.reshape(-1, width).float() @ candidates.T).argmax(-1).to(torch.uint8)
 
 
 def masks_of(pattern: Pattern) -> torch.Tensor:
