@@ -15,6 +15,7 @@ from tokenprune.arrays import FloatArray
 from tokenprune.budget import Budget
 from tokenprune.document import Document
 from tokenprune.errors import BudgetError, ConfigError, QueryError
+from tokenprune.given_up import look
 from tokenprune.job import Job, make_jobs
 from tokenprune.pruners.base import Pruner
 from tokenprune.receipt import PruneResult, Receipt
@@ -47,6 +48,7 @@ class _Clock:
 
     @contextmanager
     def time(self, stage: str) -> Iterator[None]:
+        look()
         begin = time.perf_counter()
         try:
             yield

@@ -18,7 +18,7 @@ from benchmarks.common.token_methods import MODEL
 from benchmarks.tokens.cases import cases
 from tokenprune.bench.statistics import interval
 from tokenprune.engine.choice import best_units
-from tokenprune.engine.decoder import no_check
+from tokenprune.engine.decoder import go_on
 from tokenprune.engine.engine import Continuation, Engine
 from tokenprune.engine.methods.gemfilter import QuestionGemFilter, Selected, read_selected
 from tokenprune.engine.reading import SequenceKV, read, read_prompt
@@ -124,7 +124,7 @@ def _case(engine: Engine, store: Any, case: Case, wanted: dict[str, Choice]) -> 
         for name, choice in wanted.items():
             if keys[name] not in store:
                 chosen = selected(look.seen[choice.layer], made, choice)
-                reading = read_selected(engine.decoder, made.ids, chosen, no_check)
+                reading = read_selected(engine.decoder, made.ids, chosen, go_on)
                 store.put(keys[name], _row(engine, reading, made, case))
     return {name: store[key] for name, key in keys.items()}
 

@@ -4,7 +4,8 @@ import asyncio
 import logging
 import re
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Awaitable, Callable
 from functools import lru_cache
 from importlib import resources
 from typing import Annotated, Any, Literal, TypeVar
@@ -23,9 +24,10 @@ from tokenprune.validation import STRINGS_ARE_TEXTS, fault
 from tokenprune_server.asgi_call import asgi_call
 from tokenprune_server.errors import RequestError, error_dict
 from tokenprune_server.json_body import serialise
+from tokenprune_server.paths import route_path
 from tokenprune_server.pool import PrunePool
 from tokenprune_server.runtime import Runtime
-from tokenprune_server.types import ASGIApp
+from tokenprune_server.types import ASGIApp, Receive, Scope, Send
 from tokenprune_server.vision.settings import NOT_SET_UP
 from tokenprune_server.vision.viewer import PictureRequest
 
@@ -46,6 +48,8 @@ PATHS = frozenset(
 PREFIXES = ("/v1/receipts/",)
 _OPEN_PATHS = frozenset({"/healthz", "/readyz", "/metrics", "/playground", "/playground/names"})
 _READY_TIMEOUT_S = 5.0
+_LOOK_EVERY_S = 0.25  # whether the client is still there
+_CLIENT_GONE = 499  # nobody reads it; as nginx logs it
 _PART = re.compile(r"\{\{([a-z]+\.(?:css|js))\}\}\n?")
 # Errors that are not the caller's fault; every other error of ours is about what the request says.
 _OUR_FAULT = (ModelError, MissingExtraError)
@@ -86,6 +90,22 @@ class PruneRequest(BaseModel):
     output: Literal["same", "html", "text", "markdown"] | None = None
 
 
+class _CheckKey:
+    """ASGI middleware: whoever has no valid key gets no further. Starlette's own kind hides who has left."""
+
+    def __init__(self, app: ASGIApp, runtime: Runtime) -> None:
+        self._app, self._runtime = app, runtime
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one ASGI scope."""
+        closed = scope["type"] == "http" and route_path(scope) not in _OPEN_PATHS
+        if closed and not self._runtime.authorized(scope["headers"]):
+            refusal = _error(401, "a valid API key is needed: Authorization: Bearer KEY")
+            await refusal(scope, receive, send)
+            return
+        await self._app(scope, receive, send)
+
+
 class _Json(JSONResponse):
     """What holds texts of a request: they may have halves of characters, which UTF-8 cannot hold."""
 
@@ -99,16 +119,14 @@ def create_admin_app(runtime: Runtime, inner: ASGIApp) -> FastAPI:
     app = FastAPI(title="tokenprune", docs_url=None, redoc_url=None, openapi_url=None)
     _add_errors(app)
 
-    @app.middleware("http")
-    async def check_key(request: Request, call_next: Any) -> Response:
-        if request.url.path not in _OPEN_PATHS and not runtime.authorized(request.scope["headers"]):
-            return _error(401, "a valid API key is needed: Authorization: Bearer KEY")
-        response: Response = await call_next(request)
-        return response
+    app.add_middleware(_CheckKey, runtime=runtime)
 
     @app.post("/v1/prune")
-    async def prune(request: PruneRequest) -> Response:
-        result = await _in_time(runtime.pool, lambda: _prune(runtime, request), runtime.settings.timeout_s)
+    async def prune(request: PruneRequest, http: Request) -> Response:
+        limit = runtime.settings.timeout_s
+        result = await _in_time(runtime.pool, lambda: _prune(runtime, request), limit, http.is_disconnected)
+        if result is None:
+            return Response(status_code=_CLIENT_GONE)
         receipt = runtime.receipts.put(request.query, [result])
         content = await asyncio.to_thread(result.to_dict)
         return _Json(content, headers={"x-tokenprune-receipt": receipt})
@@ -120,7 +138,9 @@ def create_admin_app(runtime: Runtime, inner: ASGIApp) -> FastAPI:
             raise RequestError(NOT_SET_UP)
         given_up = threading.Event()
         try:
-            shown = await _in_time(runtime.encoders, lambda: viewer(request, given_up), vision.timeout_s)
+            shown = await _in_time(
+                runtime.encoders, lambda: viewer(request, given_up), vision.timeout_s, None
+            )
         finally:
             given_up.set()
         return JSONResponse(shown)
@@ -172,8 +192,10 @@ def create_admin_app(runtime: Runtime, inner: ASGIApp) -> FastAPI:
     return app
 
 
-async def _in_time(pool: PrunePool, work: Callable[[], T], limit: float) -> T:
-    """What ``work`` gives in a thread of the pool, within ``limit`` seconds.
+async def _in_time(
+    pool: PrunePool, work: Callable[[], T], limit: float, gone: Callable[[], Awaitable[bool]] | None = None
+) -> T | None:
+    """What ``work`` gives in a thread of the pool, within ``limit`` seconds; None: the client is gone.
 
     Raises:
         RequestError: it took longer, or too many requests wait.
@@ -181,11 +203,17 @@ async def _in_time(pool: PrunePool, work: Callable[[], T], limit: float) -> T:
     if pool.waiting >= pool.max_waiting:
         raise RequestError("all pruning threads are busy and the queue is full: try again later", status=503)
     future = pool.submit(work)
-    done, _ = await asyncio.wait({future}, timeout=limit)
-    if not done:
+    try:
+        deadline = time.monotonic() + limit
+        while not future.done() and (left := deadline - time.monotonic()) > 0:
+            await asyncio.wait({future}, timeout=min(left, _LOOK_EVERY_S))
+            if gone is not None and not future.done() and await gone():
+                return None
+        if not future.done():
+            raise RequestError(f"pruning took longer than {limit:g} s", status=504)
+        return future.result()
+    finally:
         future.cancel()
-        raise RequestError(f"pruning took longer than {limit:g} s", status=504)
-    return future.result()
 
 
 def _prune(runtime: Runtime, request: PruneRequest) -> PruneResult:

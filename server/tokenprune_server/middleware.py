@@ -275,9 +275,9 @@ class PruneMiddleware:
         try:
             if await done_in_time(work, watching, self._settings.timeout_s):
                 return work.result()
-            return await self._late(request)
         finally:
             work.cancel()
+        return await self._late(request)
 
     async def _late(self, request: Request) -> Outcome:
         log.warning("pruning took longer than %s s", self._settings.timeout_s)

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
+from tokenprune.given_up import when
+
 T = TypeVar("T")
 
 
@@ -24,11 +26,20 @@ class PrunePool:
         return self._waiting
 
     def submit(self, work: Callable[[], T]) -> "asyncio.Future[T]":
-        """Start or queue a call; cancelling the future takes it out of the queue."""
+        """Start or queue a call.
+
+        Cancelling the future takes it out of the queue; one that runs ends where it looks next.
+        """
+        told = threading.Event()
+
+        def run() -> T:
+            with when(told):
+                return work()
+
         with self._lock:
             self._waiting += 1
         try:
-            future = self._executor.submit(work)
+            future = self._executor.submit(run)
         except BaseException:
             self._finished()
             raise
@@ -36,6 +47,7 @@ class PrunePool:
         wrapped = asyncio.wrap_future(future)
         # A call abandoned at its deadline may still fail later, with nobody there to ask why.
         wrapped.add_done_callback(_consume)
+        wrapped.add_done_callback(lambda waited: told.set() if waited.cancelled() else None)
         return wrapped
 
     def _finished(self, _: "Future[T] | None" = None) -> None:

@@ -8,7 +8,7 @@ torch = pytest.importorskip("torch")
 
 from tokenprune.engine import calibration  # noqa: E402
 from tokenprune.engine.calibration import Calibration, Choice, fallback, look_up, parse, store  # noqa: E402
-from tokenprune.engine.decoder import Decoder, no_check  # noqa: E402
+from tokenprune.engine.decoder import Decoder, go_on  # noqa: E402
 from tokenprune.engine.fingerprint import fingerprint  # noqa: E402
 from tokenprune.engine.methods.gemfilter import GemFilter, QuestionGemFilter, scores_at  # noqa: E402
 from tokenprune.engine.methods.lazyllm import LazyLLM  # noqa: E402
@@ -124,12 +124,12 @@ def test_lazyllm_scores_each_layer_with_its_own_rule(tiny_lm, cache):
     store(replace(made(fingerprint(decoder)), choices=choices))
     marks = Marks((50, 51))
     steps = (Drop(0, 50), Drop(1, 30), Drop(3, 12))
-    lazy = LazyLLM(steps, question=True, calibrated=True).prefill(decoder, IDS, marks, no_check)
+    lazy = LazyLLM(steps, question=True, calibrated=True).prefill(decoder, IDS, marks, go_on)
     rules = {1: Pooled(AttentionProbability((2,)), 5), 3: Pooled(DotProduct(), 1)}
     plain = read_prompt(decoder, IDS, reducer=TokenDropSchedule(steps, rules=rules), marks=marks)
     assert lazy.kept == plain.kept and len(lazy.kept) == 12
     assert torch.allclose(lazy.logits, plain.logits, atol=1e-4)
-    other = LazyLLM(steps, question=True).prefill(decoder, IDS, marks, no_check)
+    other = LazyLLM(steps, question=True).prefill(decoder, IDS, marks, go_on)
     assert other.kept != lazy.kept
     with pytest.raises(ConfigError, match="question"):
         LazyLLM(calibrated=True)

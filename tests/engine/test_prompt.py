@@ -79,7 +79,7 @@ def test_batch_equals_one_by_one(llava):
     assert out == alone
 
 
-def no_check():
+def go_on():
     pass
 
 
@@ -97,7 +97,7 @@ def test_strategies_that_keep_all_equal_reading_whole(llava, strategy):
     model, decoder = llava
     prompt = prompt_of(model, ids_with(2), pictures(2))
     expected = continued(read_prompt(decoder, prompt), 12)
-    assert continued(strategy.prefill(decoder, prompt, Marks(), no_check), 12) == expected
+    assert continued(strategy.prefill(decoder, prompt, Marks(), go_on), 12) == expected
 
 
 @pytest.mark.parametrize("size", [12, 30])
@@ -105,7 +105,7 @@ def test_gemfilter_takes_features_along(llava, size):
     """What it chooses is a prompt of its own: text and features in the order they had."""
     model, decoder = llava
     prompt = prompt_of(model, ids_with(2), pictures(2))
-    reading = GemFilter(layer=2, keep=size).prefill(decoder, prompt, Marks(), no_check)
+    reading = GemFilter(layer=2, keep=size).prefill(decoder, prompt, Marks(), go_on)
     kept = list(reading.kept)
     inputs = embedded(decoder, [prompt])[kept]
     with torch.no_grad():
@@ -121,7 +121,7 @@ def test_a_text_draft_refuses_pictures(llava):
         name = "small"
 
     with pytest.raises(ConfigError, match="reads text only, and the prompt has 16 visual"):
-        SpecPrefill(Draft()).prefill(decoder, prompt_of(model, ids_with(1), pictures(1)), Marks(), no_check)
+        SpecPrefill(Draft()).prefill(decoder, prompt_of(model, ids_with(1), pictures(1)), Marks(), go_on)
 
 
 def test_take_and_rows():

@@ -15,6 +15,7 @@ import uvicorn
 
 from benchmarks.common.served import any_vllm, free_port
 from tokenprune.errors import MeasureError, UnknownNameError
+from tokenprune.given_up import look
 from tokenprune.pipeline import Pipeline
 from tokenprune.receipt import PruneResult, Receipt, UnitRecords
 from tokenprune.tokens import get_counter
@@ -198,6 +199,10 @@ class WordPipeline:
             raise ZeroDivisionError("the pruner is broken")
         if self.name == "slow":
             time.sleep(1.5)
+        if self.name == "patient":  # long work that looks whether anybody waits
+            for _ in range(1000):
+                time.sleep(0.02)
+                look()
         counter = get_counter()
         before = sum(counter.count(d.text) for d in documents)
         limit = budget.limit(before) if budget is not None else None
@@ -234,7 +239,7 @@ class StandInConfig:
     """
 
     tokenizer = "smollm2-135m"
-    names = ("default", "broken", "slow", "drop-all", "keep-all", "none")
+    names = ("default", "broken", "slow", "patient", "drop-all", "keep-all", "none")
 
     def __init__(self, **server):
         self.server = server

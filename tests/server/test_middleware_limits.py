@@ -9,6 +9,7 @@ import time
 
 import httpx
 import pytest
+from token_world import wait_for
 
 from tokenprune.tokens import get_counter
 from tokenprune_server.app import create_app
@@ -155,6 +156,34 @@ class TestFailure:
                 time.sleep(0.02)
         time.sleep(2)
         assert not stub.requests
+
+    @pytest.mark.parametrize(
+        ("path", "body"),
+        [
+            (URL, chat(tokenprune={"method": "patient"})),
+            ("/v1/prune", {"query": "?", "documents": [DOCUMENT], "method": "patient"}),
+        ],
+    )
+    def test_work_that_nobody_waits_for_ends(self, stub, serve, stand_in, path, body):
+        """The only thread is free for the next request: long before the work would have ended."""
+        config = stand_in(workers=1, queue=0)
+        app = create_app(config, stub.url)
+        host, port = serve(app).removeprefix("http://").split(":")
+        raw = json.dumps(body).encode()
+        head = f"POST {path} HTTP/1.1\r\nhost: h\r\ncontent-type: application/json\r\n"
+        with socket.create_connection((host, int(port))) as sock:
+            sock.sendall(f"{head}content-length: {len(raw)}\r\n\r\n".encode() + raw)
+            wait_for(lambda: app.runtime.pool.waiting == 1)
+        wait_for(lambda: app.runtime.pool.waiting == 0, seconds=8)
+        assert not stub.requests
+
+    @pytest.mark.parametrize("path", [URL, "/v1/prune"])
+    def test_work_that_is_late_ends(self, stub, serve, stand_in, path):
+        app = create_app(stand_in(workers=1, queue=0, timeout_s=0.2), stub.url)
+        url = serve(app)
+        body = {"query": "?", "documents": [DOCUMENT], "method": "patient"}
+        httpx.post(url + path, json=chat(tokenprune={"method": "patient"}) if path == URL else body)
+        wait_for(lambda: app.runtime.pool.waiting == 0, seconds=8)
 
     @pytest.mark.parametrize("stream", [True, False])
     @pytest.mark.parametrize("after_first_byte", [True, False])

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from tokenprune.calibrate.prompts import Item
-from tokenprune.engine.decoder import Check, Decoder, no_check
+from tokenprune.engine.decoder import Check, Decoder, go_on
 from tokenprune.engine.reading import SequenceKV, read
 from tokenprune.engine.rules import DotProduct, mean_and_peak
 from tokenprune.engine.schedule import LayerView, Marks, Reduction
@@ -103,7 +103,7 @@ class _Recorder:
         return None
 
 
-def observe(decoder: Decoder, tokenizer: Any, item: Item, limit: int, check: Check = no_check) -> Observed:
+def observe(decoder: Decoder, tokenizer: Any, item: Item, limit: int, check: Check = go_on) -> Observed:
     """Read a context and its question once and keep what all layers say.
 
     Raises:

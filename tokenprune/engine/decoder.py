@@ -16,6 +16,7 @@ from tokenprune.engine.kv import KVMeter, LayerKV
 from tokenprune.engine.pieces import in_pieces, row_pieces
 from tokenprune.engine.weights import DecoderWeights, Projection, read_weights
 from tokenprune.errors import ConfigError, ModelError
+from tokenprune.given_up import look
 
 if TYPE_CHECKING:
     import torch
@@ -30,8 +31,9 @@ _LEAST_ROWS = 128
 Check = Callable[[], None]
 
 
-def no_check() -> None:
-    """Go on."""
+def go_on() -> None:
+    """Go on, unless nobody waits for the work of this thread any more."""
+    look()
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +153,7 @@ class Decoder:
         parts: Sequence[Part],
         *,
         last_only: bool = False,
-        check: Check = no_check,
+        check: Check = go_on,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Run one layer.
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from tokenprune.engine.decoder import Check, Decoder, Near, Part, Rotary, no_check
+from tokenprune.engine.decoder import Check, Decoder, Near, Part, Rotary, go_on
 from tokenprune.engine.kv import KVMeter, LayerKV
 from tokenprune.engine.prompt import Prompt, embedded
 from tokenprune.engine.schedule import LayerView, Marks, Reducer
@@ -78,7 +78,7 @@ def read(
     last_only: bool = True,
     keep_kv: bool = True,
     near: Near | None = None,
-    check: Check = no_check,
+    check: Check = go_on,
 ) -> torch.Tensor:
     """Read more tokens of one or more sequences in one packed pass.
 
@@ -229,7 +229,7 @@ class Reading(HoldsKV):
     logits: torch.Tensor
     kept: tuple[int, ...] | None = field(default=None)
 
-    def step(self, token: int, check: Check = no_check) -> torch.Tensor:
+    def step(self, token: int, check: Check = go_on) -> torch.Tensor:
         """Read one more token; return float32 logits [vocabulary] behind it."""
         import torch
 
@@ -246,7 +246,7 @@ def read_prompt(
     reducer: Reducer | None = None,
     marks: Marks | None = None,
     positions: Sequence[int] | None = None,
-    check: Check = no_check,
+    check: Check = go_on,
 ) -> Reading:
     """Read a whole prompt of one sequence; see :func:`read`."""
     at = None if positions is None else [positions]
@@ -262,7 +262,7 @@ def read_prompts(
     reducer: Reducer | None = None,
     marks: Sequence[Marks] | None = None,
     positions: Sequence[Sequence[int]] | None = None,
-    check: Check = no_check,
+    check: Check = go_on,
 ) -> list[Reading]:
     """Read whole prompts in one packed pass; see :func:`read`."""
     import torch
@@ -278,7 +278,7 @@ def read_prompts(
     ]
 
 
-def step_together(readings: Sequence[Reading], tokens: Sequence[int], check: Check = no_check) -> None:
+def step_together(readings: Sequence[Reading], tokens: Sequence[int], check: Check = go_on) -> None:
     """Read one more token of each sequence in one packed pass; each reading has its new ``logits``."""
     import torch
 

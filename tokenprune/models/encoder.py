@@ -15,6 +15,7 @@ import numpy as np
 
 from tokenprune.arrays import IntArray
 from tokenprune.errors import MissingExtraError, ModelError
+from tokenprune.given_up import look
 from tokenprune.models.batches import PADDED_TOKENS_LONE, TOKENISE_AT_ONCE, by_length, padded_tokens
 from tokenprune.models.catalog import resolve_model
 from tokenprune.models.device import pick_device, pick_dtype, quiet_loading
@@ -142,6 +143,7 @@ class Encoder:
 
         batches = list(by_length(lengths, self._budget))
         for rows, read in zip(batches, self._each(read_rows, batches), strict=True):
+            look()
             out[rows] = read
 
     def _forward(self, ids: list[list[int]], encoded: Any, rows: IntArray) -> NDArray[np.float32]:

@@ -3,7 +3,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from tokenprune.engine.calibration import Choice  # noqa: E402
-from tokenprune.engine.decoder import no_check  # noqa: E402
+from tokenprune.engine.decoder import go_on  # noqa: E402
 from tokenprune.engine.methods.gemfilter import GemFilter, QuestionGemFilter, scores_at  # noqa: E402
 from tokenprune.engine.reading import SequenceKV, read, read_prompt  # noqa: E402
 from tokenprune.engine.rules import AttentionProbability, DotProduct, Look, Pooled  # noqa: E402
@@ -50,7 +50,7 @@ def test_selection_equals_the_published_formula(tiny_lm, build_lm, variant, laye
 def test_reads_the_kept_tokens_with_fresh_positions(tiny_lm):
     _, decoder = tiny_lm("qwen2")
     method = GemFilter(2, keep=20)
-    reading = method.prefill(decoder, IDS, Marks(), no_check)
+    reading = method.prefill(decoder, IDS, Marks(), go_on)
     kept = method.select(decoder, IDS).positions
     alone = read_prompt(decoder, [IDS[p] for p in kept])
     assert reading.kept == kept and len(kept) == 20
@@ -64,7 +64,7 @@ def test_reads_the_kept_tokens_with_fresh_positions(tiny_lm):
 def test_short_prompts_are_read_whole(tiny_lm):
     _, decoder = tiny_lm("llama")
     for method in (GemFilter(2, keep=SIZE), QuestionGemFilter(2, keep=SIZE + 1)):
-        reading = method.prefill(decoder, IDS, Marks(), no_check)
+        reading = method.prefill(decoder, IDS, Marks(), go_on)
         assert reading.kept == tuple(range(SIZE))
         assert torch.equal(reading.logits, read_prompt(decoder, IDS).logits)
 

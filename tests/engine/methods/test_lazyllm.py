@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 torch = pytest.importorskip("torch")
 
-from tokenprune.engine.decoder import no_check  # noqa: E402
+from tokenprune.engine.decoder import go_on  # noqa: E402
 from tokenprune.engine.methods.lazyllm import PUBLISHED, LazyLLM  # noqa: E402
 from tokenprune.engine.reading import read_prompt  # noqa: E402
 from tokenprune.engine.rules import AttentionProbability  # noqa: E402
@@ -110,7 +110,7 @@ def test_prefill_and_decode_equal_the_masked_reference(tiny_lm, build_lm, family
     """Logits and selected sets of the prefill and of 25 steps that bring tokens back."""
     _, decoder = tiny_lm(family)
     reference = MaskedReference(build_lm(family), STEPS)
-    reading = LazyLLM(STEPS).prefill(decoder, IDS, Marks(), no_check)
+    reading = LazyLLM(STEPS).prefill(decoder, IDS, Marks(), go_on)
     check_equal(reading.logits, reference.read(list(IDS)))
     assert sets_of(reading) == reference.sets
     before = [len(s) for s in sets_of(reading)]
@@ -135,7 +135,7 @@ def test_each_token_goes_through_each_layer_at_most_once(tiny_lm, family):
 
     decoder.layer = counting
     try:
-        reading = LazyLLM(STEPS).prefill(decoder, IDS, Marks(), no_check)
+        reading = LazyLLM(STEPS).prefill(decoder, IDS, Marks(), go_on)
         for token in range(40):
             reading.step(token)
     finally:
@@ -150,7 +150,7 @@ def test_each_token_goes_through_each_layer_at_most_once(tiny_lm, family):
 def test_prefill_equals_the_plain_schedule(tiny_lm, variant):
     """Without a step behind it LazyLLM is a token-drop schedule by the last token's attention."""
     _, decoder = tiny_lm(variant)
-    lazy = LazyLLM(STEPS).prefill(decoder, IDS, Marks((3,), (4,)), no_check)
+    lazy = LazyLLM(STEPS).prefill(decoder, IDS, Marks((3,), (4,)), go_on)
     plain = read_prompt(decoder, IDS, reducer=TokenDropSchedule(STEPS, AttentionProbability()))
     assert lazy.kept == plain.kept
     check_equal(lazy.logits, plain.logits)
@@ -158,7 +158,7 @@ def test_prefill_equals_the_plain_schedule(tiny_lm, variant):
 
 def test_keeping_everything_is_the_full_model(tiny_lm, variant):
     _, decoder = tiny_lm(variant)
-    lazy = LazyLLM((Drop(0, 1.0), Drop(2, 1.0))).prefill(decoder, IDS, Marks(), no_check)
+    lazy = LazyLLM((Drop(0, 1.0), Drop(2, 1.0))).prefill(decoder, IDS, Marks(), go_on)
     plain = read_prompt(decoder, IDS)
     check_equal(lazy.logits, plain.logits)
     for token in (1, 2, 3):
@@ -169,17 +169,17 @@ def test_question_window_scores_and_stays(tiny_lm, build_lm):
     _, decoder = tiny_lm("llama")
     asked = [20, 21, 22]
     reference = MaskedReference(build_lm("llama"), STEPS)
-    reading = LazyLLM(STEPS, question=True).prefill(decoder, IDS, Marks(tuple(asked)), no_check)
+    reading = LazyLLM(STEPS, question=True).prefill(decoder, IDS, Marks(tuple(asked)), go_on)
     check_equal(reading.logits, reference.read(list(IDS), asked))
     assert sets_of(reading) == reference.sets
     assert {*asked, 39} <= set(reading.kept)
-    pinned = LazyLLM(STEPS, question=True).prefill(decoder, IDS, Marks((20,), (0, 1)), no_check)
+    pinned = LazyLLM(STEPS, question=True).prefill(decoder, IDS, Marks((20,), (0, 1)), go_on)
     assert {0, 1, 20, 39} <= set(pinned.kept) and len(pinned.kept) == 8
 
 
 def test_without_revival_nothing_comes_back(tiny_lm):
     _, decoder = tiny_lm("llama")
-    lazy = LazyLLM(STEPS, revive=False).prefill(decoder, IDS, Marks(), no_check)
+    lazy = LazyLLM(STEPS, revive=False).prefill(decoder, IDS, Marks(), go_on)
     plain = read_prompt(decoder, IDS, reducer=TokenDropSchedule(STEPS, AttentionProbability()))
     for token in range(12):
         check_equal(lazy.step(token), plain.step(token))
@@ -193,9 +193,7 @@ def test_any_schedule_computes_once(tiny_lm, data):
     keep = st.one_of(st.integers(1, 30), st.floats(0.1, 1.0))
     steps = tuple(Drop(layer, data.draw(keep)) for layer in range(4) if data.draw(st.booleans()))
     ids = data.draw(st.lists(st.integers(0, 96), min_size=1, max_size=30))
-    reading = LazyLLM(steps, kernel=data.draw(st.sampled_from((1, 3)))).prefill(
-        decoder, ids, Marks(), no_check
-    )
+    reading = LazyLLM(steps, kernel=data.draw(st.sampled_from((1, 3)))).prefill(decoder, ids, Marks(), go_on)
     for token in data.draw(st.lists(st.integers(0, 96), max_size=8)):
         reading.step(token)
         assert torch.isfinite(reading.logits).all()
@@ -208,6 +206,6 @@ def test_published_schedule_and_wrong_ones(tiny_lm):
     assert [(step.behind(30), step.keep) for step in PUBLISHED] == [(8, 0.7), (17, 0.7), (26, 0.7)]
     _, decoder = tiny_lm("llama")
     with pytest.raises(ConfigError, match="behind layer 4"):
-        LazyLLM((Drop(4, 0.5),)).prefill(decoder, IDS, Marks(), no_check)
+        LazyLLM((Drop(4, 0.5),)).prefill(decoder, IDS, Marks(), go_on)
     with pytest.raises(ConfigError, match="odd"):
         LazyLLM(kernel=2)

@@ -2,7 +2,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from tokenprune.engine.decoder import no_check  # noqa: E402
+from tokenprune.engine.decoder import go_on  # noqa: E402
 from tokenprune.engine.methods.snapkv import SnapKV  # noqa: E402
 from tokenprune.engine.reading import read_prompt, step_together  # noqa: E402
 from tokenprune.engine.schedule import Marks  # noqa: E402
@@ -67,7 +67,7 @@ def reference_decode(model, ids, new, held):
 def test_heads_hold_what_the_formula_says_and_decode_with_it(tiny_lm, build_lm, family):
     """Selection exact; logits of three decode steps to 1e-3 of logits near 10."""
     _, decoder = tiny_lm(family)
-    reading = METHOD.prefill(decoder, IDS, Marks(), no_check)
+    reading = METHOD.prefill(decoder, IDS, Marks(), go_on)
     assert torch.allclose(reading.logits, read_prompt(decoder, IDS).logits, atol=1e-4)
     model = build_lm(family)
     expected = reference_rows(model, IDS, METHOD)
@@ -83,7 +83,7 @@ def test_heads_hold_what_the_formula_says_and_decode_with_it(tiny_lm, build_lm, 
 
 def test_bytes(tiny_lm):
     _, decoder = tiny_lm("llama")
-    reading = METHOD.prefill(decoder, IDS, Marks(), no_check)
+    reading = METHOD.prefill(decoder, IDS, Marks(), go_on)
     entry = 2 * 2 * 8 * 4
     assert reading.kv_bytes == 5 * 20 * entry
     # Four layers that are done, the last one whole, and its copy.
@@ -95,19 +95,19 @@ def test_bytes(tiny_lm):
 
 def test_short_prompts_and_windows_stay_whole(tiny_lm):
     _, decoder = tiny_lm("llama")
-    reading = SnapKV(keep=SIZE, window=8).prefill(decoder, IDS, Marks(), no_check)
+    reading = SnapKV(keep=SIZE, window=8).prefill(decoder, IDS, Marks(), go_on)
     plain = read_prompt(decoder, IDS)
     assert reading.held == (None,) * 5 and reading.kv_bytes == plain.kv_bytes
     assert torch.equal(reading.step(4), plain.step(4))
     _, sliding = tiny_lm("mistral-window")
-    reading, plain = METHOD.prefill(sliding, IDS, Marks(), no_check), read_prompt(sliding, IDS)
+    reading, plain = METHOD.prefill(sliding, IDS, Marks(), go_on), read_prompt(sliding, IDS)
     assert torch.equal(reading.step(4), plain.step(4))
 
 
 def test_steps_with_others(tiny_lm):
     _, decoder = tiny_lm("llama")
-    alone = METHOD.prefill(decoder, IDS, Marks(), no_check)
-    one, other = METHOD.prefill(decoder, IDS, Marks(), no_check), read_prompt(decoder, [1, 2, 3])
+    alone = METHOD.prefill(decoder, IDS, Marks(), go_on)
+    one, other = METHOD.prefill(decoder, IDS, Marks(), go_on), read_prompt(decoder, [1, 2, 3])
     step_together([one, other], [9, 9])
     assert torch.allclose(one.logits, alone.step(9), atol=1e-4)
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 torch = pytest.importorskip("torch")
 
-from tokenprune.engine.decoder import no_check  # noqa: E402
+from tokenprune.engine.decoder import go_on  # noqa: E402
 from tokenprune.engine.methods.specprefill import SpecPrefill, Speculation, carried  # noqa: E402
 from tokenprune.engine.reading import read_prompt  # noqa: E402
 from tokenprune.engine.schedule import Marks  # noqa: E402
@@ -105,7 +105,7 @@ def test_best_chunks_stay_at_their_positions(tiny_lm):
             room -= len(free)
     assert set(kept) == expected and len(kept) <= 24
 
-    reading = method.prefill(target, IDS, Marks(), no_check)
+    reading = method.prefill(target, IDS, Marks(), go_on)
     model = tiny_lm("llama")[0]
     at = torch.tensor([list(kept)])
     with torch.no_grad():
@@ -117,7 +117,7 @@ def test_best_chunks_stay_at_their_positions(tiny_lm):
     assert torch.allclose(reading.step(5), then.logits[0, -1], atol=1e-3)
     assert reading.kept == kept
 
-    fresh = SpecPrefill(draft(tiny_lm), keep=24, how=HOW, fresh=True).prefill(target, IDS, Marks(), no_check)
+    fresh = SpecPrefill(draft(tiny_lm), keep=24, how=HOW, fresh=True).prefill(target, IDS, Marks(), go_on)
     assert torch.equal(fresh.logits, read_prompt(target, [IDS[p] for p in kept]).logits)
 
 
@@ -149,7 +149,7 @@ def test_another_tokenizer_by_characters(tiny_lm):
         )
         for n in range(len(ids))
     ]
-    got, _ = method._scores(ids, no_check)
+    got, _ = method._scores(ids, go_on)
     assert got.tolist() == pytest.approx(expected)
     kept = method.select(ids, Marks()).positions
     assert len(kept) <= 9 and kept[-1] == len(ids) - 1

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from tokenprune.engine.calibration import Choice, fallback, go_by
 from tokenprune.engine.choice import best_units, count_for_mass
-from tokenprune.engine.decoder import Check, Decoder, Near, no_check
+from tokenprune.engine.decoder import Check, Decoder, Near, go_on
 from tokenprune.engine.prompt import take
 from tokenprune.engine.reading import Reading, SequenceKV, read, read_prompt
 from tokenprune.engine.rules import DotProduct, Look, Pooled, ScoreRule
@@ -72,7 +72,7 @@ class GemFilter:
         """Return r for a model."""
         return go_by(decoder, None).published.layer if self.layer is None else self.layer
 
-    def select(self, decoder: Decoder, ids: Sequence[int], check: Check = no_check) -> Selected:
+    def select(self, decoder: Decoder, ids: Sequence[int], check: Check = go_on) -> Selected:
         """Choose the positions that stay; all of a prompt that is not longer than ``keep``."""
         if len(ids) <= self.keep:
             return Selected(tuple(range(len(ids))))
@@ -151,7 +151,7 @@ class QuestionGemFilter:
         base = go_by(decoder, self.layer).asked(self.layer)
         return base.but(self.layer, self.softmax, self.kernel, self.heads)
 
-    def select(self, decoder: Decoder, ids: Sequence[int], marks: Marks, check: Check = no_check) -> Selected:
+    def select(self, decoder: Decoder, ids: Sequence[int], marks: Marks, check: Check = go_on) -> Selected:
         """Choose the positions that stay; all of a prompt that is not longer than ``keep``.
 
         The window of ``marks`` is the query and stays; without one the last token is.
@@ -255,7 +255,7 @@ def scores_at(
     ids: Sequence[int],
     looks: Sequence[Look],
     marks: Marks,
-    check: Check = no_check,
+    check: Check = go_on,
     near: Near | None = None,
     onward: int | None = None,
 ) -> Scores:

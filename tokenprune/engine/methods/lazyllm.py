@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from tokenprune.engine.calibration import known
-from tokenprune.engine.decoder import Check, Decoder, Part, no_check
+from tokenprune.engine.decoder import Check, Decoder, Part, go_on
 from tokenprune.engine.prompt import embedded
 from tokenprune.engine.reading import HoldsKV, SequenceKV
 from tokenprune.engine.rules import AttentionProbability, Pooled, ScoreRule
@@ -117,7 +117,7 @@ class LazyReading(HoldsKV):
         """Bytes of the hidden states of tokens that left."""
         return int(self.aux.numel() * self.aux.element_size())
 
-    def step(self, token: int, check: Check = no_check) -> torch.Tensor:
+    def step(self, token: int, check: Check = go_on) -> torch.Tensor:
         """Read one more token; return float32 logits [vocabulary] behind it."""
         self.read([token], Marks(), check)
         return self.logits

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tokenprune.engine.choice import best_units
-from tokenprune.engine.decoder import Check, Decoder, Part, no_check
+from tokenprune.engine.decoder import Check, Decoder, Part, go_on
 from tokenprune.engine.methods.gemfilter import Selected, read_selected
 from tokenprune.engine.prompt import text_only
 from tokenprune.engine.reading import Reading, SequenceKV, read_prompt
@@ -57,7 +57,7 @@ class Speculation:
         draft: Decoder,
         ids: Sequence[int],
         ends: frozenset[int] = frozenset(),
-        check: Check = no_check,
+        check: Check = go_on,
     ) -> tuple[torch.Tensor, int]:
         """Return float32 [n], what the look-ahead tokens attend to, and the peak bytes of keys and values.
 
@@ -147,7 +147,7 @@ class SpecPrefill:
         if self.keep <= 0 or (isinstance(self.keep, float) and self.keep > 1):
             raise ConfigError(f"keep is a count from 1 or a share in (0, 1], not {self.keep}")
 
-    def select(self, ids: Sequence[int], marks: Marks, check: Check = no_check) -> Selected:
+    def select(self, ids: Sequence[int], marks: Marks, check: Check = go_on) -> Selected:
         """Choose the positions that stay: whole chunks; of a prompt that is short enough all.
 
         The last token, the window of ``marks`` and what is pinned stay and count.

@@ -10,6 +10,7 @@ import numpy as np
 
 from tokenprune.arrays import Float32Array, IntArray
 from tokenprune.errors import ModelError
+from tokenprune.given_up import look
 from tokenprune.models.batches import PADDED_TOKENS_CPU, TOKENISE_AT_ONCE, by_length
 from tokenprune.models.labeler.text import Frame, TextReader, Tokens
 from tokenprune.models.labeler.types import DEFAULT_THRESHOLD, Batch, Labels, Network, Passage, Read, Words
@@ -156,6 +157,7 @@ class Labeler:
         batches = list(by_length(np.asarray(lengths, dtype=np.int64), self.batch_tokens))
         done = (side_by_side if self.lone_batches else map)(read_rows, batches)
         for rows, (batch, read) in zip(batches, done, strict=True):
+            look()
             ranks[rows] = np.stack((read.rank, read.keep_rank), -1)
             for i, row in enumerate(rows.tolist()):
                 begin, behind = batch.passage[i].tolist()
