@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import re
-import threading
 import time
 from collections.abc import Awaitable, Callable
 from functools import lru_cache
@@ -132,18 +131,13 @@ def create_admin_app(runtime: Runtime, inner: ASGIApp) -> FastAPI:
         return _Json(content, headers={"x-tokenprune-receipt": receipt})
 
     @app.post("/v1/prune/picture")
-    async def picture(request: PictureRequest) -> Response:
+    async def picture(request: PictureRequest, http: Request) -> Response:
         vision, viewer = runtime.settings.vision, runtime.viewer
         if vision is None or viewer is None:
             raise RequestError(NOT_SET_UP)
-        given_up = threading.Event()
-        try:
-            shown = await _in_time(
-                runtime.encoders, lambda: viewer(request, given_up), vision.timeout_s, None
-            )
-        finally:
-            given_up.set()
-        return JSONResponse(shown)
+        limit = vision.timeout_s
+        shown = await _in_time(runtime.encoders, lambda: viewer(request), limit, http.is_disconnected)
+        return Response(status_code=_CLIENT_GONE) if shown is None else JSONResponse(shown)
 
     @app.get("/v1/receipts/{receipt_id}")
     async def receipt(receipt_id: str) -> Response:
@@ -193,7 +187,7 @@ def create_admin_app(runtime: Runtime, inner: ASGIApp) -> FastAPI:
 
 
 async def _in_time(
-    pool: PrunePool, work: Callable[[], T], limit: float, gone: Callable[[], Awaitable[bool]] | None = None
+    pool: PrunePool, work: Callable[[], T], limit: float, gone: Callable[[], Awaitable[bool]]
 ) -> T | None:
     """What ``work`` gives in a thread of the pool, within ``limit`` seconds; None: the client is gone.
 
@@ -207,7 +201,7 @@ async def _in_time(
         deadline = time.monotonic() + limit
         while not future.done() and (left := deadline - time.monotonic()) > 0:
             await asyncio.wait({future}, timeout=min(left, _LOOK_EVERY_S))
-            if gone is not None and not future.done() and await gone():
+            if not future.done() and await gone():
                 return None
         if not future.done():
             raise RequestError(f"pruning took longer than {limit:g} s", status=504)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tokenprune.errors import ModelError, VisionError
+from tokenprune.given_up import look
 from tokenprune.lru import ByteLru
 from tokenprune.vision.methods.base import more_than_asked
 from tokenprune_server.vision.files import File, decode
@@ -32,10 +33,6 @@ _BATCH = 16  # pictures, or tiles of them, that go through the encoder together
 _BYTES_PER_ENTRY = 2000
 _PROBE_SIZE = 64
 _LOOK_S = 0.1  # between looks at whether a request that waits for the encoder was given up
-
-
-class GivenUpError(Exception):
-    """Nobody waits for the work any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +151,7 @@ class PictureReducer:
             if known is None:
                 return None
             items[name] = known
-        self._prune(files, groups, plan, found, items, threading.Event())
+        self._prune(files, groups, plan, found, items)
         return _reduction(files, groups, found, 0, {"vision-prune": time.perf_counter() - began})
 
     def __call__(
@@ -162,7 +159,6 @@ class PictureReducer:
         files: Sequence[File],
         groups: Sequence[Sequence[int]],
         plan: Plan,
-        given_up: threading.Event,
     ) -> Reduction:
         """Prune the pictures of a request.
 
@@ -170,27 +166,26 @@ class PictureReducer:
             files: the pictures.
             groups: numbers of those that are pruned together, as frames of a video; each picture is in one.
             plan: how.
-            given_up: set when nobody waits any more: the work ends between two pictures.
 
         Raises:
             RequestError: a picture that cannot be read, or a budget or method that does not fit it.
             ModelError, MissingExtraError: see `encoder`.
             VisionError: the encoder's numbers cannot be used.
-            GivenUpError: ``given_up`` was set.
+            GivenUpError: nobody waits any more; the work ends between two pictures.
         """
         began = time.perf_counter()
         found = self._found(files, groups, plan)
-        items, encoded, reading = self._encode(self._unknown(files, groups, found), given_up)
+        items, encoded, reading = self._encode(self._unknown(files, groups, found))
         encoding = time.perf_counter() - began - reading
-        self._prune(files, groups, plan, found, items, given_up)
+        self._prune(files, groups, plan, found, items)
         pruning = time.perf_counter() - began - reading - encoding
         steps = {"vision-read": reading, "vision-encode": encoding, "vision-prune": pruning}
         return _reduction(files, groups, found, encoded, steps)
 
-    def item(self, file: File, given_up: threading.Event) -> Item:
+    def item(self, file: File) -> Item:
         """All tokens of one picture; raises what `__call__` raises."""
         name = self._name(file, [0])
-        return self._encode({name: file}, given_up)[0][name]
+        return self._encode({name: file})[0][name]
 
     def _name(self, file: File, group: Sequence[int]) -> Name:
         """What a picture is known by: its file and, where that matters, whether it is a frame of a video."""
@@ -219,13 +214,12 @@ class PictureReducer:
         plan: Plan,
         found: dict[int, list[Rows]],
         items: dict[Name, Item],
-        given_up: threading.Event,
     ) -> None:
         """Add what is left of the other groups to ``found``."""
         for number, group in enumerate(groups):
             if number in found:
                 continue
-            _check(given_up)
+            look()
             names = [files[i].sha256 for i in group]
             mine = [items[self._name(files[i], group)] for i in group]
             found[number] = self._reduce(mine, names, plan)
@@ -240,9 +234,7 @@ class PictureReducer:
         with self._lock:
             self._cache.put(key, value, size)
 
-    def _encode(
-        self, files: dict[Name, File], given_up: threading.Event
-    ) -> tuple[dict[Name, Item], int, float]:
+    def _encode(self, files: dict[Name, File]) -> tuple[dict[Name, Item], int, float]:
         """The tokens of pictures, how many were encoded for it, and the seconds of reading files."""
         items: dict[Name, Item] = {}
         reading = 0.0
@@ -252,7 +244,7 @@ class PictureReducer:
             began = time.perf_counter()
             ready: dict[Name, Prepared] = {}
             while left and sum(len(prepared.pixels) for prepared in ready.values()) < _BATCH:
-                _check(given_up)
+                look()
                 name = left.pop(0)
                 known = self._get(name)
                 if known is None:
@@ -262,7 +254,7 @@ class PictureReducer:
                 else:
                     items[name] = known
             reading += time.perf_counter() - began
-            with self._turn(given_up):
+            with self._turn():
                 for name in list(ready):
                     known = self._get(name)  # another request may have had the same picture
                     if known is not None:
@@ -277,12 +269,12 @@ class PictureReducer:
         return items, encoded, reading
 
     @contextmanager
-    def _turn(self, given_up: threading.Event) -> Iterator[None]:
+    def _turn(self) -> Iterator[None]:
         """The encoder for oneself, for one batch: it uses all cores."""
         while not self._encoding.acquire(timeout=_LOOK_S):
-            _check(given_up)
+            look()
         try:
-            _check(given_up)
+            look()
             yield
         finally:
             self._encoding.release()
@@ -309,11 +301,6 @@ class PictureReducer:
             first = payload if number == 0 else None
             out.append(Rows(name, views, size + lines, kept, ends, int(merged[mine].sum()), first, note))
         return out
-
-
-def _check(given_up: threading.Event) -> None:
-    if given_up.is_set():
-        raise GivenUpError
 
 
 def _reduction(

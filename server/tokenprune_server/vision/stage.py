@@ -7,7 +7,6 @@ import base64
 import dataclasses
 import io
 import logging
-import threading
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 
@@ -127,9 +126,8 @@ class VisionStage:
         reason = self._skip(found, self._enabled(request, outcome.decision))
         if reason is not None and not found.embeds:
             return _skipped(outcome, reason)
-        given_up = threading.Event()
         work = asyncio.ensure_future(
-            self._work(request, outcome, headers, found, how, given_up)
+            self._work(request, outcome, headers, found, how)
             if reason is None
             else self._unpruned(request, outcome, found, reason)
         )
@@ -151,7 +149,6 @@ class VisionStage:
             log.exception("pruning the pictures of a request failed")
             return _failed(found, outcome, type(error).__name__, f"{type(error).__name__}: {error}")
         finally:
-            given_up.set()
             work.cancel()
 
     def _log_once(self, said: str) -> None:
@@ -224,7 +221,6 @@ class VisionStage:
         headers: Headers,
         found: Found,
         how: Plan,
-        given_up: threading.Event,
     ) -> Outcome:
         model = request.body.get("model")
         supported = self._support.known(model)
@@ -233,7 +229,7 @@ class VisionStage:
         reduction: Reduction | None = None
         counts: tuple[int, ...] = ()
         if found.pictures:
-            reduction = await self._reduced(found.pictures, how, given_up)
+            reduction = await self._reduced(found.pictures, how)
             if reduction is None:
                 return _skipped(outcome, "overloaded")
         else:
@@ -251,9 +247,7 @@ class VisionStage:
             raise _UnsupportedError("unequal-rows")
         return self._done(request, outcome, found.pictures, how, reduction)
 
-    async def _reduced(
-        self, pictures: Sequence[Picture], how: Plan, given_up: threading.Event
-    ) -> Reduction | None:
+    async def _reduced(self, pictures: Sequence[Picture], how: Plan) -> Reduction | None:
         """What is left of the pictures; None when too many requests wait to have theirs encoded."""
         sources = await self._sources(pictures)
         groups = runs(pictures) if how.video else [[number] for number in range(len(pictures))]
@@ -267,7 +261,7 @@ class VisionStage:
             return known
         if self._encoders.waiting >= self._encoders.max_waiting:
             return None
-        return await self._encoders.submit(lambda: self._reducer(files, groups, how, given_up))
+        return await self._encoders.submit(lambda: self._reducer(files, groups, how))
 
     async def _sources(self, pictures: Sequence[Picture]) -> list[bytes | None]:
         """The files of remote pictures; None for those that stand in the request."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -96,12 +95,11 @@ class Viewer:
             "keep": settings.keep,
         }
 
-    def __call__(self, request: PictureRequest, given_up: threading.Event) -> dict[str, Any]:
+    def __call__(self, request: PictureRequest) -> dict[str, Any]:
         """Prune and draw one picture.
 
         Args:
             request: what is asked for.
-            given_up: set when nobody waits any more.
 
         Returns:
             ``method``, ``tokens_before``, ``tokens_after``, ``views`` (rows and columns of patches, of each
@@ -112,7 +110,7 @@ class Viewer:
         Raises:
             RequestError: the picture, the method, its budget or the question cannot be used.
             TokenPruneError: as the method or the model says.
-            GivenUpError: ``given_up`` was set.
+            GivenUpError: nobody waits any more.
         """
         from tokenprune.vision import show
         from tokenprune.vision.look import Chosen, Looking
@@ -130,7 +128,7 @@ class Viewer:
         keep = request.keep if "keep" in request.model_fields_set else self._settings.keep
         chosen = Chosen.of(request.method, keep)
         (file,) = open_files([Picture(("image",), request.image)], [None], self._settings)
-        item, encoder = self._reducer.item(file, given_up), self._reducer.encoder()
+        item, encoder = self._reducer.item(file), self._reducer.encoder()
         engine = self._engine.get("", self._load) if request.question else None
         looking = Looking(encoder, item, question=request.question, engine=engine)
         left, answer = looking.look(chosen)

@@ -6,8 +6,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
+from patience import is_given_up
 from vision_world import chat, data_url, part, parts_in, picture_bytes
 
+from tokenprune.given_up import GivenUpError, when
 from tokenprune.vision.encoder import VisionEncoder
 from tokenprune_server.errors import RequestError
 from tokenprune_server.options import VisionOptions
@@ -15,7 +17,7 @@ from tokenprune_server.vision import reduce
 from tokenprune_server.vision.files import open_files
 from tokenprune_server.vision.parts import Picture
 from tokenprune_server.vision.plan import plan
-from tokenprune_server.vision.reduce import GivenUpError, PictureReducer
+from tokenprune_server.vision.reduce import PictureReducer
 from tokenprune_server.vision.settings import VisionSettings
 
 URLS = [data_url(picture_bytes(seed)) for seed in range(8)]
@@ -146,7 +148,8 @@ def opened(urls, settings=SETTINGS):
 
 def reduced(reducer, urls, given_up):
     files = opened(urls)
-    return reducer(files, [[n] for n in range(len(files))], plan(SETTINGS, VisionOptions(keep=9)), given_up)
+    with when(given_up):
+        return reducer(files, [[n] for n in range(len(files))], plan(SETTINGS, VisionOptions(keep=9)))
 
 
 def test_work_that_nobody_waits_for_ends_between_two_pictures(encoder, monkeypatch):
@@ -182,8 +185,8 @@ def test_work_that_nobody_waits_for_does_not_wait_for_the_encoder(encoder, monke
 def test_a_request_that_took_too_long_is_given_up(door, monkeypatch):
     seen, done = [], threading.Event()
 
-    def work(self, files, groups, how, given_up):
-        seen.append(given_up.wait(20))
+    def work(self, files, groups, how):
+        seen.append(is_given_up(20))
         done.set()
 
     monkeypatch.setattr(PictureReducer, "__call__", work)

@@ -9,6 +9,7 @@ import httpx
 import numpy as np
 import pytest
 from bad_pictures import BAD_PICTURES, GOOD
+from patience import is_given_up
 from PIL import Image
 from vision_world import PATCHES, chat, data_url, part, picture_bytes
 
@@ -153,8 +154,8 @@ def test_work_that_takes_too_long_is_given_up(door, monkeypatch):
 
     seen, done = [], threading.Event()
 
-    def item(self, file, given_up):
-        seen.append(given_up.wait(20))
+    def item(self, file):
+        seen.append(is_given_up(20))
         done.set()
         return vision_method("none")
 
