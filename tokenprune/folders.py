@@ -15,7 +15,8 @@ from tokenprune.errors import ModelError
 # Files of a checkpoint that go where its weights go.
 LICENCES = ("LICENSE", "LICENSE.txt", "LICENSE.md", "LICENCE", "NOTICE", "USE_POLICY.md")
 # What a model's folder holds; anything else in it is somebody's own.
-_MODELS = (*LICENCES, "README.md", "*.json", "*.safetensors", "*.jinja", "*.model", "merges.txt", "vocab.txt")
+_TEXTS = ("README.md", "merges.txt", "vocab.txt")
+_MODELS = (*LICENCES, *_TEXTS, "*.json", "*.safetensors", "*.jinja", "*.model", ".git*")
 
 
 def picture_file(path: str | Path) -> Path:

@@ -17,7 +17,6 @@ def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Hashable, Any]:
     twice = next((key for n, key in enumerate(keys) if key in keys[:n]), None)
     if twice is not None:
         raise yaml.constructor.ConstructorError(None, None, f"{twice!r} stands twice", node.start_mark)
-    loader.flatten_mapping(node)
     return loader.construct_mapping(node, deep=True)
 
 

@@ -3,8 +3,7 @@
 import asyncio
 import logging
 import re
-import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from functools import lru_cache
 from importlib import resources
 from typing import Annotated, Any, Literal, TypeVar
@@ -21,6 +20,7 @@ from tokenprune.errors import MissingExtraError, ModelError, TokenPruneError
 from tokenprune.receipt import PruneResult
 from tokenprune.validation import STRINGS_ARE_TEXTS, fault
 from tokenprune_server.asgi_call import asgi_call
+from tokenprune_server.body import ClientGone
 from tokenprune_server.errors import RequestError, error_dict
 from tokenprune_server.json_body import serialise
 from tokenprune_server.paths import route_path
@@ -29,6 +29,7 @@ from tokenprune_server.runtime import Runtime
 from tokenprune_server.types import ASGIApp, Receive, Scope, Send
 from tokenprune_server.vision.settings import NOT_SET_UP
 from tokenprune_server.vision.viewer import PictureRequest
+from tokenprune_server.watch import done_in_time
 
 log = logging.getLogger("tokenprune.server")
 
@@ -47,7 +48,6 @@ PATHS = frozenset(
 PREFIXES = ("/v1/receipts/",)
 _OPEN_PATHS = frozenset({"/healthz", "/readyz", "/metrics", "/playground", "/playground/names"})
 _READY_TIMEOUT_S = 5.0
-_LOOK_EVERY_S = 0.25  # whether the client is still there
 _CLIENT_GONE = 499  # nobody reads it; as nginx logs it
 _PART = re.compile(r"\{\{([a-z]+\.(?:css|js))\}\}\n?")
 # Errors that are not the caller's fault; every other error of ours is about what the request says.
@@ -123,9 +123,7 @@ def create_admin_app(runtime: Runtime, inner: ASGIApp) -> FastAPI:
     @app.post("/v1/prune")
     async def prune(request: PruneRequest, http: Request) -> Response:
         limit = runtime.settings.timeout_s
-        result = await _in_time(runtime.pool, lambda: _prune(runtime, request), limit, http.is_disconnected)
-        if result is None:
-            return Response(status_code=_CLIENT_GONE)
+        result = await _in_time(http, runtime.pool, lambda: _prune(runtime, request), limit)
         receipt = runtime.receipts.put(request.query, [result])
         content = await asyncio.to_thread(result.to_dict)
         return _Json(content, headers={"x-tokenprune-receipt": receipt})
@@ -135,9 +133,7 @@ def create_admin_app(runtime: Runtime, inner: ASGIApp) -> FastAPI:
         vision, viewer = runtime.settings.vision, runtime.viewer
         if vision is None or viewer is None:
             raise RequestError(NOT_SET_UP)
-        limit = vision.timeout_s
-        shown = await _in_time(runtime.encoders, lambda: viewer(request), limit, http.is_disconnected)
-        return Response(status_code=_CLIENT_GONE) if shown is None else JSONResponse(shown)
+        return JSONResponse(await _in_time(http, runtime.encoders, lambda: viewer(request), vision.timeout_s))
 
     @app.get("/v1/receipts/{receipt_id}")
     async def receipt(receipt_id: str) -> Response:
@@ -186,28 +182,24 @@ def create_admin_app(runtime: Runtime, inner: ASGIApp) -> FastAPI:
     return app
 
 
-async def _in_time(
-    pool: PrunePool, work: Callable[[], T], limit: float, gone: Callable[[], Awaitable[bool]]
-) -> T | None:
-    """What ``work`` gives in a thread of the pool, within ``limit`` seconds; None: the client is gone.
+async def _in_time(http: Request, pool: PrunePool, work: Callable[[], T], limit: float) -> T:
+    """What ``work`` gives in a thread of the pool, within ``limit`` seconds.
 
     Raises:
         RequestError: it took longer, or too many requests wait.
+        ClientGone: the client left.
     """
     if pool.waiting >= pool.max_waiting:
         raise RequestError("all pruning threads are busy and the queue is full: try again later", status=503)
     future = pool.submit(work)
+    watching = asyncio.ensure_future(http.receive())
     try:
-        deadline = time.monotonic() + limit
-        while not future.done() and (left := deadline - time.monotonic()) > 0:
-            await asyncio.wait({future}, timeout=min(left, _LOOK_EVERY_S))
-            if not future.done() and await gone():
-                return None
-        if not future.done():
+        if not await done_in_time(future, watching, limit):
             raise RequestError(f"pruning took longer than {limit:g} s", status=504)
         return future.result()
     finally:
         future.cancel()
+        watching.cancel()
 
 
 def _prune(runtime: Runtime, request: PruneRequest) -> PruneResult:
@@ -258,6 +250,10 @@ def _add_errors(app: FastAPI) -> None:
         if isinstance(error, RequestError):
             return _error(error.status, error.message, error.param)
         return _error(503 if isinstance(error, _OUR_FAULT) else 400, str(error))
+
+    @app.exception_handler(ClientGone)
+    async def gone(_: Request, __: ClientGone) -> Response:
+        return Response(status_code=_CLIENT_GONE)
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> Response:

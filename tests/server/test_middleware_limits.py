@@ -182,7 +182,11 @@ class TestFailure:
         app = create_app(stand_in(workers=1, queue=0, timeout_s=0.2), stub.url)
         url = serve(app)
         body = {"query": "?", "documents": [DOCUMENT], "method": "patient"}
-        httpx.post(url + path, json=chat(tokenprune={"method": "patient"}) if path == URL else body)
+        reply = httpx.post(url + path, json=chat(tokenprune={"method": "patient"}) if path == URL else body)
+        if path == URL:
+            assert reply.headers["x-tokenprune-decision"] == "failed:timeout"
+        else:
+            assert reply.status_code == 504
         wait_for(lambda: app.runtime.pool.waiting == 0, seconds=8)
 
     @pytest.mark.parametrize("stream", [True, False])

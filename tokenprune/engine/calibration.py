@@ -193,7 +193,7 @@ def go_by(decoder: Decoder, layer: int | None) -> Calibration:
 def look_up(decoder: Decoder) -> Known:
     """Look for what is known of a model, by its weights, then by its name; never fails for want of it."""
     mark, name = fingerprint(decoder), decoder.name
-    every = [found for found in stored() if _fits(found, decoder)]
+    every = [found for found in stored() if _fits(found, decoder, mark)]
     for calibration in every:
         if calibration.fingerprint == mark:
             return Known(calibration)
@@ -212,8 +212,14 @@ def look_up(decoder: Decoder) -> Known:
     )
 
 
-def _fits(calibration: Calibration, decoder: Decoder) -> bool:
-    """Whether a model of the same depth has all heads that a calibration names; logged where it has not."""
+def _fits(calibration: Calibration, decoder: Decoder, mark: str) -> bool:
+    """Whether a model has the depth and the heads of a calibration; logged where heads of its own lack.
+
+    Args:
+        calibration: of some model.
+        decoder: the model.
+        mark: its fingerprint.
+    """
     heads = decoder.weights.heads
     if calibration.depth != decoder.depth:
         return False
@@ -221,7 +227,7 @@ def _fits(calibration: Calibration, decoder: Decoder) -> bool:
     named = [head for choice in every for _, own, _ in choice.named() for head in own]
     if max(named, default=0) < heads:
         return True
-    if decoder.name in (calibration.model, "") or calibration.fingerprint == fingerprint(decoder):
+    if decoder.name in (calibration.model, "") or calibration.fingerprint == mark:
         log.warning(
             "the calibration of %s names head %s of a model of %s: it is passed over; remove it or run "
             "`tokenprune calibrate` again",

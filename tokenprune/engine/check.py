@@ -11,7 +11,14 @@ from pathlib import Path
 from tokenprune.engine.methods.gemfilter import check_layer
 from tokenprune.engine.weights import FAMILIES, unknown_family
 from tokenprune.errors import MissingExtraError, ModelError
-from tokenprune.models.catalog import CATALOG, TOKENIZERS, check_causal, read_config, resolve_model
+from tokenprune.models.catalog import (
+    CATALOG,
+    TOKENIZERS,
+    check_causal,
+    no_tokenizer,
+    read_config,
+    resolve_model,
+)
 
 _HUB_TIMEOUT_S = 10.0
 log = logging.getLogger("tokenprune")
@@ -66,7 +73,7 @@ def check_tokenizer(name_or_path: str) -> None:
         ModelError: With the reason.
     """
     if _look(name_or_path, *TOKENIZERS).lacks(*TOKENIZERS):
-        raise ModelError(f"{name_or_path!r} holds no tokenizer ({', '.join(TOKENIZERS)})")
+        raise no_tokenizer(name_or_path)
 
 
 @dataclass(frozen=True, slots=True)

@@ -167,6 +167,13 @@ def check_causal(name: str) -> None:
         )
 
 
+def no_tokenizer(name: str) -> ModelError:
+    """Return the error for a model that has none of `TOKENIZERS`."""
+    return ModelError(
+        f"{name!r} holds no tokenizer ({', '.join(TOKENIZERS)}): put that of the model beside it"
+    )
+
+
 def list_models() -> list[NamedModel | ShippedModel]:
     """Return every named model, sorted by name."""
     return sorted([*CATALOG.values(), *SHIPPED.values()], key=lambda model: model.name)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tokenprune.errors import MissingExtraError, ModelError
-from tokenprune.models.catalog import TOKENIZERS, check_causal, resolve_model
+from tokenprune.models.catalog import TOKENIZERS, check_causal, no_tokenizer, resolve_model
 from tokenprune.models.device import pick_device, pick_dtype, quiet_loading
 from tokenprune.models.once import Once, state_of
 
@@ -90,9 +90,7 @@ def load_tokenizer(name_or_path: str) -> PreTrainedTokenizerBase:
         raise MissingExtraError("causal language models", "models", error.name or "transformers") from error
     folder = Path(path)
     if folder.is_dir() and not any((folder / file).exists() for file in TOKENIZERS):
-        raise ModelError(
-            f"{name_or_path!r} holds no tokenizer ({', '.join(TOKENIZERS)}): put that of the model beside it"
-        )
+        raise no_tokenizer(name_or_path)
     try:
         return AutoTokenizer.from_pretrained(path, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
@@ -122,7 +120,7 @@ def _load(name: str, path: str, device: str, dtype: torch.dtype) -> LoadedLM:
             made = config.architectures or ()
             if made and not any(part in given for given in made for part in _GENERATING):
                 raise ModelError(f"{name!r} is a {made[0]}: needed is a causal language model")
-            tokenizer = load_tokenizer(path)
+            tokenizer = load_tokenizer(name)
             seeing = config.model_type in _SEEING
             stored = config.get_text_config().dtype
             model, found = (AutoModelForImageTextToText if seeing else AutoModelForCausalLM).from_pretrained(

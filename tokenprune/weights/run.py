@@ -238,7 +238,7 @@ def recover_to(
 
 def _check_apart(folder: str, out: Path) -> None:
     """Refuse to write over the model that is read: what it was before would be lost."""
-    if Path(folder).expanduser().absolute() == out.expanduser().absolute():
+    if Path(folder).expanduser().resolve() == out.expanduser().resolve():
         raise ModelError(f"{out} is the model that is read: choose another folder")
 
 
