@@ -9,7 +9,7 @@ from tokenprune_server.admin import PATHS, PREFIXES, create_admin_app
 from tokenprune_server.body import ClientGone, Replay, body_message, read_body
 from tokenprune_server.errors import send_error
 from tokenprune_server.middleware import PruneMiddleware
-from tokenprune_server.paths import route_path
+from tokenprune_server.paths import below, folded, route_path
 from tokenprune_server.proxy import UpstreamApp
 from tokenprune_server.runtime import Runtime
 from tokenprune_server.settings import ServerSettings
@@ -32,6 +32,7 @@ class ServerApp:
     def __init__(self, prune: PruneMiddleware, admin: ASGIApp) -> None:
         self.prune = prune
         self.admin = admin
+        self._blocked = frozenset(map(folded, prune.runtime.settings.blocked_paths))
 
     @property
     def runtime(self) -> Runtime:
@@ -56,20 +57,12 @@ class ServerApp:
                     return
                 receive = Replay([body_message(body)], receive)
             elif path.startswith(_UPSTREAM_PREFIX):
-                scope, app = _below_upstream(scope, path), self.prune.app
+                scope, app = below(scope, _UPSTREAM_PREFIX), self.prune.app
                 path = scope["path"]
-            if path in settings.blocked_paths:
+            if folded(path) in self._blocked:
                 await send_error(send, 404, f"{path} is not forwarded (setting server.blocked_paths)")
                 return
         await app(scope, receive, send)
-
-
-def _below_upstream(scope: Scope, path: str) -> Scope:
-    cut = len(_UPSTREAM_PREFIX) - 1
-    raw: bytes = scope.get("raw_path") or b""
-    root = scope.get("root_path", "").encode()
-    raw = raw.removeprefix(root)
-    return {**scope, "root_path": "", "path": path[cut:], "raw_path": raw[cut:]}
 
 
 def create_app(config: Config, upstream: str | ASGIApp, settings: ServerSettings | None = None) -> ServerApp:

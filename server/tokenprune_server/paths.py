@@ -1,4 +1,7 @@
-"""Paths of requests without the prefix that the server is mounted under."""
+"""Paths of requests: below the prefix that the server is mounted under, and as other servers read them."""
+
+import posixpath
+from urllib.parse import quote
 
 from tokenprune_server.types import Scope
 
@@ -13,3 +16,27 @@ def route_path(scope: Scope) -> str:
         if below.startswith("/") or not below:
             return below or "/"
     return path
+
+
+def raw_path(scope: Scope) -> bytes:
+    """The path below ``root_path`` as the client wrote it."""
+    raw: bytes = scope.get("raw_path") or quote(scope["path"]).encode()
+    root = scope.get("root_path", "").encode()
+    below = raw.removeprefix(root)
+    return below or b"/" if below[:1] in (b"/", b"") else raw
+
+
+def folded(path: str) -> str:
+    """A decoded path as a server reads it that folds slashes and dots: ``//a/./b/../sleep/`` is ``/a/sleep``."""
+    return posixpath.normpath("/" + path.lstrip("/"))
+
+
+def below(scope: Scope, prefix: str) -> Scope:
+    """The scope with the path behind ``prefix``, which begins and ends with a slash; its last one stays.
+
+    The raw path is cut only where it is written like the decoded one; else it is left to be made of that.
+    """
+    cut = len(prefix) - 1
+    raw = raw_path(scope)
+    raw = raw[cut:] if raw.startswith(prefix.encode()) else b""
+    return {**scope, "root_path": "", "path": route_path(scope)[cut:], "raw_path": raw}

@@ -3,13 +3,13 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
-from urllib.parse import quote
 
 import aiohttp
 from yarl import URL
 
 from tokenprune.errors import ConfigError
 from tokenprune_server.errors import error_body, send_error
+from tokenprune_server.paths import raw_path
 from tokenprune_server.types import Headers, Receive, Scope, Send
 
 log = logging.getLogger("tokenprune.proxy")
@@ -160,7 +160,8 @@ class UpstreamApp:
         except UnicodeDecodeError:
             await send_error(send, 400, "a request header holds bytes that are not UTF-8")
             return
-        if not scope["path"].startswith("/"):  # "OPTIONS *"
+        url = self._url(scope)
+        if url is None:  # "OPTIONS *"
             await send_error(send, 400, f"the request target {scope['path']!r} is not a path")
             return
         first = await receive()
@@ -174,7 +175,7 @@ class UpstreamApp:
         try:
             response = await (self._session or self._open_session()).request(
                 scope["method"],
-                self._url(scope),
+                url,
                 headers=headers,
                 data=data,
                 allow_redirects=False,
@@ -228,12 +229,13 @@ class UpstreamApp:
         event = b"\n\ndata: " + error + b"\n\ndata: [DONE]\n\n"
         await send({"type": "http.response.body", "body": event, "more_body": False})
 
-    def _url(self, scope: Scope) -> URL:
-        raw_path: bytes = scope.get("raw_path") or quote(scope["path"]).encode()
-        root = scope.get("root_path", "").encode()
-        if root and raw_path.startswith(root):
-            raw_path = raw_path[len(root) :]
-        target = self.base + raw_path.decode("latin-1")
+    def _url(self, scope: Scope) -> URL | None:
+        """Where a request goes; None unless that is a path of the upstream."""
+        path = raw_path(scope)
+        # Without the slash it would be read as more of the upstream's host.
+        if not path.startswith(b"/"):
+            return None
+        target = self.base + path.decode("latin-1")
         if scope["query_string"]:
             target = f"{target}?{scope['query_string'].decode('latin-1')}"
         return URL(target, encoded=True)

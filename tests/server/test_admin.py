@@ -224,7 +224,11 @@ class TestHealth:
         assert stub.last.target == b"/metrics?a=b"
 
 
-@pytest.mark.parametrize("path", ["/sleep", "/%73leep", "/upstream/sleep", "/v1/load_lora_adapter?x=1"])
+@pytest.mark.parametrize(
+    "path",
+    ["/sleep", "/%73leep", "/upstream/sleep", "/v1/load_lora_adapter?x=1", "/sleep/", "//sleep",
+     "/v1/%2e%2e/sleep", "/upstream//sleep"],
+)  # fmt: skip
 def test_control_routes_are_not_forwarded(url, stub, path):
     response = httpx.post(url + path, json={})
     assert (response.status_code, response.json()["error"]["code"]) == (404, 404)

@@ -276,6 +276,20 @@ def test_methods_and_upgrades(stub, serve, stand_in, method, more, status, says)
     assert answered == status and says in said
 
 
+@pytest.mark.parametrize("prefix", [b"/upstream%%2F", b"/up%%73tream/", b"/upstream%%2F/", b"/%%75pstream%%2f"])
+@pytest.mark.parametrize("more", [b"", b"authorization: Bearer k\r\n"])
+def test_no_request_target_leads_to_another_host(stub, serve, stand_in, prefix, more):
+    url = serve(create_app(stand_in(), stub.url))
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        other.setblocking(False)
+        target = b"%b@127.0.0.1:%d/latest" % (prefix % (), other.getsockname()[1])
+        status, _ = exchange(url, b"GET %b HTTP/1.1\r\nhost: h\r\n%b\r\n" % (target, more))
+        with pytest.raises(BlockingIOError):
+            other.accept()
+    assert status == 200
+    assert stub.last.target.lstrip(b"/").startswith((b"@127", b"%40127"))
+
+
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text()
     | st.just(PROMPT),

@@ -7,7 +7,7 @@ from typing import Any
 from urllib.parse import urljoin, urlsplit
 
 import aiohttp
-from aiohttp.abc import AbstractResolver, ResolveResult
+from aiohttp import AddrInfoType
 
 from tokenprune_server.vision.parts import Picture, refused
 
@@ -15,27 +15,20 @@ _REDIRECTS = 3
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 
 
-class _PublicResolver(AbstractResolver):
-    """Resolves names, and refuses those that lead to addresses that are not public.
-
-    The addresses checked here are those that are connected to: a name that changes in between gains nothing.
-    """
-
-    async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
-    ) -> list[ResolveResult]:
-        found = await aiohttp.ThreadedResolver().resolve(host, port, family)
-        for entry in found:
-            if not is_public(entry["host"]):
-                raise _PrivateError(host)
-        return found
-
-    async def close(self) -> None:
-        pass
-
-
 class _PrivateError(OSError):
     """An address that may not be fetched from."""
+
+
+def _public_socket(address: AddrInfoType) -> socket.socket:
+    """A socket for an address that is public; raises _PrivateError for another.
+
+    All connections pass here, with the very address that is connected to: however a URL writes it, whatever a
+    name leads to, and whatever it led to before.
+    """
+    family, kind, protocol, _, to = address
+    if not is_public(str(to[0])):
+        raise _PrivateError(_PRIVATE)
+    return socket.socket(family, kind, protocol)
 
 
 class Fetcher:
@@ -70,8 +63,8 @@ class Fetcher:
             raise refused(picture.place, f"could not be fetched ({type(error).__name__})") from error
 
     async def _fetch(self, picture: Picture) -> bytes:
-        resolver = None if self._allow_private else _PublicResolver()
-        connector = aiohttp.TCPConnector(resolver=resolver, force_close=True)
+        made_by = None if self._allow_private else _public_socket
+        connector = aiohttp.TCPConnector(socket_factory=made_by, force_close=True)
         # No cookies, no proxy of the environment, no credentials of a netrc file.
         async with aiohttp.ClientSession(
             connector=connector, cookie_jar=aiohttp.DummyCookieJar(), trust_env=False
@@ -94,9 +87,6 @@ class Fetcher:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise refused(picture.place, "could not be fetched: only http and https URLs are")
-        # Addresses in the URL itself do not pass the resolver.
-        if not self._allow_private and not _may_be_public(parts.hostname):
-            raise _PrivateError(parts.hostname)
 
     async def _read(self, picture: Picture, answer: Any) -> bytes:
         data = bytearray()
@@ -125,12 +115,3 @@ def is_public(address: str) -> bool:
         if inner is not None:
             return is_public(str(inner))
     return ip.is_global and not ip.is_multicast
-
-
-def _may_be_public(host: str) -> bool:
-    """Whether a host is a name (which the resolver checks) or a public address."""
-    try:
-        return is_public(host)
-    except ValueError:
-        # What consists of digits ("127.1") is an address to aiohttp, and does not pass the resolver either.
-        return not host.replace(".", "").isdigit() and ":" not in host

@@ -83,8 +83,11 @@ def test_limits(files):
 
 @pytest.mark.parametrize(
     "host",
-    ["127.0.0.1", "localhost", "127.1", "2130706433", "0x7f.1", "[::1]", "[::ffff:127.0.0.1]", "0.0.0.0"],
-)
+    [
+        "127.0.0.1", "localhost", "127.1", "2130706433", "0x7f.1", "[::1]", "[::ffff:127.0.0.1]", "0.0.0.0",
+        "127\u30020\u30020\u30021", "\u2460\u2461\u2466.0.0.1",  # yarl maps both to 127.0.0.1
+    ],
+)  # fmt: skip
 def test_private_addresses_are_not_asked(files, host):
     url, _, asked = files
     port = url.rsplit(":", 1)[1]
