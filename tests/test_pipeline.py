@@ -539,6 +539,18 @@ def test_documents_must_be_a_list(documents):
         tp.Pipeline(["none"]).prune("", documents)
 
 
+def test_documents_may_come_one_by_one():
+    texts = ["First text.", "Second text."]
+    result = tp.Pipeline(["none"]).prune("", (text for text in texts))
+    assert [document.text for document in result.documents] == texts
+
+
+@pytest.mark.parametrize("documents", [{"a": "One text."}, b"One text."])
+def test_keys_and_bytes_are_no_documents(documents):
+    with pytest.raises(DocumentError, match=f"list of documents, not {type(documents).__name__}"):
+        tp.Pipeline(["none"]).prune("", documents)
+
+
 def test_wrong_types_are_named():
     pipe = tp.Pipeline("none")
     with pytest.raises(DocumentError, match="must be a list of documents, not NoneType"):

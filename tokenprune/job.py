@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
 
@@ -146,8 +146,9 @@ def make_jobs(documents: Sequence[Document | str], counter: TokenCounter) -> lis
     """
     if isinstance(documents, str | Document):
         raise DocumentError("documents must be a list of documents; put a single one in brackets")
-    if not isinstance(documents, Iterable):
+    if not isinstance(documents, Iterable) or isinstance(documents, Mapping | bytes):
         raise DocumentError(f"documents must be a list of documents, not {type(documents).__name__}")
+    documents = list(documents)  # a generator could be gone through once only
     jobs: list[Job] = []
     taken = {d.id for d in documents if isinstance(d, Document)}
     seen: set[str] = set()

@@ -14,6 +14,7 @@ from tokenprune_server.proxy import UpstreamApp
 from tokenprune_server.runtime import Runtime
 from tokenprune_server.settings import ServerSettings
 from tokenprune_server.types import ASGIApp, Receive, Scope, Send
+from tokenprune_server.vision.unread import Unread
 
 if TYPE_CHECKING:
     import uvicorn
@@ -61,6 +62,11 @@ class ServerApp:
                 path = scope["path"]
             if folded(path) in self._blocked:
                 await send_error(send, 404, f"{path} is not forwarded (setting server.blocked_paths)")
+                return
+            if app is self.prune.app and settings.vision is not None:
+                unread = Unread(receive, send, f"below {_UPSTREAM_PREFIX}", 400)
+                await app(scope, unread.receive, unread.send)
+                await unread.finish()
                 return
         await app(scope, receive, send)
 

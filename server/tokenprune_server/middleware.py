@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from tokenprune.config import Config
+from tokenprune.errors import TokenPruneError
 from tokenprune_server.answer import holds_token
 from tokenprune_server.body import ClientGone, Replay, body_message, header, read_body, rewritten_headers
 from tokenprune_server.decide import PRUNED, Facts, decide, failed, skipped
@@ -169,7 +170,8 @@ class PruneMiddleware:
         )
         try:
             if messages and result.outcome.pictures is not None:
-                unread = Unread(replay, answer, settings.max_body_bytes)
+                limit = f"where its body has more than {settings.max_body_bytes} bytes"
+                unread = Unread(replay, answer, f"{limit} (setting server.max_body_bytes)", 413)
                 await self._forward(result, scope, unread.receive, unread.send)
                 await unread.finish()
             else:
@@ -198,7 +200,7 @@ class PruneMiddleware:
         read = read_request(headers, raw, self._settings.max_body_bytes) if authorized else None
         if read is None:
             reason = "encoding" if authorized else "unauthorized"
-            if reason == "encoding" and self._vision is not None and self._vision.serves(protocol):
+            if self._vision is not None and self._vision.serves(protocol):
                 check_unread(raw)
             return self._unread(protocol, reason), Replay([body_message(raw)], receive)
         options, pool = read.options, self.runtime.pool
@@ -218,16 +220,17 @@ class PruneMiddleware:
             request = replace(request, model_len=model_len)
             # Asked last, with no await between it and the submission, so that the limit holds.
             decision = decide(replace(facts, waiting=pool.waiting, max_waiting=pool.max_waiting))
-        rescued = (await self._rescue(request))[1] if decision == skipped("overloaded") else None
         looking = self._vision is not None and (
             decision == PRUNED or self._vision.has_work(request, decision)
         )
-        if decision != PRUNED and rescued is None and not looking:
+        overloaded = decision == skipped("overloaded")
+        if decision != PRUNED and not overloaded and not looking:
             new = serialise(plain_body(request)) if read.has_options else None
             message = body_message(raw if new is None else new)
             return _Result(Outcome(decision), new, False, request), Replay([message], receive)
         pending = asyncio.ensure_future(receive())
         try:
+            rescued = (await self._rescue(request, pending))[1] if overloaded else None
             outcome, sending = rescued or Outcome(decision), None
             if decision == PRUNED:
                 later = self._tokens is not None and self._tokens.holds_budgets
@@ -272,20 +275,18 @@ class PruneMiddleware:
     ) -> Outcome:
         """Prune in a thread while watching the client and the clock; the rest as for the `Rewriter`."""
         work = self.runtime.pool.submit(lambda: self.runtime.rewriter(request, later=later, owed=owed))
-        try:
-            if await done_in_time(work, watching, self._settings.timeout_s):
-                return work.result()
-        finally:
-            work.cancel()
-        return await self._late(request)
+        pruned = await _within(work, watching, self._settings.timeout_s)
+        return pruned or await self._late(request, watching)
 
-    async def _late(self, request: Request) -> Outcome:
+    async def _late(self, request: Request, watching: "asyncio.Task[Message]") -> Outcome:
         log.warning("pruning took longer than %s s", self._settings.timeout_s)
         detail = f"it took longer than {self._settings.timeout_s:g} s"
-        too_long, rescued = await self._rescue(request)
+        too_long, rescued = await self._rescue(request, watching)
         return rescued or Outcome(failed("timeout"), too_long=too_long, detail=detail)
 
-    async def _rescue(self, request: Request) -> tuple[int | None, Outcome | None]:
+    async def _rescue(
+        self, request: Request, watching: "asyncio.Task[Message]"
+    ) -> tuple[int | None, Outcome | None]:
         """Cut a prompt that the model would refuse, where no pruning thread is to be had for it.
 
         Returns:
@@ -297,13 +298,15 @@ class PruneMiddleware:
         if too_long is None and request.model_len is not None and pool.waiting < pool.max_waiting:
             # Counting is fast beside pruning, but has no time of its own: a prompt that takes longer goes to
             # the upstream, which counts it as well.
-            too_long = await _within(pool.submit(lambda: room.too_long), _COUNTING_S)
+            try:
+                too_long = await _within(pool.submit(lambda: room.too_long), watching, _COUNTING_S)
+            except TokenPruneError as error:  # the tokenizer cannot be had
+                log.warning("a prompt could not be counted: %s", error)
         if too_long is None or pool.waiting >= pool.max_waiting:
             return too_long, None
         # The original would be refused, so it is worth some time.
-        return too_long, await _within(
-            pool.submit(lambda: rewriter.rescue(request)), self._settings.timeout_s
-        )
+        work = pool.submit(lambda: rewriter.rescue(request))
+        return too_long, await _within(work, watching, self._settings.timeout_s)
 
     def _refuse_if_needed(self, request: Request, outcome: Outcome) -> None:
         """Raise unless the original may go through in place of the pruned request."""
@@ -384,10 +387,15 @@ class PruneMiddleware:
         return answer
 
 
-async def _within(work: "asyncio.Future[T]", seconds: float) -> T | None:
-    """What a call gives; None, and it is called off, when it takes longer."""
-    await asyncio.wait({work}, timeout=seconds)
-    if work.done():
-        return work.result()
-    work.cancel()
-    return None
+async def _within(
+    work: "asyncio.Future[T]", watching: "asyncio.Task[Message]", seconds: float
+) -> T | None:
+    """What a call gives; None, and it is called off, when it takes longer or nobody waits any more.
+
+    Raises:
+        ClientGone: the client left.
+    """
+    try:
+        return work.result() if await done_in_time(work, watching, seconds) else None
+    finally:
+        work.cancel()

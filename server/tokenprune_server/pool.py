@@ -17,13 +17,13 @@ class PrunePool:
     def __init__(self, workers: int, queue: int) -> None:
         self._executor = ThreadPoolExecutor(workers, thread_name_prefix="tokenprune")
         self.max_waiting = workers + queue
-        self._waiting = 0
+        self._given: set[threading.Event] = set()  # of the calls that wait or run: tells them to end
         self._lock = threading.Lock()
 
     @property
     def waiting(self) -> int:
         """Calls that run or wait to run; one that outlived its deadline still counts."""
-        return self._waiting
+        return len(self._given)
 
     def submit(self, work: Callable[[], T]) -> "asyncio.Future[T]":
         """Start or queue a call.
@@ -37,25 +37,30 @@ class PrunePool:
                 return work()
 
         with self._lock:
-            self._waiting += 1
+            self._given.add(told)
+
+        def finished(_: "Future[T] | None" = None) -> None:
+            with self._lock:
+                self._given.discard(told)
+
         try:
             future = self._executor.submit(run)
         except BaseException:
-            self._finished()
+            finished()
             raise
-        future.add_done_callback(self._finished)
+        future.add_done_callback(finished)
         wrapped = asyncio.wrap_future(future)
         # A call abandoned at its deadline may still fail later, with nobody there to ask why.
         wrapped.add_done_callback(_consume)
         wrapped.add_done_callback(lambda waited: told.set() if waited.cancelled() else None)
         return wrapped
 
-    def _finished(self, _: "Future[T] | None" = None) -> None:
-        with self._lock:
-            self._waiting -= 1
-
     def shutdown(self) -> None:
-        """Take no more calls and forget those that wait."""
+        """Take no more calls, forget those that wait, and let those that run end where they look next."""
+        with self._lock:
+            given = list(self._given)
+        for told in given:
+            told.set()
         self._executor.shutdown(wait=False, cancel_futures=True)
 
 

@@ -94,12 +94,12 @@ class Rewriter:
         self, request: Request, *, quick: bool = False, later: bool = False, owed: bool = False
     ) -> Outcome:
         options = request.options
-        located = request.protocol.locate(request.body, self.rules(request))
-        # A wrong pipeline name is an error even when there is nothing to prune today.
-        if options.name is not None:
-            self._check(options.name)
         tokens, too_long = 0, None
         try:
+            located = request.protocol.locate(request.body, self.rules(request))
+            # A wrong pipeline name is an error even when there is nothing to prune today.
+            if options.name is not None:
+                self._check(options.name)
             history = self._gate.history(request.protocol, request.body, options)
             if any(job.whole_text for job in located.jobs):
                 history = history.forgotten()  # what earlier questions did not need is needed now

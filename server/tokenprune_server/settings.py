@@ -4,7 +4,7 @@ import os
 from typing import Any, Literal
 
 from pydantic import BaseModel, Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from tokenprune.errors import ConfigError
 from tokenprune.validation import faults
@@ -164,3 +164,5 @@ class ServerSettings(BaseSettings):
             known = ", ".join(nested.get(part, cls).model_fields)
             where = f" of {part}" if part in nested else ""
             raise ConfigError(f"{faults(error, 'server')}; known settings{where}: {known}") from error
+        except SettingsError as error:
+            raise ConfigError(f"environment: {error}; it must be JSON") from None

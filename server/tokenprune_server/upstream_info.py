@@ -42,14 +42,15 @@ class UpstreamInfo:
         self._app, self._fixed, self._ttl_s, self._on_caching = app, max_model_len, ttl_s, on_caching
         self._known: dict[str, int] = {}
         self._until = 0.0
+        self._refused: Headers | None = None  # with what it was asked when it answered nobody like that
         self._lock = asyncio.Lock()
 
     async def max_model_len(self, model: Any, authorization: Headers) -> int | None:
         """Tokens that fit the model, or None when the upstream does not say."""
         wanted = self._fixed is None or self._on_caching is not None
-        if wanted and time.monotonic() >= self._until:
+        if wanted and self._is_due(authorization):
             async with self._lock:
-                if time.monotonic() >= self._until:
+                if self._is_due(authorization):
                     await self._ask(authorization)
         if self._fixed is not None:
             return self._fixed
@@ -58,22 +59,29 @@ class UpstreamInfo:
         # A server with one model often answers to any name, or to none.
         return next(iter(self._known.values())) if len(self._known) == 1 else None
 
+    def _is_due(self, authorization: Headers) -> bool:
+        if self._refused is not None and self._refused != authorization:
+            return True  # one client's wrong key says nothing to the others
+        return time.monotonic() >= self._until
+
     async def _ask(self, authorization: Headers) -> None:
-        self._until = time.monotonic() + _RETRY_S
+        believed_s, self._refused = _RETRY_S, None
         try:
             status, body = await asgi_call(self._app, "GET", "/v1/models", authorization, _ASK_TIMEOUT_S)
-            models = json.loads(body)["data"] if status == 200 else []
+            if status in (401, 403):
+                self._refused = authorization
+            if status != 200:
+                return
+            models = json.loads(body)["data"]
             lengths = {m["id"]: m["max_model_len"] for m in models if isinstance(m.get("max_model_len"), int)}
-            vllm = any(m.get("owned_by") == "vllm" for m in models)
+            self._known, believed_s = lengths, self._ttl_s
+            if self._on_caching is not None and any(m.get("owned_by") == "vllm" for m in models):
+                await self._ask_for_caching(self._on_caching, authorization)
         except (TimeoutError, ValueError, LookupError, TypeError, AttributeError) as error:
             log.warning("the upstream's /v1/models cannot be read: %r", error)
-            return
-        if status != 200:
-            return
-        self._known = lengths
-        self._until = time.monotonic() + self._ttl_s
-        if vllm and self._on_caching is not None:
-            await self._ask_for_caching(self._on_caching, authorization)
+        finally:
+            # Not before there is an answer: whoever comes in between waits for it.
+            self._until = time.monotonic() + believed_s
 
     async def _ask_for_caching(self, tell: Callable[[bool], None], authorization: Headers) -> None:
         try:

@@ -11,6 +11,8 @@ import httpx
 import pytest
 from token_world import wait_for
 
+from tokenprune.config import Config
+from tokenprune.given_up import look
 from tokenprune.tokens import get_counter
 from tokenprune_server.app import create_app
 from tokenprune_server.middleware import PruneMiddleware
@@ -138,6 +140,39 @@ class TestFailure:
         assert decision == "pruned"
         assert cut.startswith("Context:\n") and cut.endswith(f"Question: {Q}")
         assert FACT in cut and 2000 < get_counter().count(cut) < 4096
+
+    @pytest.mark.parametrize("length", [1, 20])
+    def test_what_cannot_be_counted_in_an_overload_goes_as_it_is(self, stub, serve, length):
+        app = create_app(Config(tokenizer="no-such-tokenizer"), stub.url)
+        app.runtime.pool.max_waiting = 0
+        body = chat(f"Context:\n{DOCUMENT * length}\n\nQuestion: {Q}")
+        reply = httpx.post(serve(app) + URL, json=body, timeout=20)
+        assert (reply.status_code, sent(stub)) == (200, body)
+        assert reply.headers["x-tokenprune-decision"] == "skipped:overloaded"
+
+    def test_client_that_leaves_while_a_prompt_is_rescued(self, stub, serve, stand_in):
+        app = create_app(stand_in(), stub.url)
+        app.runtime.pool.max_waiting = 0
+        begun, ended = threading.Event(), threading.Event()
+
+        def rescue(request):
+            begun.set()
+            try:
+                while True:
+                    look()
+                    time.sleep(0.01)
+            finally:
+                ended.set()
+
+        app.runtime.rewriter.rescue = rescue
+        host, port = serve(app).removeprefix("http://").split(":")
+        body = json.dumps(chat(f"Context:\n{DOCUMENT * 20}\n\nQuestion: {Q}")).encode()
+        head = f"POST {URL} HTTP/1.1\r\nhost: h\r\ncontent-length: {len(body)}\r\n\r\n"
+        with socket.create_connection((host, int(port))) as sock:
+            sock.sendall(head.encode() + body)
+            assert begun.wait(10)
+        assert ended.wait(5)
+        assert not [request for request in stub.requests if request.target == URL.encode()]
 
     def test_client_that_leaves_while_we_prune(self, stub, serve, stand_in):
         config = stand_in()

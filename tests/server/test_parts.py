@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from tokenprune.document import Document
 from tokenprune.errors import ConfigError
+from tokenprune.given_up import look
 from tokenprune.receipt import PruneResult, Receipt, UnitRecords
 from tokenprune_server.body import ClientGone, Replay, decoded, read_body
 from tokenprune_server.metrics import Metrics
@@ -120,6 +121,13 @@ class TestSettings:
         with pytest.raises(ConfigError, match=known):
             ServerSettings.load(server)
 
+    def test_a_list_in_the_environment_is_json(self, monkeypatch):
+        monkeypatch.setenv("TOKENPRUNE_SERVER_API_KEYS", "secret")
+        with pytest.raises(ConfigError, match=r"api_keys.*must be JSON"):
+            ServerSettings.load()
+        monkeypatch.setenv("TOKENPRUNE_SERVER_API_KEYS", '["secret"]')
+        assert len(ServerSettings.load().api_keys) == 1
+
     def test_keys_are_not_shown(self):
         assert "sk-secret" not in repr(ServerSettings.load({"api_keys": ["sk-secret"]}))
 
@@ -154,6 +162,26 @@ class TestPool:
         with pytest.raises(ValueError, match="late"):
             await pool.submit(fail)
         pool.shutdown()
+
+
+    async def test_shutdown_ends_what_runs(self):
+        pool = PrunePool(1, 1)
+        ended = threading.Event()
+
+        def work():
+            try:
+                while True:
+                    look()
+                    time.sleep(0.01)
+            finally:
+                ended.set()
+
+        futures = [pool.submit(work) for _ in range(2)]
+        await asyncio.sleep(0.05)
+        pool.shutdown()
+        assert await asyncio.to_thread(ended.wait, 5)
+        await asyncio.wait(futures, timeout=5)
+        assert pool.waiting == 0
 
 
 class TestBody:

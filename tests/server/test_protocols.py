@@ -118,6 +118,11 @@ class TestChat:
         assert len(texts(asked)) == 1
         assert code in texts(asked)[0]
 
+    def test_code_fences_and_data_in_turns_are_frame(self):
+        turn = f'{LONG}\n\n{{"a": "{"b" * 90}"}}\n```\nx = 1\n```\n'
+        found = texts(CHAT.locate(chat(user(Q), user(turn * 30)), RULES))
+        assert found == [LONG.strip()] * 30
+
     def test_long_strings_in_json_tool_output(self):
         output = json.dumps(
             {"url": "http://x/é", "n": 1.50, LONG: 1, "text": LONG + '"\\\n', "more": [HTML]}, indent=1

@@ -1,5 +1,7 @@
 """What is made of the upstream's answers about itself."""
 
+import asyncio
+
 import pytest
 
 from tokenprune_server.upstream_info import UpstreamInfo
@@ -61,3 +63,30 @@ async def test_nothing_is_asked_where_nobody_wants_to_know():
     info = UpstreamInfo(upstream(b"", asked=asked), 99, 60)
     assert await info.max_model_len("m", []) == 99
     assert asked == []
+
+
+async def test_whoever_comes_while_it_is_asked_waits_for_the_answer():
+    asked = []
+
+    async def slow(scope, receive, send):
+        await asyncio.sleep(0.05)
+        await upstream(b"", asked=asked)(scope, receive, send)
+
+    info = UpstreamInfo(slow, None, 60)
+    assert await asyncio.gather(*(info.max_model_len("m", []) for _ in range(5))) == [10] * 5
+    assert asked == ["/v1/models"]
+
+
+async def test_a_wrong_key_of_one_client_does_not_hide_the_answer_from_others():
+    asked = []
+
+    async def locked(scope, receive, send):
+        asked.append(dict(scope["headers"]).get(b"authorization"))
+        status = 200 if asked[-1] == b"Bearer right" else 401
+        await send({"type": "http.response.start", "status": status, "headers": []})
+        await send({"type": "http.response.body", "body": _VLLM})
+
+    info = UpstreamInfo(locked, None, 60)
+    wrong, right = ([(b"authorization", b"Bearer " + key)] for key in (b"wrong", b"right"))
+    assert [await info.max_model_len("m", key) for key in (wrong, wrong, right, wrong)] == [None, None, 10, 10]
+    assert asked == [b"Bearer wrong", b"Bearer right"]

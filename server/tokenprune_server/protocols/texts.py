@@ -112,16 +112,26 @@ def _prose(text: str, rules: Rules) -> list[tuple[int, int]]:
     ranges = _without(text, [(0, len(text))], json_ranges)
     if not rules.prune_code_fences:
         if "```" in text or "~~~" in text:
-            ranges = [
-                (max(a, c), min(b, d))
-                for a, b in ranges
-                for c, d in outside_fences(text)
-                if max(a, c) < min(b, d)
-            ]
+            ranges = _common(ranges, outside_fences(text))
         ranges = _without(text, ranges, code_ranges)
     if ranges == [(0, len(text))]:
         return ranges
     return [(a, b) for a, b in ranges if b - a >= _MIN_PROSE]
+
+
+def _common(some: list[tuple[int, int]], others: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """What two lists of ranges have in common, in one pass; the ranges of each ascend and do not overlap."""
+    found: list[tuple[int, int]] = []
+    i = j = 0
+    while i < len(some) and j < len(others):
+        start, end = max(some[i][0], others[j][0]), min(some[i][1], others[j][1])
+        if start < end:
+            found.append((start, end))
+        if some[i][1] < others[j][1]:
+            i += 1
+        else:
+            j += 1
+    return found
 
 
 def _without(

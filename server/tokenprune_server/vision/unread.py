@@ -12,33 +12,41 @@ _LONGEST = 2 + 6 * len("image_embeds")
 
 
 def holds_rows(data: bytes) -> bool:
-    """Whether JSON, or a piece of it, has ``image_embeds`` as a key or a value."""
-    return _ROWS.search(data) is not None
+    """Whether JSON, or a piece of it, has ``image_embeds`` as a key or a value.
+
+    Servers read JSON in UTF-16 and UTF-32 as well: its ASCII is the same bytes between zeros.
+    """
+    return _ROWS.search(_without_zeros(data)) is not None
+
+
+def _without_zeros(data: bytes) -> bytes:
+    return data.replace(b"\0", b"")
 
 
 def check_unread(body: bytes) -> None:
     """Raise RequestError for a body with rows that is no JSON we can write again."""
     if holds_rows(body):
         raise RequestError(
-            "the request holds image_embeds, which cannot be checked here: send JSON without duplicate keys "
-            "and without numbers that are out of range",
+            "the request holds image_embeds, which cannot be checked here: send UTF-8 JSON without duplicate "
+            "keys and without numbers that are out of range, with an API key of this server where it has any",
             param="messages",
         )
 
 
 class Unread:
-    """A request that is too large to be read and streams through: it is broken off where rows stand in it.
+    """A request that streams through without being read: it is broken off where rows stand in it.
 
     The app behind sees its client leave before the body was complete.
 
     Args:
         receive: gives the request.
         send: takes the answer.
-        max_bytes: of bodies that are read.
+        where: such requests are, for the error.
+        status: of the error.
     """
 
-    def __init__(self, receive: Receive, send: Send, max_bytes: int) -> None:
-        self._receive, self._send, self._max_bytes = receive, send, max_bytes
+    def __init__(self, receive: Receive, send: Send, where: str, status: int) -> None:
+        self._receive, self._send, self._where, self._status = receive, send, where, status
         self._end = b""
         self._found = self._answered = False
 
@@ -52,7 +60,7 @@ class Unread:
             if holds_rows(piece):
                 self._found = True
                 return {"type": "http.disconnect"}
-            self._end = piece[-_LONGEST:]
+            self._end = _without_zeros(piece)[-_LONGEST:]
         return message
 
     async def send(self, message: Message) -> None:
@@ -65,7 +73,7 @@ class Unread:
         """Answer a request that was broken off, unless the app had begun to."""
         if self._found and not self._answered:
             message = (
-                "the request holds image_embeds, which cannot be checked where its body has more than "
-                f"{self._max_bytes} bytes (setting server.max_body_bytes): send fewer, or pictures instead"
+                f"the request holds image_embeds, which cannot be checked {self._where}: send them otherwise, "
+                "or pictures instead"
             )
-            await send_error(self._send, 413, message, param="messages")
+            await send_error(self._send, self._status, message, param="messages")

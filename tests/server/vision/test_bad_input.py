@@ -5,6 +5,7 @@ import io
 import json
 import zipfile
 
+import httpx
 import numpy as np
 import pytest
 import torch
@@ -267,3 +268,26 @@ def test_an_encoder_whose_numbers_cannot_be_used(door, monkeypatch):
     assert answer.headers["x-tokenprune-vision-stage"] == "failed:VisionError"
     assert json.loads(door.chats[-1].body) == body
     assert not any(rows_in(request.body) for request in door.posts)
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-be", "utf-32-le"])
+def test_rows_in_other_encodings_do_not_pass(door, encoding):
+    door = door()
+    body = json.dumps(chat(rows_part(BAD_ROWS["empty"][0])))[:-1] + ', "seed": 1, "seed": 1}'
+    answer = door.post(body.encode(encoding))
+    assert (answer.status_code, door.chats) == (400, [])
+    assert "image_embeds" in answer.json()["error"]["message"]
+
+
+def test_rows_without_a_key_of_this_server_do_not_pass(door):
+    door = door(server={"api_keys": ["sk-1"]})
+    answer = door.post(json.dumps(chat(rows_part(BAD_ROWS["empty"][0]))).encode())
+    assert (answer.status_code, door.chats) == (400, [])
+
+
+@pytest.mark.parametrize("rows", [True, False])
+def test_rows_do_not_pass_where_nothing_is_read(door, rows):
+    door = door()
+    body = chat(rows_part(BAD_ROWS["empty"][0])) if rows else chat(part(data_url(GOOD)))
+    answer = httpx.post(f"{door.url}/upstream/v1/chat/completions", json=body, timeout=20)
+    assert (answer.status_code, len(door.chats)) == ((400, 0) if rows else (200, 1))
