@@ -64,9 +64,9 @@ class ServerApp:
                 await send_error(send, 404, f"{path} is not forwarded (setting server.blocked_paths)")
                 return
             if app is self.prune.app and settings.vision is not None:
-                unread = Unread(receive, send, f"below {_UPSTREAM_PREFIX}", 400)
-                await app(scope, unread.receive, unread.send)
-                await unread.finish()
+                checked = Unread(receive, send, f"below {_UPSTREAM_PREFIX}", 400)
+                await app(scope, checked.receive, checked.send)
+                await checked.finish()
                 return
         await app(scope, receive, send)
 

@@ -28,6 +28,7 @@ from tokenprune_server.embedded_types import (
     Shape,
     flatten_messages,
     parse,
+    template_options,
     usage,
 )
 from tokenprune_server.types import Receive, Scope, Send
@@ -140,7 +141,7 @@ class EmbeddedApp:
         assert isinstance(request, CompletionRequest)
         name = self._check_model(request)
         params = request.sampling(request.max_tokens)
-        prompts = await asyncio.to_thread(self._tokenise, request.prompt)
+        prompts = await asyncio.to_thread(self._tokenise, request)
         shape = Shape.new("text", request_id, name, bool(request.return_token_ids))
         await self._answer(request, prompts, params, shape, receive, reply)
 
@@ -159,7 +160,7 @@ class EmbeddedApp:
         options: dict[str, Any] = {
             "add_generation_prompt": request.add_generation_prompt and not request.continue_final_message,
             "continue_final_message": request.continue_final_message,
-            **(request.chat_template_kwargs or {}),
+            **template_options(request.chat_template_kwargs),
         }
         options.update(tokenize=False)
         tokenizer = self.engine.lm.tokenizer
@@ -174,16 +175,18 @@ class EmbeddedApp:
         check_ids(self.engine.decoder, ids)
         return ids
 
-    def _tokenise(self, prompt: str | list[int] | list[str] | list[list[int]]) -> list[list[int]]:
+    def _tokenise(self, request: CompletionRequest) -> list[list[int]]:
+        prompt, special = request.prompt, request.add_special_tokens
         if not prompt:
             raise ApiError(400, "The prompt is empty.", "prompt")
         if isinstance(prompt, list) and isinstance(prompt[0], int):
             return [[item for item in prompt if isinstance(item, int)]]
         parts: list[Any] = [prompt] if isinstance(prompt, str) else list(prompt)
-        return [self._ids_of(part) if isinstance(part, str) else part for part in parts]
+        return [self._ids_of(part, special) if isinstance(part, str) else part for part in parts]
 
-    def _ids_of(self, text: str) -> list[int]:
-        ids: list[int] = self.engine.lm.tokenizer(sanitize(text), verbose=False)["input_ids"]
+    def _ids_of(self, text: str, special: bool) -> list[int]:
+        tokenizer = self.engine.lm.tokenizer
+        ids: list[int] = tokenizer(sanitize(text), add_special_tokens=special, verbose=False)["input_ids"]
         check_ids(self.engine.decoder, ids)
         return ids
 

@@ -91,6 +91,7 @@ class ChatRequest(GenerationRequest):
     documents: list[dict[str, Any]] | None = None
     add_generation_prompt: bool = True
     continue_final_message: bool = False
+    add_special_tokens: Literal[False] | None = None
     chat_template_kwargs: dict[str, Any] | None = None
 
 
@@ -99,6 +100,7 @@ class CompletionRequest(GenerationRequest):
 
     prompt: str | list[StrictInt] | list[str] | list[list[StrictInt]]
     max_tokens: int | None = 16
+    add_special_tokens: bool = True
 
 
 # Fields that would change the answer and that this server cannot honour, with the values that ask for
@@ -128,6 +130,10 @@ _UNSUPPORTED: dict[str, tuple[Any, ...]] = {
     "guided_grammar": (),
     "modalities": (["text"],),
     "chat_template": (),
+    "allowed_token_ids": ([],),
+    "bad_words": ([],),
+    "truncate_prompt_tokens": (),
+    "skip_special_tokens": (True,),
     "include_stop_str_in_output": (False,),
     "tool_choice": ("none", "auto"),
 }
@@ -152,7 +158,10 @@ def parse(kind: type[GenerationRequest], body: bytes) -> GenerationRequest:
         raise ApiError(400, line(field, message), field) from error
     for field, harmless in _UNSUPPORTED.items():
         value = data.get(field)
-        if value is not None and not any(value == allowed for allowed in harmless):
+        # Not by `==` alone: zero log probabilities are asked for in another way than none.
+        if value is not None and not any(
+            value == allowed and isinstance(value, bool) == isinstance(allowed, bool) for allowed in harmless
+        ):
             raise ApiError(400, f"The embedded engine does not support {field}={value!r}."[:500], field)
     return request
 
@@ -176,6 +185,22 @@ def flatten_messages(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
             raise ApiError(400, f"messages[{index}].content must be a string or a list of parts.", "messages")
         flat.append({**message, "content": content})
     return flat
+
+
+def template_options(options: Any) -> dict[str, Any]:
+    """Return ``chat_template_kwargs`` that only fill the template.
+
+    Raises:
+        ApiError: 400: they would replace the template or what is made of it; a foreign template may run for
+            hours.
+    """
+    given = options or {}
+    if not isinstance(given, dict):
+        raise ApiError(400, "chat_template_kwargs must be an object.", "chat_template_kwargs")
+    for name in ("chat_template", "tokenize"):
+        if name in given:
+            raise ApiError(400, f"chat_template_kwargs must not hold {name!r}.", "chat_template_kwargs")
+    return given
 
 
 def _part_text(part: Any, index: int) -> str:

@@ -387,9 +387,7 @@ class PruneMiddleware:
         return answer
 
 
-async def _within(
-    work: "asyncio.Future[T]", watching: "asyncio.Task[Message]", seconds: float
-) -> T | None:
+async def _within(work: "asyncio.Future[T]", watching: "asyncio.Task[Message]", seconds: float) -> T | None:
     """What a call gives; None, and it is called off, when it takes longer or nobody waits any more.
 
     Raises:

@@ -27,7 +27,7 @@ def raw_path(scope: Scope) -> bytes:
 
 
 def folded(path: str) -> str:
-    """A decoded path as a server reads it that folds slashes and dots: ``//a/./b/../sleep/`` is ``/a/sleep``."""
+    """A decoded path as servers read it that fold slashes and dots: ``//a/./b/../sleep/`` is ``/a/sleep``."""
     return posixpath.normpath("/" + path.lstrip("/"))
 
 

@@ -38,6 +38,10 @@ _LLAMA3 = {
     "high_freq_factor": 4.0, "original_max_position_embeddings": 32,
 }  # fmt: skip
 _DYNAMIC = {"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 2.0}
+_LONGROPE = {
+    "rope_type": "longrope", "rope_theta": 10000.0, "factor": 4.0, "original_max_position_embeddings": 24,
+    "short_factor": [1.0, 1.1, 1.2, 1.3], "long_factor": [1.0, 2.0, 3.0, 4.0],
+}  # fmt: skip
 _YARN = {
     "rope_type": "yarn", "rope_theta": 10000.0, "factor": 4.0, "original_max_position_embeddings": 64,
 }  # fmt: skip
@@ -48,6 +52,7 @@ VARIANTS = {
     "llama-biases": (_llama, {"attention_bias": True, "mlp_bias": True}),
     "llama3-rope": (_llama, {"rope_parameters": _LLAMA3}),
     "dynamic-rope": (_llama, {"rope_parameters": _DYNAMIC, "max_position_embeddings": 16}),
+    "long-rope": (_llama, {"rope_parameters": _LONGROPE}),
     "yarn-rope": (_llama, {"rope_parameters": _YARN}),
     "gelu": (_llama, {"hidden_act": "gelu"}),
     "mistral": (_mistral, {"sliding_window": None}),

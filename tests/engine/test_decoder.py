@@ -1,5 +1,8 @@
 """The decoder against transformers, float32, relative tolerance 1e-4 of the largest value."""
 
+import sys
+import threading
+
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -82,8 +85,6 @@ def test_greedy_equals_generate(tiny_lm, build_lm, variant):
 
 def test_packed_batch_equals_one_by_one(tiny_lm, variant):
     """Prompts of different lengths in one pass, then ten steps together."""
-    if variant == "dynamic-rope":
-        pytest.skip("the frequencies follow the longest sequence of a pass")
     _, decoder = tiny_lm(variant)
     prompts = [prompt(size, seed=size) for size in (17, 1, 30)]
     alone = [read_prompt(decoder, ids) for ids in prompts]
@@ -97,9 +98,36 @@ def test_packed_batch_equals_one_by_one(tiny_lm, variant):
         step_together(together, tokens)
 
 
+@pytest.mark.parametrize("name", ["dynamic-rope", "long-rope"])
+def test_threads_do_not_turn_each_others_rows(tiny_lm, name):
+    _, decoder = tiny_lm(name)
+    short, long = torch.arange(12), torch.arange(60)
+    expected = {len(rows): decoder.rotary(rows) for rows in (short, long)}
+    wrong = []
+
+    def turn(rows):
+        for _ in range(400):
+            got = decoder.rotary(rows)
+            if not torch.equal(got.cos, expected[len(rows)].cos):
+                wrong.append(len(rows))
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        threads = [threading.Thread(target=turn, args=(rows,)) for rows in (short, long) * 2]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(interval)
+    assert not torch.equal(expected[12].cos, expected[60].cos[:12])
+    assert not wrong
+
+
 def test_more_tokens_at_once_equal_one_by_one(tiny_lm, variant):
-    if variant == "dynamic-rope":
-        pytest.skip("the frequencies follow the longest sequence of a pass")
+    if variant in ("dynamic-rope", "long-rope"):
+        pytest.skip("the frequencies follow the length at each pass")
     _, decoder = tiny_lm(variant)
     ids = prompt(45)
     whole = SequenceKV.empty(decoder)

@@ -188,6 +188,13 @@ def test_over_long_prompt_is_a_400(client) -> None:
         ({"temperature": -1}, 400, "temperature"),
         ({"temperature": "warm"}, 400, "temperature"),
         ({"max_tokens": 0}, 400, "max_tokens"),
+        ({"allowed_token_ids": [7]}, 400, "allowed_token_ids"),
+        ({"bad_words": ["lamp"]}, 400, "bad_words"),
+        ({"truncate_prompt_tokens": 5}, 400, "truncate_prompt_tokens"),
+        ({"skip_special_tokens": False}, 400, "skip_special_tokens"),
+        ({"add_special_tokens": True}, 400, "add_special_tokens"),
+        ({"chat_template_kwargs": {"chat_template": "{{ 1 }}"}}, 400, "chat_template_kwargs"),
+        ({"chat_template_kwargs": {"tokenize": True}}, 400, "chat_template_kwargs"),
         ({"messages": "hello"}, 400, "messages"),
         ({"messages": []}, 400, "messages"),
         ({"messages": [{"content": "x"}]}, 400, "messages"),
@@ -208,6 +215,9 @@ def test_harmless_fields_are_taken(http) -> None:
         "n": 1,
         "user": "me",
         "logprobs": False,
+        "add_special_tokens": False,
+        "skip_special_tokens": True,
+        "chat_template_kwargs": {"enable_thinking": False},
         "presence_penalty": 0.0,
     }
     body |= {
@@ -216,6 +226,17 @@ def test_harmless_fields_are_taken(http) -> None:
         "metadata": {},
     }
     assert http.post("/v1/chat/completions", json=body).status_code == 200
+
+
+def test_zero_log_probabilities_are_not_none(http) -> None:
+    response = http.post("/v1/completions", json={"prompt": "The", "max_tokens": 1, "logprobs": 0})
+    assert (response.status_code, response.json()["error"]["param"]) == (400, "logprobs")
+
+
+def test_special_tokens_of_a_prompt(http) -> None:
+    bodies = ({"prompt": "The lamp", "max_tokens": 1, "add_special_tokens": add} for add in (True, False))
+    counts = [http.post("/v1/completions", json=b).json()["usage"]["prompt_tokens"] for b in bodies]
+    assert counts == [2, 2]  # this model's tokenizer has none to add; both are taken
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[1]", b'{"messages": ', b"\xff\xfe", b"[" * 100_000])

@@ -276,7 +276,9 @@ def test_methods_and_upgrades(stub, serve, stand_in, method, more, status, says)
     assert answered == status and says in said
 
 
-@pytest.mark.parametrize("prefix", [b"/upstream%%2F", b"/up%%73tream/", b"/upstream%%2F/", b"/%%75pstream%%2f"])
+@pytest.mark.parametrize(
+    "prefix", [b"/upstream%%2F", b"/up%%73tream/", b"/upstream%%2F/", b"/%%75pstream%%2f"]
+)
 @pytest.mark.parametrize("more", [b"", b"authorization: Bearer k\r\n"])
 def test_no_request_target_leads_to_another_host(stub, serve, stand_in, prefix, more):
     url = serve(create_app(stand_in(), stub.url))

@@ -163,7 +163,6 @@ class TestPool:
             await pool.submit(fail)
         pool.shutdown()
 
-
     async def test_shutdown_ends_what_runs(self):
         pool = PrunePool(1, 1)
         ended = threading.Event()

@@ -88,5 +88,10 @@ async def test_a_wrong_key_of_one_client_does_not_hide_the_answer_from_others():
 
     info = UpstreamInfo(locked, None, 60)
     wrong, right = ([(b"authorization", b"Bearer " + key)] for key in (b"wrong", b"right"))
-    assert [await info.max_model_len("m", key) for key in (wrong, wrong, right, wrong)] == [None, None, 10, 10]
+    assert [await info.max_model_len("m", key) for key in (wrong, wrong, right, wrong)] == [
+        None,
+        None,
+        10,
+        10,
+    ]
     assert asked == [b"Bearer wrong", b"Bearer right"]

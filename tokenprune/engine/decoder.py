@@ -7,6 +7,7 @@ transformers computes; for float32 in another order of sums only.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,9 @@ _CPU_BYTES = 2**22
 _ACCELERATOR_ROWS = 8192
 _LEAST_ROWS = 128
 
+# Rope types whose angles depend on how long a sequence is, by a state of the model's module.
+_BY_LENGTH = ("dynamic", "longrope")
+_ONE_LENGTH = threading.Lock()
 
 Check = Callable[[], None]
 
@@ -134,13 +138,31 @@ class Decoder:
 
         return embedding(ids, self.weights.embedding)
 
-    def rotary(self, positions: torch.Tensor) -> Rotary:
-        """Return the rotation of positions int64 [n]; the model's own module computes it (all rope types)."""
+    def rotary(self, *positions: torch.Tensor) -> Rotary:
+        """Return the rotation of packed rows; the model's own module computes it (all rope types).
+
+        Args:
+            positions: int64 [n] of each sequence.
+        """
+        import torch
+
         module = self.weights.rotary
-        if getattr(module, "rope_type", "default") == "dynamic":
-            # The module remembers the longest sequence it saw; a sequence must not depend on others.
-            module.max_seq_len_cached = module.original_max_seq_len
-            module.inv_freq = module.original_inv_freq
+        kind = getattr(module, "rope_type", "default")
+        if kind not in _BY_LENGTH:
+            return self._turn(module, positions[0] if len(positions) == 1 else torch.cat(positions))
+        turned = []
+        # The module remembers the longest sequence it saw; a sequence must not depend on others.
+        with _ONE_LENGTH:
+            for own in positions:
+                if kind == "dynamic":
+                    module.max_seq_len_cached = module.original_max_seq_len
+                    module.inv_freq = module.original_inv_freq
+                turned.append(self._turn(module, own))
+        if len(turned) == 1:
+            return turned[0]
+        return Rotary(torch.cat([one.cos for one in turned]), torch.cat([one.sin for one in turned]))
+
+    def _turn(self, module: Any, positions: torch.Tensor) -> Rotary:
         cos, sin = module(self.weights.embedding[:1], positions[None])
         half = cos.shape[-1] // 2
         return Rotary(cos[0, :, None, :half], sin[0, :, None, :half])

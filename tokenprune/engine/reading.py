@@ -150,15 +150,11 @@ def _start(
 
 def _packed(decoder: Decoder, every: Sequence[_Rows]) -> Rotary:
     """Lay the rows out one behind the other and return their rotation."""
-    import torch
-
     start = 0
     for rows in every:
         rows.start = start
         start = rows.end
-    return decoder.rotary(
-        every[0].positions if len(every) == 1 else torch.cat([rows.positions for rows in every])
-    )
+    return decoder.rotary(*(rows.positions for rows in every))
 
 
 def _reduce(

@@ -12,7 +12,7 @@ import numpy as np
 from tokenprune.arrays import BoolArray, IntArray
 from tokenprune.errors import TokenPruneError
 from tokenprune.segment.words import inside_words
-from tokenprune_server.embedded_types import ApiError, flatten_messages
+from tokenprune_server.embedded_types import ApiError, flatten_messages, template_options
 from tokenprune_server.protocols.base import Body, Protocol, Span
 
 # Private use characters around a number: text that no template changes, and that documents do not hold.
@@ -145,13 +145,17 @@ class ChatTemplate:
         from jinja2 import TemplateError
 
         try:
+            options = template_options(body.get("chat_template_kwargs"))
+        except ApiError as error:
+            raise UnreadableChatError("template", error.message) from error
+        try:
             messages = [_called(message) for message in flatten_messages(body["messages"])]
             rendered: str = self.tokenizer.apply_chat_template(
                 messages,
                 tools=body.get("tools") or None,
                 add_generation_prompt=True,
                 tokenize=False,
-                **(body.get("chat_template_kwargs") or {}),
+                **options,
             )
         except ApiError as error:
             raise UnreadableChatError("not-text", error.message) from error

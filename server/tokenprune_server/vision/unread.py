@@ -73,7 +73,7 @@ class Unread:
         """Answer a request that was broken off, unless the app had begun to."""
         if self._found and not self._answered:
             message = (
-                f"the request holds image_embeds, which cannot be checked {self._where}: send them otherwise, "
-                "or pictures instead"
+                f"the request holds image_embeds, which cannot be checked {self._where}: send them "
+                "otherwise, or pictures instead"
             )
             await send_error(self._send, self._status, message, param="messages")

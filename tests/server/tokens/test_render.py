@@ -60,6 +60,13 @@ def test_parts_of_text_are_read_and_others_refused(tokenizer):
     assert caught.value.reason == "not-text"
 
 
+def test_a_request_cannot_bring_its_own_template(tokenizer):
+    body = chat(PROMPT) | {"chat_template_kwargs": {"chat_template": "{{ messages[0].content }}"}}
+    with pytest.raises(UnreadableChatError, match="must not hold 'chat_template'"):
+        read(tokenizer, body)
+    assert read(tokenizer, chat(PROMPT) | {"chat_template_kwargs": {"enable_thinking": False}}).places
+
+
 @pytest.mark.parametrize(
     "template",
     [
