@@ -4,6 +4,8 @@ import asyncio
 import contextlib
 import logging
 import time
+from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -18,6 +20,7 @@ from tokenprune_server.json_body import serialise
 from tokenprune_server.options import PREFIX, has_option_headers, without_option_headers
 from tokenprune_server.paths import route_path
 from tokenprune_server.protocols import BY_ROUTE, Protocol
+from tokenprune_server.protocols.base import Body
 from tokenprune_server.reading import read_request
 from tokenprune_server.request import Outcome, Pictures, Request, plain_body
 from tokenprune_server.runtime import Runtime
@@ -36,6 +39,7 @@ log = logging.getLogger("tokenprune.server")
 T = TypeVar("T")
 
 _COUNTING_S = 0.5  # to count a prompt after the deadline
+_ASKING_S = 8.0  # the upstream for the tokens of a prompt
 _TOO_LONG = (
     "the prompt has about {prompt} tokens, the model's context holds {limit}, and pruning failed ({why}): "
     "send less context, ask for fewer output tokens, or give tokenprune.max_tokens or another pipeline"
@@ -217,7 +221,7 @@ class PruneMiddleware:
         if decision == PRUNED:
             authorization = [(name, value) for name, value in headers if name == b"authorization"]
             model_len = await self._upstream.max_model_len(read.body.get("model"), authorization)
-            request = replace(request, model_len=model_len)
+            request = replace(request, model_len=model_len, ask=self._asking(authorization))
             # Asked last, with no await between it and the submission, so that the limit holds.
             decision = decide(replace(facts, waiting=pool.waiting, max_waiting=pool.max_waiting))
         looking = self._vision is not None and (
@@ -251,6 +255,27 @@ class PruneMiddleware:
         tried = not outcome.decision.startswith("skipped:")
         message = body_message(raw if new is None else new)
         return _Result(outcome, new, tried, request, sending), Replay([message], receive, pending)
+
+    def _asking(self, authorization: Headers) -> Callable[[Body], int | None]:
+        """How a thread asks the upstream for the tokens of a body."""
+        loop, asking = asyncio.get_running_loop(), set[asyncio.Task[None]]()
+
+        def ask(body: Body) -> int | None:
+            answer: Future[int | None] = Future()
+
+            async def count() -> None:
+                try:
+                    answer.set_result(await self._upstream.count(body, authorization))
+                finally:
+                    if not answer.done():
+                        answer.set_result(None)
+
+            with contextlib.suppress(RuntimeError, TimeoutError):  # a loop that has ended, or ends meanwhile
+                loop.call_soon_threadsafe(lambda: asking.add(loop.create_task(count())))
+                return answer.result(_ASKING_S)
+            return None
+
+        return ask
 
     def _unread(self, protocol: Protocol, reason: str) -> _Result:
         """A body that was not read goes as it came."""

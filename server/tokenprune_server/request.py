@@ -1,6 +1,6 @@
 """A request on its way through the pruning part, and what becomes of it."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from tokenprune_server.answer import Expected
@@ -20,6 +20,7 @@ class Request:
         options: what the request asks of us.
         raw_bytes: size of the (decoded) body, an upper bound of its tokens.
         model_len: context of the model in tokens; None when nobody knows.
+        ask: the upstream for the tokens of a body, from a thread; None: it does not say.
     """
 
     protocol: Protocol
@@ -27,6 +28,7 @@ class Request:
     options: Options
     raw_bytes: int
     model_len: int | None
+    ask: Callable[[Body], int | None] = lambda body: None
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,17 +35,25 @@ class Room:
         self._at_most = min(self._at_most, self._request.raw_bytes - size + tokens)
 
     @cached_property
-    def _limit(self) -> int | None:
-        """Tokens that the prompt may have; None when nobody knows."""
-        request, settings = self._request, self._settings
+    def _context(self) -> int | None:
+        """Tokens that the model has for the prompt; None when nobody knows."""
+        request = self._request
         if request.model_len is None:
             return None
-        output = request.protocol.output_tokens(request.body, settings.default_output_tokens)
-        return request.model_len - output - int(settings.context_margin * request.model_len) - _FRAME
+        output = request.protocol.output_tokens(request.body, self._settings.default_output_tokens)
+        return request.model_len - output
+
+    @cached_property
+    def _limit(self) -> int | None:
+        """Tokens of ours that the prompt may have, by a count that may be a little wrong."""
+        model_len, context = self._request.model_len, self._context
+        if model_len is None or context is None:
+            return None
+        return context - int(self._settings.context_margin * model_len) - _FRAME
 
     @cached_property
     def prompt(self) -> int | None:
-        """Tokens of the prompt; None when it fits for certain or nobody knows."""
+        """Tokens of the prompt by our tokenizer; None when it fits for certain or nobody knows."""
         if self._limit is None or self._at_most <= self._limit:
             return None
         counter, contexts = get_counter(self._tokenizer), self._request.options.contexts
@@ -55,18 +63,26 @@ class Room:
         )
         return largest + count(counter, [c.text for c in contexts]) + _TOKENS_PER_CONTEXT * len(contexts)
 
-    @property
+    @cached_property
+    def _counted(self) -> int | None:
+        """What the upstream counts, where that decides: the served model may count quite otherwise."""
+        return None if self._request.options.contexts else self._request.ask(self._request.body)
+
+    @cached_property
     def too_long(self) -> int | None:
         """Tokens of the prompt when it does not fit, else None."""
-        if self.prompt is None or self._limit is None or self.prompt <= self._limit:
+        if self.prompt is None or self._limit is None or self._context is None or self.prompt <= self._limit:
             return None
-        return self.prompt
+        if self._counted is None:
+            return self.prompt
+        return self._counted if self._counted > self._context else None
 
     def documents(self, tokens: int) -> int | None:
-        """What is left for documents that have ``tokens`` tokens now; None when the prompt fits."""
-        if self.too_long is None or self._limit is None:
+        """What is left for documents that have ``tokens`` tokens now, in ours; None when the prompt fits."""
+        if self.too_long is None or self._limit is None or self.prompt is None:
             return None
-        return self._limit - (self.too_long - tokens)
+        limit = self._limit if not self._counted else self._limit * self.prompt // self._counted
+        return limit - (self.prompt - tokens)
 
     def certainly_too_long(self) -> int | None:
         """About the tokens of a prompt that is so long that it need not be counted, else None."""

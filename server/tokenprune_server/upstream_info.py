@@ -9,12 +9,16 @@ from collections.abc import Callable
 from typing import Any
 
 from tokenprune_server.asgi_call import asgi_call
+from tokenprune_server.embedded_types import ApiError, flatten_messages
+from tokenprune_server.protocols.base import Body
 from tokenprune_server.types import ASGIApp, Headers
 
 log = logging.getLogger("tokenprune.server")
 
 _ASK_TIMEOUT_S = 5.0
 _RETRY_S = 10.0  # a failed question is not asked again before
+# What decides about the tokens of a prompt; the names are those of /tokenize.
+_COUNTED = ("model", "prompt", "add_special_tokens", "messages", "tools", "chat_template_kwargs")
 _CACHING = re.compile(rb'^vllm:cache_config_info\{[^\n]*enable_prefix_caching="(True|False)"', re.MULTILINE)
 
 
@@ -42,6 +46,7 @@ class UpstreamInfo:
         self._app, self._fixed, self._ttl_s, self._on_caching = app, max_model_len, ttl_s, on_caching
         self._known: dict[str, int] = {}
         self._until = 0.0
+        self._no_counts_until = 0.0
         self._refused: Headers | None = None  # with what it was asked when it answered nobody like that
         self._lock = asyncio.Lock()
 
@@ -82,6 +87,38 @@ class UpstreamInfo:
         finally:
             # Not before there is an answer: whoever comes in between waits for it.
             self._until = time.monotonic() + believed_s
+
+    async def count(self, body: Body, authorization: Headers) -> int | None:
+        """Tokens of a prompt as the upstream counts them; None when it does not say.
+
+        A vLLM says it (``/tokenize``), of one prompt of texts.
+        """
+        if time.monotonic() < self._no_counts_until:
+            return None
+        asked = {name: body[name] for name in _COUNTED if body.get(name) is not None}
+        try:
+            if not isinstance(asked.get("prompt", ""), str):
+                return None
+            flatten_messages(asked.get("messages", []))
+        except (ApiError, AttributeError, TypeError):  # more than texts, or what no server takes
+            return None
+        try:
+            raw = json.dumps(asked).encode()
+            status, answer = await asgi_call(
+                self._app, "POST", "/tokenize", authorization, _ASK_TIMEOUT_S, raw
+            )
+            tokens = json.loads(answer)["count"] if status == 200 else None
+        except (TimeoutError, ValueError, LookupError, TypeError) as error:
+            log.warning("the upstream's /tokenize cannot be read: %r", error)
+            return None
+        if status in (404, 405, 501):
+            self._no_counts_until = time.monotonic() + self._ttl_s
+            log.warning(
+                "the upstream counts no tokens for us (/tokenize answered %d): whether a prompt fits goes by "
+                "the tokenizer of the configuration, which should be the served model's",
+                status,
+            )
+        return tokens if isinstance(tokens, int) and tokens > 0 else None
 
     async def _ask_for_caching(self, tell: Callable[[bool], None], authorization: Headers) -> None:
         try:

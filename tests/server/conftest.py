@@ -69,6 +69,7 @@ class Stub:
         self.requests: list[Recorded] = []
         self.script = lambda request, writer: answer(writer, head=request.method == b"HEAD")
         self.models = b'{"object":"list","data":[{"id":"m","max_model_len":4096}]}'
+        self.counts = 0  # what it says to /tokenize; 0: it has no such route, None: as the script does
         self.arrived = threading.Event()
         self._ready = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._main()), daemon=True)
@@ -119,6 +120,10 @@ class Stub:
     async def _serve(self, request, reader, writer):
         if request.target == b"/v1/models":
             await answer(writer, self.models)
+            return
+        if request.target == b"/tokenize" and self.counts is not None:
+            status = b"200 OK" if self.counts else b"404 Not Found"
+            await answer(writer, b'{"count":%d}' % self.counts, status)
             return
         self.requests.append(request)
         self.arrived.set()

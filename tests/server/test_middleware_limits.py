@@ -266,6 +266,20 @@ class TestRescue:
         assert 3700 < self.budget(config).max_tokens < 4096 - 100
         assert Q in said(stub)
 
+    def test_a_prompt_that_fits_by_the_models_own_count_goes_whole(self, post, stub):
+        """The tokenizer of the configuration makes more tokens of it than the served model's."""
+        task = chat(f"{DOCUMENT}\n" * 20 + "\nSummarize the whole text.")
+        stub.counts = 3000
+        response = post(task)
+        assert (response.headers["x-tokenprune-decision"], sent(stub)) == ("skipped:whole-text", task)
+
+    def test_how_much_goes_follows_the_models_own_count(self, stub, serve, stand_in):
+        ours = get_counter().count(self.LONG)
+        for stub.counts in (8000, 16_000):
+            config = stand_in()
+            httpx.post(serve(create_app(config, stub.url)) + URL, json=chat(self.LONG, max_tokens=100))
+            assert self.budget(config).max_tokens == pytest.approx(ours * 3900 / stub.counts, rel=0.05)
+
     def test_the_unpacked_size_counts(self, stub, serve, stand_in):
         config = stand_in()
         body = gzip.compress(json.dumps(chat(self.LONG)).encode())

@@ -17,9 +17,9 @@ SETTINGS = ServerSettings()
 LONG, DENSE = "word " * 1000, "鯨 " * 600  # the second has fewer characters, and more tokens
 
 
-def room(body, model_len, route="/v1/completions", options=None):
+def room(body, model_len, route="/v1/completions", options=None, counted=None):
     size = len(json.dumps(body))
-    request = Request(BY_ROUTE[route], body, options or Options(), size, model_len)
+    request = Request(BY_ROUTE[route], body, options or Options(), size, model_len, lambda body: counted)
     return Room(request, SETTINGS, "smollm2-135m")
 
 
@@ -82,3 +82,20 @@ def test_what_is_known_never_makes_a_prompt_fit_that_does_not(document, rest, sp
     here.know(counter.count(document), [document])
     limit = 32 + whole - spare - 32 - int(SETTINGS.context_margin * (32 + whole - spare))
     assert here.too_long is not None or whole <= limit
+
+
+def test_what_the_upstream_counts_decides_where_ours_is_too_much():
+    body, ours = {"prompt": DENSE}, get_counter("smollm2-135m").count(DENSE) + 8
+    assert room(body, 1200).too_long == ours
+    assert room(body, 1200, counted=600).too_long is None
+    assert room(body, 1200, counted=1184).too_long is None  # to the last token: 16 are for the answer
+    here = room(body, 1200, counted=1185)
+    assert here.too_long == 1185
+    # As much less as the model's tokens are fewer than ours; a budget is counted in ours.
+    assert here.documents(700) == (1200 - 16 - 16 - 24) * ours // 1185 - (ours - 700)
+    assert room(body, 1200, counted=ours).documents(700) == room(body, 1200).documents(700)
+
+
+def test_contexts_are_not_in_what_the_upstream_would_count():
+    here = room({"prompt": DENSE}, 1200, options=Options(contexts=[LONG]), counted=5)
+    assert here.too_long == here.prompt > 1200

@@ -1,6 +1,7 @@
 """What is made of the upstream's answers about itself."""
 
 import asyncio
+import json
 
 import pytest
 
@@ -95,3 +96,54 @@ async def test_a_wrong_key_of_one_client_does_not_hide_the_answer_from_others():
         10,
     ]
     assert asked == [b"Bearer wrong", b"Bearer right"]
+
+
+def counting(answer, status=200, asked=None):
+    async def app(scope, receive, send):
+        if asked is not None:
+            asked.append((scope["path"], json.loads((await receive())["body"])))
+        await send({"type": "http.response.start", "status": status, "headers": []})
+        await send({"type": "http.response.body", "body": answer})
+
+    return app
+
+
+async def test_a_vllm_counts_tokens():
+    asked = []
+    info = UpstreamInfo(counting(b'{"count":7,"tokens":[1]}', asked=asked), 99, 60)
+    chat = {"model": "m", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 5, "tools": None}
+    assert await info.count(chat, []) == 7
+    assert await info.count({"prompt": "Hi", "add_special_tokens": False, "n": 2}, []) == 7
+    assert asked == [
+        ("/tokenize", {"model": "m", "messages": chat["messages"]}),
+        ("/tokenize", {"prompt": "Hi", "add_special_tokens": False}),
+    ]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"prompt": ["a", "b"]},
+        {"prompt": [1, 2]},
+        {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]},
+        {"messages": [3]},
+        {"messages": {"a": 1}},
+        {"messages": 3},
+    ],
+)
+async def test_what_is_not_one_text_is_not_counted(body):
+    asked = []
+    info = UpstreamInfo(counting(b'{"count":7}', asked=asked), 99, 60)
+    assert await info.count(body, []) is None
+    assert asked == []
+
+
+@pytest.mark.parametrize(
+    ("answer", "status", "times"),
+    [(b"{}", 200, 2), (b"x", 200, 2), (b'{"count":"7"}', 200, 2), (b"", 500, 2), (b"", 404, 1)],
+)
+async def test_an_upstream_that_does_not_count(answer, status, times):
+    asked = []
+    info = UpstreamInfo(counting(answer, status, asked), 99, 60)
+    assert [await info.count({"prompt": "Hi"}, []) for _ in range(2)] == [None, None]
+    assert len(asked) == times
