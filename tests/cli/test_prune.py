@@ -68,6 +68,13 @@ def test_json(run, tmp_path):
     assert result["seconds"] >= 0
 
 
+@pytest.mark.parametrize(("name", "content"), [("a.html", ""), ("B.HTM", "A needle is lost. &amp; found")])
+def test_a_page_by_its_name(run, tmp_path, name, content):
+    (tmp_path / name).write_text(content)
+    done = run("-m", "clean-html", "--output", "text", name)
+    assert (done.returncode, done.stdout.decode().strip()) == (0, content.replace("&amp;", "&"))
+
+
 @pytest.mark.parametrize("limit", [0, 1, 12, 10**9])
 def test_max_tokens(run, limit):
     out = run(*QUERY, "-m", "bm25-sentences", "--max-tokens", limit, "-", stdin=TEXT).stdout.decode()

@@ -1,6 +1,7 @@
 """Selection and compensation of single weights against plain references."""
 
 import copy
+from itertools import combinations
 
 import pytest
 import torch
@@ -155,6 +156,79 @@ def test_sparsegpt_pattern():
     pruned = ElementPruning(SparseGPT(), Pattern(2, 4), Obs()).prune(weight, stats, 0)
     assert bool((pruned.view(-1, 4).sum(1) == 2).all())
     assert bool((weight == 0).eq(pruned).all())
+
+
+def explicit_groups(weight, hessian, pattern):
+    """Group by group: of all sets that may go, the one whose least-squares loss is least, and its update."""
+    weight, hessian = weight.double().clone(), hessian.double()
+    pruned = torch.zeros_like(weight, dtype=torch.bool)
+    for start in range(0, weight.shape[1], pattern.of):
+        inverse = torch.linalg.inv(hessian[start:, start:])
+        for row in range(len(weight)):
+            free = weight[row, start:]
+            found = []
+            for gone in combinations(range(pattern.of), pattern.of - pattern.kept):
+                gone = list(gone)
+                change = -inverse[:, gone] @ torch.linalg.inv(inverse[gone][:, gone]) @ free[gone]
+                found.append((float(change @ hessian[start:, start:] @ change), gone, change))
+            _, gone, change = min(found, key=lambda one: one[0])
+            weight[row, start:] += change
+            pruned[row, [start + g for g in gone]] = True
+    return weight, pruned
+
+
+@pytest.mark.parametrize("pattern", [Pattern(2, 4), Pattern(1, 4), Pattern(5, 8)])
+@pytest.mark.parametrize("block", [8, 128])
+def test_weights_of_a_group_go_together(pattern, block):
+    weight, _, stats = data()
+    hessian = stats.gram.clone()
+    hessian.diagonal().add_(0.01 * hessian.diagonal().mean())
+    want, mask = explicit_groups(weight, hessian, pattern)
+    pruned = ElementPruning(SparseGPT(), pattern, Obs(block, joint=True)).prune(weight, stats, 0)
+    assert torch.equal(pruned, mask)
+    assert torch.equal(weight == 0, pruned)
+    torch.testing.assert_close(weight.double(), want.masked_fill(mask, 0), rtol=1e-3, atol=1e-3)
+
+
+def test_going_together_loses_less():
+    losses = {False: 0.0, True: 0.0}
+    for seed in range(8):
+        for joint in losses:
+            weight, _, stats = data(width=32, seed=seed)
+            dense = weight.clone()
+            ElementPruning(SparseGPT(), Pattern(2, 4), Obs(joint=joint)).prune(weight, stats, 0)
+            losses[joint] += float(((weight - dense) @ torch.linalg.cholesky(stats.gram)).norm())
+    assert losses[True] < 0.98 * losses[False]
+
+
+@pytest.mark.parametrize("pattern", [None, Pattern(2, 4)])
+@pytest.mark.parametrize("criterion", [SparseGPT(), Wanda()])
+@pytest.mark.parametrize("joint", [False, True])
+def test_columns_with_large_inputs_go_first(pattern, criterion, joint):
+    if joint and (pattern is None or isinstance(criterion, Wanda)):
+        pytest.skip("there is no joint choice")
+    weight, _, stats = data()
+    step = 1 if pattern is None else pattern.of
+    groups = stats.gram.diagonal().view(-1, step).sum(1).argsort(descending=True).tolist()
+    order = [g * step + k for g in groups for k in range(step)]
+    assert order != list(range(16))
+    moved, before = weight[:, order], InputStats(16, with_gram=True)
+    before.count, before.total, before.squares = stats.count, stats.total[order], stats.squares[order]
+    before.gram = stats.gram[order][:, order]
+    want = ElementPruning(criterion, pattern, Obs(8, joint=joint)).prune(moved, before, 48)
+    pruned = ElementPruning(criterion, pattern, Obs(8, joint=joint, order="activation")).prune(
+        weight, stats, 48
+    )
+    assert torch.equal(pruned[:, order], want)
+    torch.testing.assert_close(weight[:, order], moved)
+
+
+def test_a_joint_choice_needs_a_pattern_with_few_sets():
+    for criterion, pattern in ((SparseGPT(), None), (Wanda(), Pattern(2, 4))):
+        with pytest.raises(RecipeError, match="criterion sparsegpt with a pattern"):
+            ElementPruning(criterion, pattern, Obs(joint=True))
+    with pytest.raises(RecipeError, match="all 12870 ways to keep 8 of 16"):
+        ElementPruning(SparseGPT(), Pattern(8, 16), Obs(joint=True))
 
 
 def test_groups_of_a_pattern_do_not_cross_blocks():

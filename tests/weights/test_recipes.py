@@ -93,6 +93,7 @@ def test_own_files(tmp_path):
         ({"pattern": "2:4", "compensation": {"name": "dsnot"}}, "dsnot"),
         ({"pattern": "2:4", "allocation": {"name": "owl"}}, "pattern"),
         ({"pattern": "1:5"}, "groups of 5"),
+        ({"compensation": {"name": "obs", "joint": True}}, "criterion sparsegpt with a pattern"),
     ],
 )
 def test_wrong_recipes(tiny_lm, windows, change, says):

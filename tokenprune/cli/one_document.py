@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from tokenprune.receipt import PruneResult
 
 
+_PAGES = (".html", ".htm", ".xhtml")  # a page even where it is empty or begins like a text
+
+
 class OutputForm(StrEnum):
     """What HTML becomes; see `tokenprune.render.OUTPUTS`."""
 
@@ -89,7 +92,10 @@ class Pruning:
         from tokenprune.config import with_output
         from tokenprune.document import Document
 
-        document = Document.from_bytes(read(file), kind=None if self.kind is None else self.kind.value)
+        kind = None if self.kind is None else self.kind.value
+        if kind is None and Path(file).suffix.lower() in _PAGES:
+            kind = "html"
+        document = Document.from_bytes(read(file), kind=kind)
         pipeline = self._pipeline(str(document.kind))
         if self.output is not None:
             pipeline = with_output(pipeline, self.output.value)

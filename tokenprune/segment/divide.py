@@ -16,6 +16,8 @@ from tokenprune.segment.sentences import sentence_starts
 from tokenprune.units import Pieces, Units
 
 _CLUSTER = regex.compile(r"\X")
+_WORD = regex.compile(r"\S+")
+_DIGIT = regex.compile(r"\d")
 _NEAR = 64  # characters around a cut that are read for grapheme clusters
 _SENTENCE = 1000  # characters before a cut that are read for sentence ends
 # Bare text in these stands elsewhere once it is parsed.
@@ -119,6 +121,11 @@ class Divisible:
         while at > floor and not self.text[at - 1].isspace() and not self.text[at : at + 1].isspace():
             at -= 1
         return at
+
+    def in_number(self, at: int) -> bool:
+        """Whether a cut would go through a word with digits, such as ``1,234`` or ``item37``."""
+        word = _WORD.match(self.text, self.word_end(at))
+        return word is not None and word.end() > at and _DIGIT.search(word[0]) is not None
 
     def sentence_end(self, at: int) -> int:
         """Return the last end of a sentence, a line or a block at or before ``at``; 0: none is near."""

@@ -21,7 +21,9 @@ from tokenprune.segment.html_markup import markup, scoped
 from tokenprune.segment.html_page import TEXT, CleanPage
 from tokenprune.segment.html_ranges import partition
 from tokenprune.tokens import TokenCounter, counts_between
-from tokenprune.units import Pieces, Units, contexts
+from tokenprune.units import GAP, Pieces, Units, contexts
+
+_WORDS_PER_TOKEN = 2 / 3
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,8 @@ class HtmlBlocks:
         markup: whether the units carry the page's markup, for scorers that read it; headings then lead only
             what lies in the same part of the page.
         drop_hidden: whether text that people do not see goes.
+        sentence_words: a sentence of up to about so many words stays whole, however fine the blocks are; by
+            default ``max_words``.
     """
 
     max_words: int = 128
@@ -42,12 +46,14 @@ class HtmlBlocks:
     brief: bool = True
     markup: bool = False
     drop_hidden: bool = True
+    sentence_words: int | None = None
 
     def segment(self, document: Document, counter: TokenCounter) -> Units:
         """Clean a page and cut it into blocks; any text is accepted, well formed or not."""
         cleaned = read(document.text, self.keep_attributes, self.drop_hidden)
         page = cleaned.page
-        cutter = Cutter(page, document, max(1, self.max_words))
+        words = max(1, self.max_words)
+        cutter = Cutter(page, document, words, max(words, self.sentence_words or 0))
         cutter.walk()
         pieces = _Pieces(page, cutter)
         units = pieces.units(compact(page) if self.brief else page.text, document, counter)
@@ -57,8 +63,16 @@ class HtmlBlocks:
         return units
 
     def finer(self, max_tokens: int) -> HtmlBlocks:
-        """Return a segmenter whose blocks are small enough for a budget of ``max_tokens``."""
-        return replace(self, max_words=max(4, min(self.max_words, max_tokens // 4)))
+        """Return a segmenter whose blocks are small enough for a budget of ``max_tokens``.
+
+        A sentence that fits the budget is not cut: parts of one may say the opposite of the whole.
+        """
+        fits = int(max_tokens * _WORDS_PER_TOKEN)
+        return replace(
+            self,
+            max_words=max(4, min(self.max_words, max_tokens // 4)),
+            sentence_words=min(self.max_words, fits),
+        )
 
 
 class _Pieces:
@@ -113,7 +127,7 @@ class _Pieces:
             wrapper_cost=wrapper_cost,
             lead=np.asarray(cutter.lead, dtype=np.int64),
             heading=np.asarray(cutter.heading, dtype=bool),
-            pieces=Pieces(text, owner, begin, after, page.kinds[event] != TEXT, document.text, brief),
+            pieces=Pieces(text, owner, begin, after, page.kinds[event] != TEXT, document.text, brief, GAP),
             range_start=starts,
             range_owner=owners,
             range_reason=reasons,

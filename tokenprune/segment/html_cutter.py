@@ -25,7 +25,7 @@ _HEADINGS = {f"h{level}": level for level in range(1, 7)}
 _ROW_FACTOR = 3
 # Cells behind this many do not hold the places of their columns when they go: it would cost too much.
 _COLUMNS = 64
-# A sentence of more characters per word of a block is cut, and so is a word that has more than a block may.
+# A sentence of more characters per word that it may have is cut, and so is a word of that many.
 _LETTERS = 10
 
 
@@ -42,8 +42,9 @@ class Cutter:
         wrapper_parent: the wrapper around each wrapper.
     """
 
-    def __init__(self, page: CleanPage, document: Document, max_words: int) -> None:
+    def __init__(self, page: CleanPage, document: Document, max_words: int, sentence_words: int) -> None:
         self.page, self.document, self.max_words = page, document, max_words
+        self._longest_sentence = _LETTERS * sentence_words
         counts = np.zeros(len(page.text), dtype=np.int64)
         texts = np.flatnonzero(page.kinds == TEXT)
         counts[texts] = word_counts([page.text[i] for i in texts.tolist()])
@@ -245,7 +246,7 @@ class Cutter:
             starts = [0, *(m.end() for m in re.finditer(r"\n", text) if m.end() < len(text))]
         else:
             starts = sentence_starts(text)
-        starts = [whole_entities(text, s) for s in split_long(text, starts, _LETTERS * self.max_words)]
+        starts = [whole_entities(text, s) for s in split_long(text, starts, self._longest_sentence)]
         cuts: list[int] = []
         full = 0
         for a, b in pairwise([*starts, len(text)]):

@@ -56,9 +56,9 @@ def use_up(
     """Keep beginnings of the best units that do not fit, where less than 90 % of a budget is used.
 
     The cut stands at the end of a sentence, else between words, else between grapheme clusters: the first of
-    these that leaves less than a tenth of the budget unused; budgets of less than 8 tokens cut no word. Where
-    the tags around the words alone do not fit, words are kept without them. What is used up already costs
-    one sum.
+    these that leaves less than a tenth of the budget unused. No number is cut behind other words, and in
+    budgets of less than 8 tokens no word. Where the tags around the words alone do not fit, words are kept
+    without them. What is used up already costs one sum.
 
     Args:
         documents: segmented documents.
@@ -176,7 +176,8 @@ def _longest(state: _State, n: int, part: Divisible, mask: BoolArray, *, sentenc
     for nicer in (part.sentence_end(low) if sentences else 0, part.word_end(low)):
         if part.text[:nicer].strip() and state.need <= others + tokens(nicer) <= state.limit:
             return nicer, tokens(nicer)
-    if state.limit < _WORDS:
+    # The beginning of a number is another number: others may fill what it leaves.
+    if state.limit < _WORDS or (part.in_number(low) and part.text[: part.word_end(low)].strip()):
         low = part.word_end(low)
     return (low, tokens(low)) if part.text[:low].strip() else (0, 0)
 

@@ -6,10 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from tokenprune.errors import RecipeError
 from tokenprune.models.progress import SILENT, Reporter
 from tokenprune.weights.choose import Pattern, lowest, n_of_m
 from tokenprune.weights.compensation.dsnot import Dsnot
-from tokenprune.weights.compensation.obs import Obs, inverse_factor, prune_columns
+from tokenprune.weights.compensation.obs import Obs, check_sets, inverse_factor, prune_columns, prune_groups
 from tokenprune.weights.criteria.base import ElementCriterion, Weights
 from tokenprune.weights.criteria.sparsegpt import SparseGPT, saliency
 from tokenprune.weights.journal import Journal
@@ -41,6 +42,13 @@ class ElementPruning:
     pattern: Pattern | None = None
     compensation: Obs | Dsnot | None = None
     propagate_pruned: bool = True
+
+    def __post_init__(self) -> None:
+        """Raise RecipeError for a joint choice where there is none, or too much of it."""
+        if isinstance(self.compensation, Obs) and self.compensation.joint:
+            if self.pattern is None or not isinstance(self.criterion, SparseGPT):
+                raise RecipeError("obs with joint: true is for the criterion sparsegpt with a pattern")
+            check_sets(self.pattern)
 
     def run(
         self,
@@ -106,12 +114,7 @@ class ElementPruning:
         """
         at = Weights(weight, inputs, gradient)
         if isinstance(self.compensation, Obs):
-            if isinstance(self.criterion, SparseGPT):
-                return self._fused(at, count)
-            chosen = self._choose(self.criterion.score(at), count)
-            factor = self._factor(inputs, self.compensation)
-            prune_columns(weight, factor, lambda now, d, at: chosen[:, at : at + now.shape[1]])
-            return chosen
+            return self._updated(at, count, self.compensation)
         pruned = self._choose(self.criterion.score(at), count)
         if isinstance(self.compensation, Dsnot):
             pruned = self.compensation.refine(pruned, weight, inputs)
@@ -123,15 +126,31 @@ class ElementPruning:
             return n_of_m(score, self.pattern)
         return lowest(score, count, self.criterion.by_row)
 
-    def _factor(self, inputs: InputStats, obs: Obs) -> torch.Tensor:
-        assert inputs.gram is not None
-        return inverse_factor(inputs.gram, obs.damping)
+    def _updated(self, at: Weights, count: int, obs: Obs) -> torch.Tensor:
+        """Prune, and update what stays, in the order of ``obs``."""
+        import torch
 
-    def _fused(self, at: Weights, count: int) -> torch.Tensor:
+        gram, pattern = at.inputs.gram, self.pattern
+        assert gram is not None
+        step = 1 if pattern is None else pattern.of
+        order = obs.columns(gram, step)
+        factor = inverse_factor(gram[order][:, order], obs.damping)
+        weight = at.weight[:, order]
+        if not isinstance(self.criterion, SparseGPT):
+            chosen = self._choose(self.criterion.score(at), count)[:, order]
+            found = prune_columns(weight, factor, lambda now, d, at: chosen[:, at : at + now.shape[1]])
+        elif pattern is not None and obs.joint:
+            found = prune_groups(weight, factor, pattern, obs.block)
+        else:
+            found = self._fused(weight, factor, count, obs)
+        at.weight[:, order] = weight
+        pruned = torch.empty_like(found)
+        pruned[:, order] = found
+        return pruned
+
+    def _fused(self, weight: torch.Tensor, factor: torch.Tensor, count: int, obs: Obs) -> torch.Tensor:
         """Select and update in one go: the criterion sees weights that were updated already."""
-        assert isinstance(self.compensation, Obs)
-        factor, pattern, obs = self._factor(at.inputs, self.compensation), self.pattern, self.compensation
-        share, carry = count / at.weight.numel(), Carry()
+        share, carry, pattern = count / weight.numel(), Carry(), self.pattern
 
         def choose(now: torch.Tensor, diagonal: torch.Tensor, first: int) -> torch.Tensor:
             score = saliency(now, diagonal)
@@ -141,4 +160,4 @@ class ElementPruning:
 
         step = obs.block if pattern is None else pattern.of
         block = max(obs.block // step, 1) * step  # groups of a pattern do not cross blocks
-        return prune_columns(at.weight, factor, choose, step, block)
+        return prune_columns(weight, factor, choose, step, block)

@@ -12,6 +12,7 @@ from tokenprune.weights.allocation.units import Norm
 from tokenprune.weights.choose import Pattern
 from tokenprune.weights.criteria.base import ElementLearner
 from tokenprune.weights.depth import OutputChange
+from tokenprune.weights.elements import ElementPruning
 from tokenprune.weights.kept import Shape
 from tokenprune.weights.learned_units import LoraImportance
 from tokenprune.weights.recipes import (
@@ -55,6 +56,11 @@ class Plan:
     limits: Constraints
     then: Plan | None = None
 
+    def elements(self) -> ElementPruning:
+        """Return how single weights go; raises RecipeError for parts that do not go together."""
+        propagates = self.recipe.propagate == "pruned"
+        return ElementPruning(self.criterion, self.pattern, self.compensation, propagates)
+
 
 def plan(
     recipe: Recipe,
@@ -94,6 +100,8 @@ def plan(
         None if recipe.then is None or recipes is None else _then(recipe.then, recipes),
     )
     _check_training(found)
+    if structure == "elements" and not isinstance(found.criterion, ElementLearner):
+        found.elements()
     return found
 
 

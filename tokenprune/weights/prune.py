@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 from tokenprune.models.progress import SILENT, Reporter
 from tokenprune.weights.allocation.base import LayerRatios
 from tokenprune.weights.criteria.base import ElementLearner
-from tokenprune.weights.elements import ElementPruning
 from tokenprune.weights.gradients import gradients
 from tokenprune.weights.journal import Journal
 from tokenprune.weights.kept import Kept
@@ -94,7 +93,7 @@ def _elements(model: Any, windows: torch.Tensor, found: Plan, reporter: Reporter
         assert found.pattern is not None
         criterion.run(model, windows, found.pattern, reporter, journal)
         return
-    how = ElementPruning(criterion, found.pattern, found.compensation, found.recipe.propagate == "pruned")
+    how = found.elements()
     allocation = found.allocation
     assert isinstance(allocation, LayerRatios)
     ratios = journal.once("ratios", lambda: allocation.ratios(model, windows, found.share, reporter))
