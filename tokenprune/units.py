@@ -13,9 +13,7 @@ from tokenprune.document import Document, Kind
 from tokenprune.markup import Markup
 from tokenprune.tokens import TokenCounter, counts_between
 
-GAP = "\u2026"  # what says that a part of a sentence is left out
 GONE = -1  # owner of a range that the segmenter dropped; -2 - w is a range that stays with wrapper w
-_GOES_ON = ",;-\u2013\u2014"  # a sentence does not end there
 _CONTEXT = 300  # characters of the headings above a unit that scorers read
 
 
@@ -66,7 +64,6 @@ class Pieces:
         tag: bool [p], whether the piece is markup; None when nothing is.
         source: the original.
         brief: the pieces in their shortest form, what `join` joins; None: as they are in ``text``.
-        gap: what `join` writes where a part of a sentence is left out; "": nothing.
     """
 
     text: list[str]
@@ -76,7 +73,6 @@ class Pieces:
     tag: BoolArray | None = None
     source: str = ""
     brief: list[str] | None = None
-    gap: str = ""
 
     def _beside(self, i: int, step: int, places: list[int], tag: list[bool]) -> int:
         """The text that stands in the same line beside kept piece ``i``, or is it; -1 for none."""
@@ -91,19 +87,16 @@ class Pieces:
     def join(self, keep: BoolArray, *, brief: bool = True) -> Rendered:
         """Join the pieces under a mask, bool [p], in their brief form or as they are."""
         texts = list(compress(self.brief if brief and self.brief is not None else self.text, keep.tolist()))
-        if (self.tag is not None or self.gap) and len(texts) > 1:
+        if self.tag is not None and len(texts) > 1:
+            # Where something between two texts is dropped, their words must not run together.
             at = np.flatnonzero(keep)
-            gaps = np.flatnonzero(at[1:] > at[:-1] + 1).tolist()
-            tag = [False] * len(at) if self.tag is None else self.tag[at].tolist()
-            places = at.tolist() if gaps else []
-            for n in gaps:
-                a, b = self._beside(n, -1, places, tag), self._beside(n + 1, 1, places, tag)
-                if a < 0 or b < 0:
-                    continue
-                if self.gap and _in_sentence(texts[a], texts[b]):
-                    texts[a] = f"{texts[a].rstrip(' ')} {self.gap} "
-                elif self.tag is not None and not texts[a][-1:].isspace() and not texts[b][:1].isspace():
-                    texts[a] += "\n"  # their words must not run together
+            gaps = np.flatnonzero(at[1:] > at[:-1] + 1)
+            if len(gaps):
+                places, tag = at.tolist(), self.tag[at].tolist()
+                for gap in gaps.tolist():
+                    a, b = self._beside(gap, -1, places, tag), self._beside(gap + 1, 1, places, tag)
+                    if a >= 0 and b >= 0 and not texts[a][-1:].isspace() and not texts[b][:1].isspace():
+                        texts[a] += "\n"
         lengths = np.fromiter(map(len, texts), dtype=np.int64, count=len(texts))
         begin, end = self.src_start[keep], self.src_end[keep]
 
@@ -117,12 +110,6 @@ class Pieces:
         offsets = OffsetMap(np.cumsum(lengths) - lengths, begin, end, exact)
         # Costs are those of the brief form: only another one has to be priced again.
         return Rendered("".join(texts), offsets, owner=None if brief else self.owner[keep])
-
-
-def _in_sentence(before: str, behind: str) -> bool:
-    """Whether what is left out between two texts of a line was a part of a sentence."""
-    end, start = before.rstrip(" ")[-1:], behind.lstrip(" ")[:1]
-    return (end.isalnum() or end in _GOES_ON) and end != "" and start.islower()
 
 
 @dataclass
@@ -178,7 +165,6 @@ class Units:
         starts: Sequence[int],
         counter: TokenCounter,
         leads: Callable[[list[str]], list[int]] | None = None,
-        gap: str = "",
     ) -> Units:
         """Units that are plain slices of the text.
 
@@ -190,7 +176,6 @@ class Units:
             starts: where the slices start; ascending, from 0, without repeats.
             counter: of tokens.
             leads: slices -> the unit that leads each one, -1 for none.
-            gap: written where a part of a sentence is left out.
         """
         text = document.text
         bounds = np.asarray([*starts, len(text)], dtype=np.int64)
@@ -232,7 +217,7 @@ class Units:
             wrapper_parent=np.full(paragraphs, -1, dtype=np.int64),
             wrapper_cost=wrapper_cost,
             lead=np.asarray(lead, dtype=np.int64),
-            pieces=Pieces(pieces, owner, edges[:-1], edges[1:], gap=gap),
+            pieces=Pieces(pieces, owner, edges[:-1], edges[1:]),
             range_start=edges[:-1],
             range_owner=np.where(own, owner, owner - 1),
             range_reason=[""] * len(pieces),

@@ -112,6 +112,48 @@ def test_sentences_first_then_words():
     assert result.documents[0].text.rstrip().endswith(("one", "."))
 
 
+LONG = (
+    "The committee which met in the small town near the lake, after a lengthy discussion about the budget of "
+    "the following year and the various proposals that had been made by the members, did not approve the "
+    "merger of the two companies, although the chairman had said that it certainly would."
+)
+
+
+@pytest.mark.parametrize("method", ["bm25-sentences", "htmlrag-bm25", "boilerplate", "middle-out"])
+@pytest.mark.parametrize("kind", ["html", "text"])
+@pytest.mark.parametrize("room", [8, 20])
+def test_a_sentence_that_fits_is_not_cut(method, kind, room):
+    """However small the budget is: a half of it may say the opposite."""
+    if kind == "text" and method in ("htmlrag-bm25", "boilerplate"):
+        pytest.skip("for pages")
+    other = "Other words about weather and trains, which come late. " * 20
+    text = f"<p>{LONG}</p><p>{other}</p>" if kind == "html" else f"{LONG}\n\n{other}"
+    limit = get_counter().count(LONG) + room
+    query = "Did the committee approve the merger?"
+    result = Pipeline([method]).prune(query, [Document(text, kind=kind)], Budget(limit))
+    kept = result.documents[0].text
+    assert result.tokens_after <= limit
+    if method in ("bm25-sentences", "htmlrag-bm25"):
+        assert LONG in kept
+
+
+@pytest.mark.parametrize("limit", range(12, 30))
+def test_no_number_is_cut_behind_words(limit, check):
+    page = "".join(f"<p>The account number of customer {n} is 1234567890{n:03}.</p>" for n in range(20))
+    document = Document(page, kind="html")
+    result = Pipeline(["htmlrag-bm25"]).prune("What is the number of customer 7?", [document], Budget(limit))
+    check(result, [document], limit)
+    found = regex.findall(r"\d{4,}", result.documents[0].text)
+    assert all(len(number) == 13 for number in found)
+
+
+def test_a_number_alone_is_cut(check):
+    document = Document("1234567890" * 90, kind="text")
+    result = Pipeline(["bm25-sentences"]).prune("number", [document], Budget(40))
+    check(result, [document], 40)
+    assert result.tokens_after >= 36
+
+
 def test_what_is_used_up_is_left_as_it_was(monkeypatch, samples):
     def no(*_args, **_options):
         raise AssertionError("a unit was cut")

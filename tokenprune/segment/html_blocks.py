@@ -21,7 +21,7 @@ from tokenprune.segment.html_markup import markup, scoped
 from tokenprune.segment.html_page import TEXT, CleanPage
 from tokenprune.segment.html_ranges import partition
 from tokenprune.tokens import TokenCounter, counts_between
-from tokenprune.units import GAP, Pieces, Units, contexts
+from tokenprune.units import Pieces, Units, contexts
 
 _WORDS_PER_TOKEN = 2 / 3
 
@@ -127,7 +127,7 @@ class _Pieces:
             wrapper_cost=wrapper_cost,
             lead=np.asarray(cutter.lead, dtype=np.int64),
             heading=np.asarray(cutter.heading, dtype=bool),
-            pieces=Pieces(text, owner, begin, after, page.kinds[event] != TEXT, document.text, brief, GAP),
+            pieces=Pieces(text, owner, begin, after, page.kinds[event] != TEXT, document.text, brief),
             range_start=starts,
             range_owner=owners,
             range_reason=reasons,

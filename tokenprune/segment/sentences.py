@@ -14,7 +14,7 @@ from tokenprune.document import Document
 from tokenprune.segment.text_structure import text_leads
 from tokenprune.segment.word_breaks import cut_before, outside_words
 from tokenprune.tokens import TokenCounter, counts_between, sanitize
-from tokenprune.units import GAP, Units
+from tokenprune.units import Units
 
 _FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
 _NUMBERED = r"\(?(?:\d{1,3}|[a-zA-Z]|[ivxIVX]{1,4})[.)]"
@@ -278,7 +278,7 @@ class Sentences:
         starts = split_long(text, starts, self.max_characters)
         if self.max_tokens is not None and text:
             starts = _split_costly(text, starts, self.max_tokens, counter)
-        return Units.from_starts(document, starts, counter, text_leads, GAP)
+        return Units.from_starts(document, starts, counter, text_leads)
 
     def finer(self, max_tokens: int) -> Sentences:
         """Return a segmenter whose units are small enough for a budget of ``max_tokens``."""
