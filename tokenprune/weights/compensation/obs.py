@@ -57,6 +57,10 @@ class Obs:
             return torch.arange(width)
         size = gram.diagonal().view(-1, step).sum(1)
         groups = size.argsort(descending=True, stable=True)
+        if step == 1:
+            # Every block loses the same share: each has columns of all sizes, the largest first.
+            blocks = -(-width // self.block)
+            return torch.cat([groups[start::blocks] for start in range(blocks)])
         return (groups[:, None] * step + torch.arange(step)).flatten()
 
 
