@@ -14,8 +14,10 @@ from token_world import once_ready
 
 from tokenprune.config import load_config
 from tokenprune_server.app import create_app
+from tokenprune_server.proxy import UpstreamApp
 from tokenprune_server.settings import ServerSettings
 from tokenprune_server.tokens.mapping import SAME
+from tokenprune_server.upstream_info import UpstreamInfo
 
 pytestmark = [pytest.mark.vllm, pytest.mark.models, pytest.mark.timeout(420)]
 
@@ -206,6 +208,18 @@ def test_an_overlong_prompt_is_rescued(client, vllm_server):
     assert raw.headers["x-tokenprune-decision"] == "pruned"
     assert int(raw.headers["x-tokenprune-tokens-before"]) > 1024
     assert raw.parse().usage.prompt_tokens <= 1024 - 8
+
+
+async def test_it_counts_a_prompt_as_it_reads_it(vllm_server):
+    messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": prompt(3)}]
+    chat = {"model": "smollm2-135m", "messages": messages, "max_tokens": 1}
+    text = {"model": "smollm2-135m", "prompt": prompt(3), "max_tokens": 1}
+    upstream = UpstreamApp(vllm_server.url)
+    info = UpstreamInfo(upstream, None, 60)
+    for route, body in (("/v1/chat/completions", chat), ("/v1/completions", text)):
+        said = httpx.post(vllm_server.url + route, json=body, timeout=120).json()
+        assert await info.count(body, []) == said["usage"]["prompt_tokens"]
+    await upstream.aclose()
 
 
 def test_many_clients_at_once(client):
