@@ -140,6 +140,8 @@ class Units:
         markup: of a page, when its segmenter was asked for it.
         heading: bool [n], headings and titles: of all that leads units, what a reader can do without. None:
             there are none.
+        along: bool [n], units that come with what leads them where they lead another one (the second row of a
+            header, a row that names a group of rows). None: there are none.
     """
 
     document: Document
@@ -157,6 +159,7 @@ class Units:
     separates: IntArray | None = None
     markup: Markup | None = field(default=None, repr=False)
     heading: BoolArray | None = None
+    along: BoolArray | None = None
 
     @classmethod
     def from_starts(

@@ -158,6 +158,13 @@ def test_a_row_without_its_header_gets_an_empty_one():
     assert Read(markdown(page, [0, 1, 1], 2)).tables == [[["", ""], ["e f", "g h"], ["i j", "k l"]]]
 
 
+def test_a_footer_is_no_header():
+    head = "<thead><tr><th>A<th>B</thead>"
+    page = "<table><tfoot><tr><td>All<td>3</tfoot>{}<tbody><tr><td>x<td>1</table>"
+    assert Read(markdown(page.format(head))).tables == [[["", ""], ["All", "3"]], [["A", "B"], ["x", "1"]]]
+    assert Read(markdown(page.format(""))).tables == [[["", ""], ["All", "3"], ["x", "1"]]]
+
+
 def test_cells_hold_a_line_each():
     page = (
         "<table><caption>All</caption><tr><th colspan=2>A<th>B</tr><tr><td>a|b<br>c<td><p>d</p><p>e</p>"

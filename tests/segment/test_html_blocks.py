@@ -345,6 +345,59 @@ def test_header_row_leads_its_table_only():
     assert leads(cut(page, 1)) == [None, "C", "A B", "A B", None]
 
 
+ROWS = "<tr><td>1<td>2</tr><tr><td>3<td>4</tr>"
+AB = "<tr><th>A<th>B</tr>"
+
+
+@pytest.mark.parametrize(
+    ("table", "expected"),
+    [
+        (f"<thead>{AB}</thead><tbody>{ROWS}</tbody>", [None, "A B", "A B"]),
+        (f"<colgroup><col><col></colgroup><thead>{AB}</thead><tbody>{ROWS}</tbody>", [None, "A B", "A B"]),
+        (f"<caption>C</caption><thead>{AB}</thead><tbody>{ROWS}</tbody>", [None, "C", "A B", "A B"]),
+        # every row of a thead, which may be too long for one unit
+        (f"<thead>{AB + AB}</thead><tbody>{ROWS}</tbody>", [None, "A B", "A B", "A B"]),
+        (f"<thead><tr><th>G{AB}</thead>{ROWS}", [None, "G A B", "G A B"]),
+        (f"<thead>{AB}</thead>{AB}{ROWS}", [None, "A B", "A B", "A B"]),
+        # a footer is no header, wherever it stands
+        (f"<tfoot><tr><td>T<td>9</tr></tfoot><thead>{AB}</thead>{ROWS}", [None, None, "A B", "A B"]),
+        (f"<tfoot><tr><td>T<td>9</tr></tfoot><tbody>{AB}{ROWS}</tbody>", [None, None, "A B", "A B"]),
+        # without a thead it is the first row
+        (f"<tbody>{AB}</tbody><tbody>{ROWS}</tbody><tbody>{ROWS}</tbody>", [None, *["A B"] * 4]),
+        ("<tr><th>A<th>B</tr><tr><th>x<td>1</tr><tr><th>y<td>2</tr>", [None, "A B", "A B"]),
+        # ... the rows of th above the data
+        (f"<tr><th>G{AB}{ROWS}", [None, "G", "A B", "A B"]),
+        (f"<tr><th>G<th>H{AB}{ROWS}", [None, "G H", "A B", "A B"]),
+        (f"{AB}<tr><td>1<td>2</tr><tr><th>x<th>y</tr><tr><td>3<td>4</tr>", [None, *["A B"] * 3]),
+        # ... nothing, where nothing is in it
+        (f"<thead><tr><th><th></tr></thead><tbody>{ROWS}</tbody>", [None, None]),
+        # a row of the header that is too long for a unit has no stand-in
+        (f"<tr><th>{'a ' * 4}<th>b</tr>{ROWS}", [None, None, None, None]),
+    ],
+)
+def test_header_rows_lead(table, expected):
+    units = cut(f"<table>{table}</table>", 1)
+    found = [lead for lead, text in zip(leads(units), units.texts, strict=True) if text]
+    assert found == expected
+
+
+def test_tables_in_a_table_have_their_own_headers():
+    inner = f"<table><thead><tr><th>I<th>J</tr></thead><tbody>{ROWS}</tbody></table>"
+    row = f"<tr><td>x y<td>{inner}</tr><tr><td>5<td>6</tr>"
+    units = cut(f"<table><thead>{AB}</thead><tbody>{row}</tbody></table>", 1)
+    found = dict(zip(units.texts, leads(units), strict=True))
+    assert found == {"A B": None, "x y": "A B", "I J": "A B", "1 2": "I J", "3 4": "I J", "5 6": "A B"}
+
+
+def test_all_rows_of_a_header_come_along():
+    """A row brings the nearest of them, and this those above it."""
+    head = f"<tr>{'<th>one two three' * 2}</tr><tr>{'<th>four five six' * 2}</tr>"
+    for table in (f"<thead>{head}</thead><tbody>{ROWS}</tbody>", head + ROWS):
+        units = cut(f"<table>{table}</table>", 2)
+        assert units.along.tolist() == [False, True, False, False]
+        assert units.lead.tolist() == [-1, 0, 1, 1]
+
+
 def test_sentence_before_a_list_leads_it():
     page = "<p>Options:</p><ul><li>one</li><li>two</li></ul><p>after</p>"
     assert leads(cut(page, 1)) == [None, "Options:", "Options:", None]

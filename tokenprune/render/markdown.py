@@ -366,6 +366,8 @@ class _Writer:
 
     def _head(self, i: int, name: str, *, inside: bool) -> None:
         if not self._edge(i, name) and (table := self._table()) is not None:
+            if inside:  # a footer may stand before it
+                self._end_table(table, i)
             table.in_head = inside
 
     def _open_row(self, i: int, name: str) -> None:

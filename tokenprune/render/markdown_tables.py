@@ -112,9 +112,9 @@ class Table:
         return True
 
     def _is_first_row(self) -> bool:
-        """Whether the open row is the first of the original table."""
+        """Whether the open row is the first of the original table, and no footer."""
         for j in range(self._piece + 1, self._row + 1):
-            if self._tag[j] and read_tag(self._text[j])[0] in ("tr", "td", "th"):
+            if self._tag[j] and read_tag(self._text[j])[0] in ("tr", "td", "th", "tfoot"):
                 return j == self._row
         return False
 

@@ -192,6 +192,7 @@ class Divisible:
             wrapper=wrapper,
             lead=np.append(units.lead, unit),
             heading=None if units.heading is None else np.append(units.heading, False),
+            along=None if units.along is None else np.append(units.along, False),
             pieces=self._pieces(owner, parts, first if self.bare else -1, exact=exact),
         )
 

@@ -148,8 +148,11 @@ def _company(
 
 
 def _needed(units: Units, unit: int, keep: BoolArray, opened: BoolArray, *, leads: int) -> _Company:
-    """What a unit and that many of its leads add, where they are not kept yet."""
-    tokens = of_headings = 0
+    """What a unit and that many of its leads add, where they are not kept yet.
+
+    Leads that come along with what leads them do not count.
+    """
+    tokens = of_headings = counted = 0
     members: list[int] = []
     wrappers: list[int] = []
     while unit >= 0 and not keep[unit]:
@@ -162,8 +165,9 @@ def _needed(units: Units, unit: int, keep: BoolArray, opened: BoolArray, *, lead
         tokens += own
         if members and units.heading is not None and units.heading[unit]:
             of_headings += own
+        counted += not members or units.along is None or not units.along[unit]
         members.append(unit)
-        if len(members) > leads:
+        if counted > leads:
             break
         unit = int(units.lead[unit])
     return _Company(tokens, members, wrappers, of_headings)
