@@ -142,6 +142,8 @@ class Units:
             there are none.
         along: bool [n], units that come with what leads them where they lead another one (the second row of a
             header, a row that names a group of rows). None: there are none.
+        term: bool [n], units that belong to what they lead: neither is kept without the other, as a term
+            would be read with another meaning. None: there are none.
     """
 
     document: Document
@@ -160,6 +162,7 @@ class Units:
     markup: Markup | None = field(default=None, repr=False)
     heading: BoolArray | None = None
     along: BoolArray | None = None
+    term: BoolArray | None = None
 
     @classmethod
     def from_starts(
@@ -229,6 +232,11 @@ class Units:
 
     def __len__(self) -> int:
         return len(self.texts)
+
+    def must_lead(self, unit: int) -> int:
+        """The lead that a unit is not kept without, -1 for none."""
+        up = int(self.lead[unit])
+        return up if up >= 0 and self.term is not None and self.term[up] else -1
 
     def open_wrappers(self, keep: BoolArray) -> BoolArray:
         """Return which wrappers have a kept unit inside, bool [w]."""

@@ -1,5 +1,7 @@
 """Pruned pages keep what tells a reader what is what: header rows with their rows, terms with meanings."""
 
+import re
+
 import pytest
 
 import tokenprune as tp
@@ -31,3 +33,49 @@ def test_rows_have_their_header(head, budget):
     assert "<th>Name<th>Price" in shown and "<td>item37<td>259 EUR" in shown
     shown = pruned(page, "What does item37 cost?", budget, output="markdown")
     assert shown.index("| Name | Price |\n") < shown.index("| item37 | 259 EUR |")
+
+
+KINDS = ("apple colour", "zebra stripes", "horse speed")
+LONG = " Nothing else is known of it. It was added in the first version, and is there since then."
+ENTRIES = [(f"opt{i}", f"Sets {KINDS[i % 3]} for number {i}.") for i in range(30)]
+
+
+def entries(shown):
+    """Each number that a meaning in the output names, with the term before it, and all terms."""
+    parts = re.findall(r"opt(\d+)|number (\d+)", shown)
+    terms = [term for term, _ in parts if term]
+    last = ""
+    pairs = []
+    for term, number in parts:
+        last = term or last
+        if number:
+            pairs.append((last, number))
+    return pairs, terms
+
+
+@pytest.mark.parametrize("budget", [35, 60, 61, 62, 63, 64, 65, 66, 67, 68, 69, 70, 90, 150])
+@pytest.mark.parametrize("more", ["", LONG], ids=["short", "long"])
+@pytest.mark.parametrize("form", ["<dt>{}</dt><dd>{}</dd>", "<div><dt>{}</dt><dd>{}</dd></div>"])
+@pytest.mark.parametrize("query", ["Which option sets zebra stripes?", "What is opt17?"])
+def test_meanings_have_their_terms(form, more, query, budget):
+    page = "<dl>" + "".join(form.format(term, meaning + more) for term, meaning in ENTRIES) + "</dl>"
+    shown = pruned(page, query, budget)
+    pairs, terms = entries(shown)
+    assert pairs and all(term == number for term, number in pairs)
+    assert not re.search(r"</dt>\s*(</div>\s*<div>)?\s*<dt>", shown), "a term without its meaning"
+    assert len(terms) - len(pairs) <= 1  # the last one may be cut before its number
+
+
+def test_thresholds_keep_both():
+    """Whatever scores: a meaning brings its term, and a term the beginning of its meaning."""
+    page = (
+        "<dl>"
+        + "".join(f"<dt>{term}</dt><dd>{meaning}{LONG * 9}</dd>" for term, meaning in ENTRIES)
+        + "</dl>"
+    )
+    for query in ("zebra stripes", "opt17", "version"):
+        pipeline = tp.Pipeline([tp.pruner("htmlrag-bm25", top_k=3, max_words=20)])
+        shown = pipeline.prune(query, [tp.Document(page, kind="html")]).documents[0].text
+        assert shown and not re.search(r"</dt>\s*<dt>|<dl>\s*<dd>|</dt>\s*</dl>", shown)
+        pairs, _ = entries(shown)
+        assert all(term == number for term, number in pairs)

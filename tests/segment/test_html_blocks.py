@@ -409,6 +409,51 @@ def test_term_leads_its_meaning():
     assert leads(cut(page, 1)) == [None, "t1", "t1", None, "t2", None]
 
 
+@pytest.mark.parametrize(
+    ("page", "expected"),
+    [
+        # a few words of terms and meanings are one unit
+        ("<dl><dt>a b</dt><dd>c</dd><dt>d</dt><dt>e</dt><dd>f</dd></dl>", {"a b c": None, "d e f": None}),
+        ("<dl><dt>a</dt><dd>b</dd> <dd>c</dd><dt>d e</dt> <dd>f</dd></dl>", {"a b c": None, "d e f": None}),
+        # terms in front of a long meaning are one
+        (
+            "<dl><dt>a</dt><dt>b</dt><dd>c d</dd><dd>e f</dd><dt>g</dt><dd>h i j</dd></dl><p>k</p>",
+            {"a b": None, "c d": "a b", "e f": "a b", "g": None, "h i j": "g", "k": None},
+        ),
+        # in groups, and behind their list
+        (
+            "<dl><div><dt>a</dt><dd>c d e</dd></div><div><dt>g</dt><dd>h i j</dd></div></dl><p>k</p>",
+            {"a": None, "c d e": "a", "g": None, "h i j": "g", "k": None},
+        ),
+        (
+            "<dl><div><dt>a</dt><dd>c d e</dd></div><div><dt>g</dt><dd>h</dd></div><p>i</p></dl>",
+            {"a": None, "c d e": "a", "g h": None, "i": None},
+        ),
+        # a term that is too long for one unit has no stand-in
+        ("<dl><dt>a</dt><dd>b c d</dd><dt>e. f g h.</dt><dd>i j k</dd></dl>", None),
+        # all of what introduces the list, in a list or table as well
+        (
+            "<p>All:</p><dl><dt>a</dt><dd>c d e</dd><dt>g</dt><dd>h i j</dd></dl>",
+            {"All:": None, "a": "All:", "c d e": "a", "g": "All:", "h i j": "g"},
+        ),
+        (
+            "<table><tr><th>A</th><th>B</th></tr><tr><td><dl><dt>a</dt><dd>b c d</dd><dt>e</dt><dd>f g h</dd></dl>"
+            "<td>i j k l</tr><tr><td>m<td>n</tr></table>",
+            {"A B": None, "a": "A B", "b c d": "a", "e": "A B", "f g h": "e", "i j k l": "A B", "m n": "A B"},
+        ),
+    ],
+)
+def test_terms_lead_what_they_mean(page, expected):
+    units = cut(page, 3)
+    found = dict(zip(units.texts, leads(units), strict=True))
+    if expected is None:
+        assert found["i j k"] != "a"
+        return
+    assert {text: up for text, up in found.items() if text in expected} == expected
+    led = {up for up in expected.values() if up and up not in ("All:", "A B")}
+    assert {t for t, term in zip(units.texts, units.term.tolist(), strict=True) if term} == led
+
+
 def test_leads_come_first(samples):
     units = cut(samples.page(2), 8)
     assert all(up < n for n, up in enumerate(units.lead.tolist()))

@@ -114,6 +114,7 @@ class _Pieces:
             lead=np.asarray(cutter.leads.lead, dtype=np.int64),
             heading=np.asarray(cutter.leads.heading, dtype=bool),
             along=np.asarray(cutter.leads.along, dtype=bool),
+            term=cutter.leads.terms(),
             pieces=Pieces(text, owner, begin, after, page.kinds[event] != TEXT, document.text, brief),
             range_start=starts,
             range_owner=owners,

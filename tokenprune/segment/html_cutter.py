@@ -87,6 +87,11 @@ class Cutter:
                     if 0 < words <= limit:
                         self._block(range(i, end - 1), "")
                         i = end - 1
+                elif tag == "dt" and (stop := self._beside(i, "dt", i)[0]) > i:
+                    end, whole = self._beside(stop, "dd", i)
+                    is_entry = whole and end > stop
+                    self._block(range(i, end if is_entry else stop), "entry" if is_entry else tag, node)
+                    i = end if is_entry else stop
                 elif words <= limit and not self.leads.holds_header(node):
                     self._block(range(i, end), self._only_heading(i, end) if tag in GENERIC else tag, node)
                     i = end
@@ -96,6 +101,30 @@ class Cutter:
             else:
                 i = self._run(i)
         self._flush_loose(self.runs[-1][2] if self.runs else None)
+
+    def _beside(self, i: int, tag: str, begin: int) -> tuple[int, bool]:
+        """Find the elements of a name that stand side by side.
+
+        Args:
+            i: where they begin.
+            tag: their name.
+            begin: from there on, they have at most ``max_words`` words.
+
+        Returns:
+            Where they end, and whether these are all.
+        """
+        page, end = self.page, i
+        while i < len(page.kind):
+            if page.kind[i] == OPEN and page.tag[page.node[i]] == tag:
+                i = self.close_of[page.node[i]] + 1
+                if self.words[i] - self.words[begin] > self.max_words:
+                    return end, False
+                end = i
+            elif page.kind[i] == TEXT and page.text[i].isspace():
+                i += 1
+            else:
+                break
+        return end, True
 
     def _in_line(self, node: int) -> bool:
         return self.in_line[node]

@@ -2,6 +2,7 @@
 
 Rows of a ``thead`` are the header of their table; without one it is the first row. A row above that which is
 one cell is a title, and further down a row that is one ``th`` leads the rows up to the next such row.
+The terms that stand right before a meaning lead it, be they in a ``div`` with it or not.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from functools import cached_property
 
 import numpy as np
 
+from tokenprune.arrays import BoolArray
 from tokenprune.segment.html_page import CleanPage
 from tokenprune.segment.html_tags import CELLS, LISTS
 
@@ -56,6 +58,7 @@ class Leads:
         self.lead: list[int] = []
         self.heading: list[bool] = []
         self.along: list[bool] = []
+        self._terms: list[int] = []
         self._depth = 0
         self._open: list[tuple[int, int]] = []  # (rank, unit), ranks ascending
         self._scopes: list[_Scope] = []
@@ -84,13 +87,14 @@ class Leads:
 
     def enter(self, node: int) -> None:
         """Go into an element."""
+        self._end_term(node)
         self._depth += 1
         tag = self.page.tag[node]
         if tag in ("table", "dl"):
             self._scopes.append(_Scope(node, self._depth))
-        elif tag in _GROUPS and (table := self._table()) is not None:
+        elif tag in _GROUPS and (table := self._scope("table")) is not None:
             table.part = tag
-        elif tag == "tr" and (table := self._table()) is not None and table.part not in ("thead", "tfoot"):
+        elif tag == "tr" and (table := self._scope("table")) is not None and table.part in ("", "tbody"):
             table.rows, table.ended = table.rows + 1, True
 
     def leave(self, node: int) -> None:
@@ -98,7 +102,7 @@ class Leads:
         tag = self.page.tag[node]
         if tag in LISTS or tag == "table":
             self._end(_rank(self._depth, _INTRO))
-        elif tag in _GROUPS and (table := self._table()) is not None:
+        elif tag in _GROUPS and (table := self._scope("table")) is not None:
             table.part = ""
             self._end(_rank(table.depth, _GROUP))
         if self._scopes and self._scopes[-1].node == node:
@@ -107,7 +111,7 @@ class Leads:
 
     def holds_header(self, node: int) -> bool:
         """Whether an element is part of a table and its first row may be the header."""
-        table = self._table()
+        table = self._scope("table")
         return (
             table is not None
             and self.page.tag[node] == "tbody"
@@ -130,12 +134,14 @@ class Leads:
             words: whether it has any.
         """
         unit = len(self.lead)
+        self._end_term(node)
         rank, kind, further = _HEADINGS.get(tag), None, False
         if tag == "title":
             rank = None if unit else _TITLE
-        elif tag == "dt":
-            rank = _rank(self._depth, _TERM)
-        elif tag in _PARTS and (table := self._table()) is not None:
+        elif tag == "dt" and (terms := self._scope("dl")) is not None:
+            rank = _rank(terms.depth, _TERM)
+            self._terms.append(unit)
+        elif tag in _PARTS and (table := self._scope("table")) is not None:
             kind = self._part(table, tag, node, words=words)
             rank = None if kind is None else _rank(table.depth, kind)
             further = kind == _HEAD and table.heads > 1
@@ -149,15 +155,28 @@ class Leads:
         if rank is not None:
             self._open.append((rank, unit))
 
+    def terms(self) -> BoolArray:
+        """Which units are terms that lead what they mean, bool [n]."""
+        found = np.zeros(len(self.lead), dtype=bool)
+        found[np.intersect1d(self._terms, self.lead).astype(np.int64)] = True
+        return found
+
     def _end(self, rank: int) -> None:
         """Let what leads no further than this lead nothing more."""
         while self._open and self._open[-1][0] >= rank:
             self._open.pop()
 
-    def _table(self) -> _Scope | None:
-        """The table that is open, unless a list of terms is open in it."""
+    def _end_term(self, node: int) -> None:
+        """Let a term lead nothing more when another part of its list begins, but for a meaning."""
+        if node >= 0 and self._scopes and (terms := self._scope("dl")) is not None:
+            tag = self.page.tag[node]
+            if tag == "dt" or (tag != "dd" and self.page.parent[node] == terms.node):
+                self._end(_rank(terms.depth, _TERM))
+
+    def _scope(self, tag: str) -> _Scope | None:
+        """The innermost open table or list of terms, if it is one of these."""
         scope = self._scopes[-1] if self._scopes else None
-        return scope if scope is not None and self.page.tag[scope.node] == "table" else None
+        return scope if scope is not None and self.page.tag[scope.node] == tag else None
 
     def _part(self, table: _Scope, tag: str, node: int, *, words: bool) -> int | None:
         """As what a part of a table leads; None: it does not."""

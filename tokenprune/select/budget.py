@@ -150,7 +150,7 @@ def _company(
 def _needed(units: Units, unit: int, keep: BoolArray, opened: BoolArray, *, leads: int) -> _Company:
     """What a unit and that many of its leads add, where they are not kept yet.
 
-    Leads that come along with what leads them do not count.
+    Leads that come along with what leads them do not count; terms come whatever the number.
     """
     tokens = of_headings = counted = 0
     members: list[int] = []
@@ -167,7 +167,7 @@ def _needed(units: Units, unit: int, keep: BoolArray, opened: BoolArray, *, lead
             of_headings += own
         counted += not members or units.along is None or not units.along[unit]
         members.append(unit)
-        if counted > leads:
+        if counted > leads and units.must_lead(unit) < 0:
             break
         unit = int(units.lead[unit])
     return _Company(tokens, members, wrappers, of_headings)
