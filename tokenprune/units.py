@@ -140,8 +140,9 @@ class Units:
         markup: of a page, when its segmenter was asked for it.
         heading: bool [n], headings and titles: of all that leads units, what a reader can do without. None:
             there are none.
-        along: bool [n], units that come with what leads them where they lead another one (the second row of a
-            header, a row that names a group of rows). None: there are none.
+        along: bool [n], units that come with what leads them where they lead another one: the second row of a
+            header, a row that names a group of rows, one with a cell that reaches into others. None: there
+            are none.
         term: bool [n], units that belong to what they lead: neither is kept without the other, as a term
             would be read with another meaning. None: there are none.
     """
@@ -233,10 +234,18 @@ class Units:
     def __len__(self) -> int:
         return len(self.texts)
 
-    def must_lead(self, unit: int) -> int:
-        """The lead that a unit is not kept without, -1 for none."""
+    def must_lead(self, unit: int, *, beside: bool = False) -> bool:
+        """Whether a unit is not kept without its lead.
+
+        Args:
+            unit: which one.
+            beside: whether others are kept, so that it could be read as if another of these led it.
+        """
         up = int(self.lead[unit])
-        return up if up >= 0 and self.term is not None and self.term[up] else -1
+        if up < 0:
+            return False
+        term = self.term is not None and bool(self.term[up])
+        return term or (beside and self.along is not None and bool(self.along[up]))
 
     def open_wrappers(self, keep: BoolArray) -> BoolArray:
         """Return which wrappers have a kept unit inside, bool [w]."""

@@ -35,6 +35,36 @@ def test_rows_have_their_header(head, budget):
     assert shown.index("| Name | Price |\n") < shown.index("| item37 | 259 EUR |")
 
 
+def test_rows_have_the_cells_that_reach_into_them():
+    years = "".join(
+        f"<tr><td rowspan=2>{1990 + i}<td>Alpha{i}<td>{2 * i}</tr><tr><td>Beta{i}<td>{3 * i}</tr>"
+        for i in range(25)
+    )
+    page = f"<table><tr><th>Year<th>Team<th>Goals</tr>{years}</table>"
+    for budget in range(45, 120, 5):
+        shown = pruned(page, "How many goals did Beta17 score?", budget)
+        assert "<th>Year<th>Team<th>Goals" in shown or budget < 60
+        assert "<tr><td>2007<td>Alpha17<td>34<tr><td><td>Beta17<td>51" in shown
+        for i in map(int, re.findall(r"Beta(\d+)", shown)):
+            assert re.search(rf"<td>{1990 + i}<td>Alpha{i}<td>{2 * i}<tr><td><td>Beta{i}\b", shown)
+
+
+def test_rows_have_the_row_that_names_their_group():
+    rows = "".join(
+        f"<tr><th colspan=2>Group{g}</tr>"
+        + "".join(f"<tr><td>city{g}_{n}<td>{1000 * g + n} people</tr>" for n in range(6))
+        for g in range(8)
+    )
+    page = f"<table><tr><th>City<th>Population</tr>{rows}</table>"
+    for budget in range(45, 160, 5):
+        shown = pruned(page, "population of city5_2", budget)
+        assert "<th>City<th>Population<tr>" in shown and "<td>city5_2<td>5002 people" in shown
+        group = ""
+        for name, city in re.findall(r"Group(\d)|city(\d)", shown):
+            group = name or group
+            assert not city or city == group
+
+
 KINDS = ("apple colour", "zebra stripes", "horse speed")
 LONG = " Nothing else is known of it. It was added in the first version, and is there since then."
 ENTRIES = [(f"opt{i}", f"Sets {KINDS[i % 3]} for number {i}.") for i in range(30)]

@@ -2,7 +2,8 @@
 
 Rows of a ``thead`` are the header of their table; without one it is the first row. A row above that which is
 one cell is a title, and further down a row that is one ``th`` leads the rows up to the next such row.
-The terms that stand right before a meaning lead it, be they in a ``div`` with it or not.
+A row without a cell of its own in some column is led by the row above whose cell reaches into it. The terms
+that stand right before a meaning lead it, be they in a ``div`` with it or not.
 """
 
 from __future__ import annotations
@@ -59,6 +60,7 @@ class Leads:
         self.heading: list[bool] = []
         self.along: list[bool] = []
         self._terms: list[int] = []
+        self._rows: dict[int, int] = {}  # rows of data that others may be read with -> units
         self._depth = 0
         self._open: list[tuple[int, int]] = []  # (rank, unit), ranks ascending
         self._scopes: list[_Scope] = []
@@ -154,6 +156,11 @@ class Leads:
             self._open.pop()
         if rank is not None:
             self._open.append((rank, unit))
+        elif node in self.page.above:
+            self._rows[node] = unit
+            above = self._rows.get(self.page.above[node])
+            if above is not None:
+                self.lead[unit], self.along[above] = above, True
 
     def terms(self) -> BoolArray:
         """Which units are terms that lead what they mean, bool [n]."""

@@ -140,6 +140,9 @@ def _company(
         return alone
     near = _needed(units, unit, keep, opened, leads=1)
     if near.tokens > left or near.of_headings > for_headings:
+        if near.tokens > left and units.must_lead(unit, beside=True):
+            apart = _needed(units, unit, keep, opened, leads=0, beside=True)
+            return apart if apart.tokens <= left or keep.any() else alone
         return alone
     all_ = _needed(units, unit, keep, opened, leads=len(units))
     if all_.tokens > left or all_.of_headings > for_headings:
@@ -147,10 +150,13 @@ def _company(
     return all_ if all_.tokens - alone.tokens <= _FURTHER_UP * units.cost[unit] else near
 
 
-def _needed(units: Units, unit: int, keep: BoolArray, opened: BoolArray, *, leads: int) -> _Company:
+def _needed(
+    units: Units, unit: int, keep: BoolArray, opened: BoolArray, *, leads: int, beside: bool = False
+) -> _Company:
     """What a unit and that many of its leads add, where they are not kept yet.
 
-    Leads that come along with what leads them do not count; terms come whatever the number.
+    Leads that come along with what leads them do not count; those it is not kept without (``beside`` others,
+    see `Units.must_lead`) come whatever the number.
     """
     tokens = of_headings = counted = 0
     members: list[int] = []
@@ -167,7 +173,7 @@ def _needed(units: Units, unit: int, keep: BoolArray, opened: BoolArray, *, lead
             of_headings += own
         counted += not members or units.along is None or not units.along[unit]
         members.append(unit)
-        if counted > leads and units.must_lead(unit) < 0:
+        if counted > leads and not units.must_lead(unit, beside=beside):
             break
         unit = int(units.lead[unit])
     return _Company(tokens, members, wrappers, of_headings)

@@ -122,15 +122,15 @@ def _keep_part(state: _State, n: int, unit: int, *, bare: bool, sentences: bool)
         return
     room = state.limit - state.total
     leads: list[int] = []
-    at, terms = int(units.lead[unit]), 0  # how many of the nearest it is not kept without
+    at, must, beside = int(units.lead[unit]), 0, bool(keep.any())
     while at >= 0 and not keep[at]:
-        terms += terms == len(leads) and units.must_lead(leads[-1] if leads else unit) >= 0
+        must += must == len(leads) and units.must_lead(leads[-1] if leads else unit, beside=beside)
         leads.append(at)
         at = int(units.lead[at])
-    if bare and (terms or part.terms) and keep.any():  # it would be read as part of another entry
+    if bare and (must or part.terms) and beside:  # it would be read as part of another entry
         return
     with_leads = leads and not bare and int(units.cost[leads].sum()) <= room // 2
-    least = [] if bare else leads[:terms]
+    least = [] if bare else leads[:must]
     for brought in (leads, least) if with_leads else (least,):
         mask = keep.copy()
         mask[[unit, *brought]] = True
