@@ -73,7 +73,11 @@ def adaptive(scored: Sequence[Scored], counter: TokenCounter) -> list[BoolArray]
 
 
 def _with_leads(units: Units, mask: BoolArray) -> None:
-    """Keep what leads a kept unit, too."""
+    """Keep what leads a kept unit, too, and with a term the beginning of what it means."""
+    if units.term is not None:
+        led, first = np.unique(units.lead, return_index=True)
+        while (alone := np.setdiff1d(np.flatnonzero(mask & units.term), units.lead[mask])).size:
+            mask[first[np.searchsorted(led, alone)]] = True
     for unit in range(len(mask) - 1, -1, -1):  # a lead never stands behind what it leads
         if mask[unit] and units.lead[unit] >= 0:
             mask[units.lead[unit]] = True
@@ -129,7 +133,10 @@ def _on_one_scale(scored: Sequence[Scored]) -> list[FloatArray]:
 
 def _above_their_floors(scored: Sequence[Scored]) -> list[FloatArray]:
     """Scores on one scale, -inf of what no budget keeps; its best stay where nothing else would."""
-    raw = _on_one_scale(scored)
+    raw = [
+        scores if item.units.term is None else np.where(item.units.term, -np.inf, scores)
+        for item, scores in zip(scored, _on_one_scale(scored), strict=True)
+    ]
     scores = list(raw)
     for n, item in enumerate(scored):
         least = np.inf if item.job.beaten else item.pruner.floor

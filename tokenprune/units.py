@@ -140,6 +140,11 @@ class Units:
         markup: of a page, when its segmenter was asked for it.
         heading: bool [n], headings and titles: of all that leads units, what a reader can do without. None:
             there are none.
+        along: bool [n], units that come with what leads them where they lead another one: the second row of a
+            header, a row that names a group of rows, one with a cell that reaches into others. None: there
+            are none.
+        term: bool [n], units that belong to what they lead: neither is kept without the other, as a term
+            would be read with another meaning. None: there are none.
     """
 
     document: Document
@@ -157,6 +162,8 @@ class Units:
     separates: IntArray | None = None
     markup: Markup | None = field(default=None, repr=False)
     heading: BoolArray | None = None
+    along: BoolArray | None = None
+    term: BoolArray | None = None
 
     @classmethod
     def from_starts(
@@ -226,6 +233,19 @@ class Units:
 
     def __len__(self) -> int:
         return len(self.texts)
+
+    def must_lead(self, unit: int, *, beside: bool = False) -> bool:
+        """Whether a unit is not kept without its lead.
+
+        Args:
+            unit: which one.
+            beside: whether others are kept, so that it could be read as if another of these led it.
+        """
+        up = int(self.lead[unit])
+        if up < 0:
+            return False
+        term = self.term is not None and bool(self.term[up])
+        return term or (beside and self.along is not None and bool(self.along[up]))
 
     def open_wrappers(self, keep: BoolArray) -> BoolArray:
         """Return which wrappers have a kept unit inside, bool [w]."""

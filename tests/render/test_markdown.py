@@ -158,6 +158,13 @@ def test_a_row_without_its_header_gets_an_empty_one():
     assert Read(markdown(page, [0, 1, 1], 2)).tables == [[["", ""], ["e f", "g h"], ["i j", "k l"]]]
 
 
+def test_a_footer_is_no_header():
+    head = "<thead><tr><th>A<th>B</thead>"
+    page = "<table><tfoot><tr><td>All<td>3</tfoot>{}<tbody><tr><td>x<td>1</table>"
+    assert Read(markdown(page.format(head))).tables == [[["", ""], ["All", "3"]], [["A", "B"], ["x", "1"]]]
+    assert Read(markdown(page.format(""))).tables == [[["", ""], ["All", "3"], ["x", "1"]]]
+
+
 def test_cells_hold_a_line_each():
     page = (
         "<table><caption>All</caption><tr><th colspan=2>A<th>B</tr><tr><td>a|b<br>c<td><p>d</p><p>e</p>"
@@ -171,6 +178,30 @@ def test_cells_hold_a_line_each():
 def test_a_table_that_lays_out_a_page_is_no_table():
     page = "<table><tr><td><h2>A</h2><pre>x\n y</pre><td><table><tr><th>B<tr><td>c</table></table>"
     assert markdown(page) == "## A\n\n```\nx\n y\n```\n\n| B |\n|---|\n| c |"
+
+
+@pytest.mark.parametrize(
+    ("cell", "expected"),
+    [
+        ("<pre>p1\np2</pre>", "`p1`<br>`p2`"),
+        ("a<pre>\np1\n\n  p2|\n</pre>b", "a `p1`<br><br>`  p2\\|`<br>b"),
+        ("<pre><code>p1\n<b>p`2</b></code>\np3</pre>", "`p1`<br>``p`2``<br>`p3`"),
+        ("<pre>p1<br>p2\n</pre><pre>p3</pre>", "`p1`<br>`p2`<br>`p3`"),
+        ("<h3>H</h3><p>text</p>", "H text"),
+        ("<pre>\n\n</pre>", ""),
+    ],
+)
+def test_a_table_with_a_header_stays_one(cell, expected):
+    head = "<tr><th>a<th>b"
+    for page in (f"{head}<tr><td>x<td>{cell}", f"<thead><tr><td>a<td>b</thead><tbody><tr><td>x<td>{cell}"):
+        text = markdown(f"<table>{page}</table>")
+        assert text == f"| a | b |\n|---|---|\n| x | {f'{expected} ' if expected else ''}|"
+        assert len(Read(text).tables) == 1
+
+
+def test_the_table_around_one_with_a_header_may_lay_out():
+    page = "<table><tr><td><h2>A</h2><td><table><tr><th>B<th>C<tr><td><pre>d\n e</pre><td>f</table></table>"
+    assert markdown(page) == "## A\n\n| B | C |\n|---|---|\n| `d`<br>` e` | f |"
 
 
 def test_items_keep_their_numbers():
@@ -434,3 +465,10 @@ def test_items_keep_the_numbers_that_the_page_gives_them(page, written):
 def test_dropped_items_count():
     page = "<ol start=3><li>one two three<li value=8>four five six<li>seven eight nine</ol>"
     assert markdown(page, keep=[False, False, True], max_words=3) == "9. seven eight nine"
+
+
+@given(code=st.lists(code_lines, min_size=1, max_size=5), other=code_lines)
+def test_code_in_cells_reads_back(code, other):
+    rows = f"<tr><td><pre>\n{encode(chr(10).join(code))}</pre><td><pre>{encode(other)}</pre></tr>"
+    read = Read(markdown(f"<table><tr><th>a<th>b</tr>{rows}</table>"))
+    assert read.tables[0][1] == [" ".join(" ".join(code).split()), " ".join(other.split())]

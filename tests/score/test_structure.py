@@ -68,6 +68,13 @@ def test_long_lead_is_content():
     assert Structured(Fixed([9, 1])).score("q", [units])[0].tolist() == [9, 1]
 
 
+def test_rows_that_others_are_read_with_are_content():
+    page = "<table><tr><th>A<th>B</tr><tr><td rowspan=2>one<td>two</tr><tr><td>three</tr></table>"
+    units = HtmlBlocks(1).segment(Document(page, kind="html"), get_counter())
+    assert units.lead.tolist() == [-1, 0, 1]
+    assert Structured(Fixed([3, 2, 1])).score("q", [units])[0].tolist() == [1, 2, 1]
+
+
 def test_lowest_is_that_of_the_whole_call():
     scores = Structured(Fixed([9, 5], [1, 2])).score(
         "q", [html("<h2>Cats</h2><p>They sleep.</p>"), sentences("One. Two.")]

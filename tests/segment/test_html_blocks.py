@@ -345,6 +345,59 @@ def test_header_row_leads_its_table_only():
     assert leads(cut(page, 1)) == [None, "C", "A B", "A B", None]
 
 
+ROWS = "<tr><td>1<td>2</tr><tr><td>3<td>4</tr>"
+AB = "<tr><th>A<th>B</tr>"
+
+
+@pytest.mark.parametrize(
+    ("table", "expected"),
+    [
+        (f"<thead>{AB}</thead><tbody>{ROWS}</tbody>", [None, "A B", "A B"]),
+        (f"<colgroup><col><col></colgroup><thead>{AB}</thead><tbody>{ROWS}</tbody>", [None, "A B", "A B"]),
+        (f"<caption>C</caption><thead>{AB}</thead><tbody>{ROWS}</tbody>", [None, "C", "A B", "A B"]),
+        # every row of a thead, which may be too long for one unit
+        (f"<thead>{AB + AB}</thead><tbody>{ROWS}</tbody>", [None, "A B", "A B", "A B"]),
+        (f"<thead><tr><th>G{AB}</thead>{ROWS}", [None, "G A B", "G A B"]),
+        (f"<thead>{AB}</thead>{AB}{ROWS}", [None, "A B", "A B", "A B"]),
+        # a footer is no header, wherever it stands
+        (f"<tfoot><tr><td>T<td>9</tr></tfoot><thead>{AB}</thead>{ROWS}", [None, None, "A B", "A B"]),
+        (f"<tfoot><tr><td>T<td>9</tr></tfoot><tbody>{AB}{ROWS}</tbody>", [None, None, "A B", "A B"]),
+        # without a thead it is the first row
+        (f"<tbody>{AB}</tbody><tbody>{ROWS}</tbody><tbody>{ROWS}</tbody>", [None, *["A B"] * 4]),
+        ("<tr><th>A<th>B</tr><tr><th>x<td>1</tr><tr><th>y<td>2</tr>", [None, "A B", "A B"]),
+        # ... the rows of th above the data
+        (f"<tr><th>G{AB}{ROWS}", [None, "G", "A B", "A B"]),
+        (f"<tr><th>G<th>H{AB}{ROWS}", [None, "G H", "A B", "A B"]),
+        (f"{AB}<tr><td>1<td>2</tr><tr><th>x<th>y</tr><tr><td>3<td>4</tr>", [None, *["A B"] * 3]),
+        # ... nothing, where nothing is in it
+        (f"<thead><tr><th><th></tr></thead><tbody>{ROWS}</tbody>", [None, None]),
+        # a row of the header that is too long for a unit has no stand-in
+        (f"<tr><th>{'a ' * 4}<th>b</tr>{ROWS}", [None, None, None, None]),
+    ],
+)
+def test_header_rows_lead(table, expected):
+    units = cut(f"<table>{table}</table>", 1)
+    found = [lead for lead, text in zip(leads(units), units.texts, strict=True) if text]
+    assert found == expected
+
+
+def test_tables_in_a_table_have_their_own_headers():
+    inner = f"<table><thead><tr><th>I<th>J</tr></thead><tbody>{ROWS}</tbody></table>"
+    row = f"<tr><td>x y<td>{inner}</tr><tr><td>5<td>6</tr>"
+    units = cut(f"<table><thead>{AB}</thead><tbody>{row}</tbody></table>", 1)
+    found = dict(zip(units.texts, leads(units), strict=True))
+    assert found == {"A B": None, "x y": "A B", "I J": "A B", "1 2": "I J", "3 4": "I J", "5 6": "A B"}
+
+
+def test_all_rows_of_a_header_come_along():
+    """A row brings the nearest of them, and this those above it."""
+    head = f"<tr>{'<th>one two three' * 2}</tr><tr>{'<th>four five six' * 2}</tr>"
+    for table in (f"<thead>{head}</thead><tbody>{ROWS}</tbody>", head + ROWS):
+        units = cut(f"<table>{table}</table>", 2)
+        assert units.along.tolist() == [False, True, False, False]
+        assert units.lead.tolist() == [-1, 0, 1, 1]
+
+
 def test_sentence_before_a_list_leads_it():
     page = "<p>Options:</p><ul><li>one</li><li>two</li></ul><p>after</p>"
     assert leads(cut(page, 1)) == [None, "Options:", "Options:", None]
@@ -354,6 +407,51 @@ def test_sentence_before_a_list_leads_it():
 def test_term_leads_its_meaning():
     page = "<dl><dt>t1</dt><dd>m1</dd><dd>m2</dd><dt>t2</dt><dd>m3</dd></dl><p>after</p>"
     assert leads(cut(page, 1)) == [None, "t1", "t1", None, "t2", None]
+
+
+@pytest.mark.parametrize(
+    ("page", "expected"),
+    [
+        # a few words of terms and meanings are one unit
+        ("<dl><dt>a b</dt><dd>c</dd><dt>d</dt><dt>e</dt><dd>f</dd></dl>", {"a b c": None, "d e f": None}),
+        ("<dl><dt>a</dt><dd>b</dd> <dd>c</dd><dt>d e</dt> <dd>f</dd></dl>", {"a b c": None, "d e f": None}),
+        # terms in front of a long meaning are one
+        (
+            "<dl><dt>a</dt><dt>b</dt><dd>c d</dd><dd>e f</dd><dt>g</dt><dd>h i j</dd></dl><p>k</p>",
+            {"a b": None, "c d": "a b", "e f": "a b", "g": None, "h i j": "g", "k": None},
+        ),
+        # in groups, and behind their list
+        (
+            "<dl><div><dt>a</dt><dd>c d e</dd></div><div><dt>g</dt><dd>h i j</dd></div></dl><p>k</p>",
+            {"a": None, "c d e": "a", "g": None, "h i j": "g", "k": None},
+        ),
+        (
+            "<dl><div><dt>a</dt><dd>c d e</dd></div><div><dt>g</dt><dd>h</dd></div><p>i</p></dl>",
+            {"a": None, "c d e": "a", "g h": None, "i": None},
+        ),
+        # a term that is too long for one unit has no stand-in
+        ("<dl><dt>a</dt><dd>b c d</dd><dt>e. f g h.</dt><dd>i j k</dd></dl>", None),
+        # all of what introduces the list, in a list or table as well
+        (
+            "<p>All:</p><dl><dt>a</dt><dd>c d e</dd><dt>g</dt><dd>h i j</dd></dl>",
+            {"All:": None, "a": "All:", "c d e": "a", "g": "All:", "h i j": "g"},
+        ),
+        (
+            "<table><tr><th>A</th><th>B</th></tr><tr><td><dl><dt>a</dt><dd>b c d</dd><dt>e</dt><dd>f g h</dd></dl>"
+            "<td>i j k l</tr><tr><td>m<td>n</tr></table>",
+            {"A B": None, "a": "A B", "b c d": "a", "e": "A B", "f g h": "e", "i j k l": "A B", "m n": "A B"},
+        ),
+    ],
+)
+def test_terms_lead_what_they_mean(page, expected):
+    units = cut(page, 3)
+    found = dict(zip(units.texts, leads(units), strict=True))
+    if expected is None:
+        assert found["i j k"] != "a"
+        return
+    assert {text: up for text, up in found.items() if text in expected} == expected
+    led = {up for up in expected.values() if up and up not in ("All:", "A B")}
+    assert {t for t, term in zip(units.texts, units.term.tolist(), strict=True) if term} == led
 
 
 def test_leads_come_first(samples):

@@ -24,6 +24,8 @@ REPEATED = {
     "quotes": "<a b='",
     "double quotes": "<a b=\"c' ",
     "nested tables": "<table><tr><td>a",
+    "cells that span": "<table><tr><td rowspan=0 colspan=9>a<td>b<tr><td>c</table>",
+    "nested cells that span": "<table><tr><td rowspan=2 colspan=2>a",
     "comment starts": "<!--",
     "comments": "<!-- a --!>",
     "unclosed attributes": "<p a=b ",
@@ -88,6 +90,29 @@ def test_lines_executed_grow_with_the_page(name):
     assert many <= 4.4 * few + 400
 
 
+@pytest.mark.parametrize(
+    "part",
+    [
+        "<td rowspan=65534 colspan=1000>a",
+        "<tr>" + "<td rowspan=65534>a" * 9,
+        "<tr><td colspan=1000>a<td>b",
+        "<tr><td rowspan=0>a<td>b",
+        "<tr><td>a",
+    ],
+)
+def test_a_table_with_spans_grows_with_the_page(part):
+    head = "<table><tr>" + "<td rowspan=65534>head" * 200
+
+    def work(repeats):
+        return lines(clean, head + part * repeats)
+
+    clean(head + part)
+    few, many = work(250), work(1000)
+    assert many <= 4.4 * few + 400
+    small, large = (sum(map(len, clean(head + part * n).text)) for n in (250, 1000))
+    assert large <= 4.4 * small + 400
+
+
 @pytest.mark.parametrize("name", REPEATED)
 def test_marked_source_grows_with_the_page(name):
     part = REPEATED[name]
@@ -96,7 +121,16 @@ def test_marked_source_grows_with_the_page(name):
 
 
 @pytest.mark.parametrize(
-    "name", ["unclosed divs", "nested tables", "zero-width words", "inline", "hidden", "terms held apart"]
+    "name",
+    [
+        "unclosed divs",
+        "nested tables",
+        "cells that span",
+        "zero-width words",
+        "inline",
+        "hidden",
+        "terms held apart",
+    ],
 )
 def test_lines_executed_by_the_block_tree(name):
     counter = get_counter()

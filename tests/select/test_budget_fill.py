@@ -76,6 +76,17 @@ def test_documents_share_one_budget_by_score():
     assert kept([one, two], masks) == [["Gamma delta. "], ["Eta theta. ", "Lambda mu."]]
 
 
+def test_what_leads_a_lead_that_needs_it_comes_along():
+    head = "<thead><tr><th>Cars and<th>Prices in</tr><tr><th>Maker of<th>Euros net</tr></thead>"
+    rows = "".join(f"<tr><td>maker number {n}<td>{n} euros</tr>" for n in range(9))
+    units = [segment(f"<table>{head}<tbody>{rows}</tbody></table>", max_words=2)]
+    assert len(units[0]) == 11
+    masks, _ = filled(units, [[0, 0, *range(9)]], 70)
+    texts = kept(units, masks)[0]
+    assert texts[:2] == ["Cars and Prices in", "Maker of Euros net"]
+    assert "maker number 8 8 euros" in texts and "maker number 0 0 euros" not in texts
+
+
 def test_what_leads_a_unit_comes_along():
     units = [segment("<h2>Heading here</h2><p>first words</p><p>second words</p>")]
     lead = int(units[0].cost[0])

@@ -2,8 +2,8 @@
 
 Every visible word of the kept units stays, and a CommonMark parser reads the same words back. Blocks are
 parted by an empty line, list items and rows by a line end; list items keep the number they had. The cells of
-a table hold one line each; a table that holds headings or code of several lines only lays out a page, and its
-cells become blocks.
+a table hold one line each, code as a span for each of its lines; a table that holds headings or code of
+several lines, and has no header, only lays out a page, and its cells become blocks.
 
 A GFM table needs a header row. It is the first row of the original table where that is kept, or a row of
 ``th`` cells; otherwise an empty one is written: a row of data in its place would give the columns wrong
@@ -169,7 +169,10 @@ class _Writer:
     def _edge(self, i: int, name: str) -> bool:
         """Meet the edge of a block; return whether it stands inside a line or preformatted text."""
         if self.flat:
-            self.line.space(i, "<br>" if self.in_cell and name in _OWN_LINES else " ")
+            if self.pre and self.in_cell and name == "br":
+                self.line.code_line(i)
+            else:
+                self.line.space(i, "<br>" if self.in_cell and name in _OWN_LINES else " ")
         elif self.pre:
             self.line.line_end(i)
         else:
@@ -261,12 +264,20 @@ class _Writer:
     # -- preformatted text ----------------------------------------------------------------------------
 
     def _preformatted(self, i: int, piece: str) -> None:
-        if self.flat:
+        if self.flat and not self.in_cell:
             self.line.words(i, SPACES.sub(" ", piece))
             return
-        if not self.line.tail and i == self.line.last + 1 and self.pieces.text[i - 1].startswith("<pre"):
+        after_tag = i == self.line.last + 1 and self.pieces.text[i - 1].startswith("<pre")
+        if after_tag and (self.flat or not self.line.tail):
             piece = piece.removeprefix("\n")  # right behind the tag it does not count
-        self.line.verbatim(i, piece)
+        if not self.flat:
+            self.line.verbatim(i, piece)
+            return
+        for n, text in enumerate(piece.split("\n")):
+            if n:
+                self.line.code_line(i)
+            if text:
+                self.line.words(i, text)
 
     def _open_pre(self, i: int, name: str) -> None:
         if self._edge(i, name) and self.flat:
@@ -366,6 +377,8 @@ class _Writer:
 
     def _head(self, i: int, name: str, *, inside: bool) -> None:
         if not self._edge(i, name) and (table := self._table()) is not None:
+            if inside:  # a footer may stand before it
+                self._end_table(table, i)
             table.in_head = inside
 
     def _open_row(self, i: int, name: str) -> None:

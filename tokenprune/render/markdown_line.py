@@ -158,6 +158,14 @@ class Line:
             text[begin] = "`"
         self._spans.append((begin, self._add("`", i, MARK)))
 
+    def code_line(self, i: int) -> None:
+        """End a line of code inside a cell: the next one is a span of its own."""
+        depth, self._code_depth = self._code_depth, 1
+        self.close_code(i)
+        self.space(i, "<br>")
+        self.open_code(i)
+        self._code_depth = depth
+
     def _delimit_code(self) -> None:
         """Write backticks around code spans, as many as each of them needs."""
         text = self._text

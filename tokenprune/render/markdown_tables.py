@@ -112,15 +112,15 @@ class Table:
         return True
 
     def _is_first_row(self) -> bool:
-        """Whether the open row is the first of the original table."""
+        """Whether the open row is the first of the original table, and no footer."""
         for j in range(self._piece + 1, self._row + 1):
-            if self._tag[j] and read_tag(self._text[j])[0] in ("tr", "td", "th"):
+            if self._tag[j] and read_tag(self._text[j])[0] in ("tr", "td", "th", "tfoot"):
                 return j == self._row
         return False
 
 
 def layout_tables(kept: list[int], text: list[str], tag: list[bool]) -> set[int]:
-    """Return the start tags of tables that hold headings or code of several lines.
+    """Return the start tags of tables that hold headings or code of several lines, and have no header.
 
     They lay out a page: a single line per cell cannot hold what is in them.
 
@@ -152,4 +152,23 @@ def layout_tables(kept: list[int], text: list[str], tag: list[bool]) -> set[int]
         elif name in HEADINGS:
             found.update(tables[marked:])
             marked = len(tables)
+    return found - _with_header(min(found), text, tag) if found else found
+
+
+def _with_header(first: int, text: list[str], tag: list[bool]) -> set[int]:
+    """The tables from a place on that have a thead, or more than one th."""
+    found: set[int] = set()
+    tables: list[tuple[int, int]] = []  # open ones, and how many th each of them has so far
+    for i in range(first, len(text)):
+        name, closing = read_tag(text[i]) if tag[i] else ("", False)
+        if name == "table":
+            if not closing:
+                tables.append((i, 0))
+            elif tables:
+                tables.pop()
+        elif name in ("th", "thead") and not closing and tables:
+            table, heads = tables.pop()
+            tables.append((table, heads + 1))
+            if heads or name == "thead":
+                found.add(table)
     return found

@@ -6,11 +6,10 @@ import re
 from typing import NamedTuple
 
 from tokenprune.render.places import source_attributes
+from tokenprune.segment.html_spans import TALLEST, WIDEST, span
 from tokenprune.segment.html_tags import CELLS, read_tag
 from tokenprune.units import Pieces
 
-_WIDEST = 50  # columns that one cell may span
-_TALLEST = 65534  # rows; the standard's bound
 _GROUPS = frozenset(("thead", "tbody", "tfoot"))
 # What is written again in rows below may be this many times as long as the table, and somewhat more.
 _AGAIN, _MORE = 4, 1000
@@ -118,19 +117,13 @@ class Grid:
     def _place(self, i: int) -> int:
         """Put a cell into the open row; return how many columns it spans."""
         found = source_attributes(self._pieces, i)
-        width = min(max(1, _number(found.get("colspan", ""))), _WIDEST)
-        rows = _number(found.get("rowspan", "1"))
+        width = max(1, span(found.get("colspan", ""), WIDEST))
+        rows = span(found.get("rowspan", ""), TALLEST)
         if rows != 1:
-            last = self._row + (min(rows, _TALLEST) if rows else _TALLEST) - 1
+            last = self._row + (rows or TALLEST) - 1
             self._spanning[self._column] = _Spanning(last, width, i)
             self._text[i] = None
         self._column += width
         self._left += _AGAIN
         self._at = max(self._at, i)
         return width
-
-
-def _number(value: str) -> int:
-    """A span as browsers read it: 1 where it is none."""
-    digits = value.strip()
-    return int(digits[:6]) if digits.isascii() and digits.isdigit() else 1

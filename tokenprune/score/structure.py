@@ -40,6 +40,8 @@ class Structured:
 def _empty_of_answers(units: Units) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
     leading = np.zeros(len(units), dtype=bool)
     heads = units.lead[units.lead >= 0]
+    if units.along is not None:
+        heads = heads[~units.along[heads]]  # a row of data that others are read with is content
     leading[heads] = True
     titles = {_folded(units.texts[i]) for i in np.unique(heads).tolist() if len(units.texts[i]) < 200}
     seen: set[str] = set()

@@ -29,7 +29,8 @@ class Divisible:
 
     Cuts are offsets in ``text``, the unit's words without tags, escaped as in its pieces. The part in front
     of a cut takes the end tags of the elements that are open there and the white space that ends the unit,
-    so its output is well formed and words on both sides of the gap stay apart.
+    so its output is well formed and words on both sides of the gap stay apart. The first ``least`` characters
+    are terms that say nothing without a meaning behind them.
 
     Args:
         units: of the document.
@@ -48,6 +49,7 @@ class Divisible:
         self.wrapper = int(units.wrapper[unit])
         self.possible = bool(self.own)
         self.only = False  # whether nothing but tags is left out at the last cut
+        self.terms = any(t and pieces.text[p].startswith("<dt") for p, t in zip(self.own, tag, strict=True))
         if bare:
             self._only_first_words(tag, keep)
             tag = [False] * len(self.own)
@@ -56,22 +58,27 @@ class Divisible:
         self.end_of: dict[int, int] = {}  # own start tag -> own end tag
         parts: list[str] = []
         opened: list[tuple[str, int]] = []
-        at = 0
+        at = said = self.least = 0
+        begins = False  # whether there is nothing but terms up to the one that is open
         for n, (p, is_tag) in enumerate(zip(self.own, tag, strict=True)):
             if is_tag:
                 name, closing = read_tag(pieces.text[p])
                 if (name in BLOCKS or name == "br") and not is_inline(name) and at > self.breaks[-1]:
                     self.breaks.append(at)
                 if closing:
+                    if name == "dt" and begins:
+                        self.least = at
                     k = next((k for k in range(len(opened) - 1, -1, -1) if opened[k][0] == name), -1)
                     if k >= 0:
                         self.end_of[opened[k][1]] = n
                         del opened[k:]
                 elif name not in VOID:
                     opened.append((name, n))
+                    begins = said <= self.least if name == "dt" else begins
             else:
                 parts.append(pieces.text[p])
                 at += len(parts[-1])
+                said = said if parts[-1].isspace() else at
             self.ends.append(at)
         self.tag = tag
         self.text = "".join(parts)
@@ -199,6 +206,8 @@ class Divisible:
             wrapper=wrapper,
             lead=np.append(units.lead, unit),
             heading=None if units.heading is None else np.append(units.heading, False),
+            along=None if units.along is None else np.append(units.along, False),
+            term=None if units.term is None else np.append(units.term, False),
             pieces=self._pieces(owner, parts, first if self.bare else -1, exact=exact),
         )
 

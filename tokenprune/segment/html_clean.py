@@ -1,7 +1,8 @@
 """Lossless cleaning of a page: HtmlRAG (arXiv 2411.02959, section 3.1), kept true to every visible word.
 
 Out go scripts, styles, comments, attributes, elements without text, presentational inline tags, hidden
-elements and wrappers that wrap a single element. What stays is a flat list of tags and texts in source order.
+elements and wrappers that wrap a single element. What stays is a flat list of tags and texts in source order;
+cells that span columns or rows have empty ones beside or below them instead.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from tokenprune.segment.html_rows import Rows, keep_tags, leave_out, nest, place
 from tokenprune.segment.html_settle import merged, settle_signs, unwrap
 from tokenprune.segment.html_sheets import Rule, read_sheet
 from tokenprune.segment.html_source import Source, scan
+from tokenprune.segment.html_spans import fill_columns
 from tokenprune.segment.html_texts import Texts, read_texts
 from tokenprune.segment.html_unseen import NOTHING, Ranges, unseen
 from tokenprune.tokens import sanitize
@@ -80,7 +82,13 @@ def _kept(page: Source, events: Events, keep: Collection[str], drop_hidden: bool
 
 
 def _write(
-    source: Source, events: Events, texts: Texts, kept: dict[int, str], reach: Reach, ranges: Ranges | None
+    source: Source,
+    events: Events,
+    texts: Texts,
+    keep: Collection[str],
+    kept: dict[int, str],
+    reach: Reach,
+    ranges: Ranges | None,
 ) -> Cleaned:
     """Clean a page of which it is known what is not seen."""
     rows = placed(source, events)
@@ -103,6 +111,7 @@ def _write(
         row = np.delete(row, lost)
     settle_signs(page, dangling)
     page.strip()
+    fill_columns(page, source, rows.mark[found.opens], keep)
     page.dropped = merged(concealed.dropped, source.dropped)
     return Cleaned(page, source, rows, found.opens, row, concealed.ruled)
 
@@ -116,11 +125,12 @@ def read(source: str, keep_attributes: Collection[str], drop_hidden: bool) -> Cl
     found = nested(page)
     events, nesting = found or (repaired(page), None)
     texts = read_texts(events.joined)
-    kept = _kept(page, events, frozenset(a.lower() for a in keep_attributes), drop_hidden)
+    keep = frozenset(a.lower() for a in keep_attributes)
+    kept = _kept(page, events, keep, drop_hidden)
     sheet = read_sheet("\n".join(page.styles)) if drop_hidden and page.styles else None
     for left in (2, 1, 0):
         reach, ranges = unseen(page, sheet, nesting) if drop_hidden else (NOTHING, [])
-        made = _write(page, events, texts, kept, reach, ranges)
+        made = _write(page, events, texts, keep, kept, reach, ranges)
         gone = made.overdone()
         if not gone or not sheet:
             break

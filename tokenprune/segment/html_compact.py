@@ -76,12 +76,16 @@ def compact(page: CleanPage) -> list[str]:
     structure = _Structure(page, number, alive & ~gone) if gone.any() else plain
     kinds, nodes = page.kinds, page.nodes
     left_out = (kinds != TEXT) & (kinds != BREAK)
-    left_out &= gone[nodes] | ((kinds == CLOSE) & structure.end_by_themselves()[nodes])
+    ended = structure.end_by_themselves()
+    left_out &= gone[nodes] | ((kinds == CLOSE) & ended[nodes])
     # A row holds nothing but white space and cells, or it is bare.
     left_out |= (kinds == TEXT) & (nodes >= 0) & (number[nodes] == _TR) & ~np.asarray(page.bare)[nodes]
     texts = np.empty(len(page.text), dtype=object)
     texts[:] = page.text
     texts[left_out] = ""
+    for k in page.filled:
+        if ended[nodes[k]]:  # what stands beside it ends an empty cell as well
+            texts[k] = texts[k].replace("</td>", "")
     written: list[str] = texts.tolist()
     return written
 

@@ -11,18 +11,18 @@ import numpy as np
 
 from tokenprune.arrays import BoolArray, IntArray
 from tokenprune.document import Document
+from tokenprune.segment.html_leads import Leads
 from tokenprune.segment.html_page import BREAK, CLOSE, OPEN, TEXT, CleanPage, word_count
 from tokenprune.segment.html_ranges import source_offsets, whole_entities
-from tokenprune.segment.html_tags import APART, CELLS, GENERIC, LISTS
+from tokenprune.segment.html_tags import APART, CELLS, GENERIC, HEADINGS, LISTS
 from tokenprune.segment.html_texts import word_counts
 from tokenprune.segment.sentences import sentence_starts, split_long
 from tokenprune.segment.word_breaks import next_break
 
-# Ranks of units that lead others: one with a smaller rank reaches further. Headings rank by level.
-_TITLE, _TERM, _LIST, _TABLE = 0, 10, 1_000_000, 2_000_000
-_HEADINGS = {f"h{level}": level for level in range(1, 7)}
-# A row is read as a whole; its cells become blocks of their own only when it is much longer than a block.
+# A row is read as a whole, and so is a thead; what is in it becomes blocks of its own only when it is much
+# longer than a block.
 _ROW_FACTOR = 3
+_WHOLE = frozenset(("tr", "thead"))
 # Cells behind this many do not hold the places of their columns when they go: it would cost too much.
 _COLUMNS = 64
 # A sentence of more characters per word that it may have is cut, and so is a word of that many.
@@ -37,8 +37,7 @@ class Cutter:
         parts: of runs that are a part of a text: which, and where in the source it begins and ends.
         unit_begin: where each unit begins.
         wrapper: the innermost wrapper around each unit.
-        lead: the unit that leads each unit.
-        heading: whether each unit is a heading or the title.
+        leads: which unit leads which.
         wrapper_parent: the wrapper around each wrapper.
     """
 
@@ -56,14 +55,11 @@ class Cutter:
         self.parts: dict[int, tuple[str, int, int]] = {}
         self.unit_begin: list[int] = []
         self.wrapper: list[int] = []
-        self.lead: list[int] = []
-        self.heading: list[bool] = []
+        self.leads = Leads(page)
         self.wrapper_parent: list[int] = []
         self._asked: dict[int, str] = {}  # texts of units
         # State of the walk.
         self.open_wrappers: list[int] = [-1]
-        self.leads: list[tuple[int, int]] = []  # (rank, unit), ranks ascending
-        self.depth = 0
         self.row: dict[
             int, tuple[int, int]
         ] = {}  # row -> wrapper of its last cell with words, number of those
@@ -84,16 +80,21 @@ class Cutter:
             elif kind == OPEN and not self._in_line(node):
                 end = self.close_of[node] + 1
                 words = self.words[end] - self.words[i]
-                limit = self.max_words * (_ROW_FACTOR if page.tag[node] == "tr" else 1)
-                if page.tag[node] in CELLS and self._in_row(node):
+                tag = page.tag[node]
+                limit = self.max_words * (_ROW_FACTOR if tag in _WHOLE else 1)
+                if tag in CELLS and self._in_row(node):
                     self._enter(i, node)
                     i += 1
                     if 0 < words <= limit:
                         self._block(range(i, end - 1), "")
                         i = end - 1
-                elif words <= limit:
-                    tag = page.tag[node]
-                    self._block(range(i, end), self._only_heading(i, end) if tag in GENERIC else tag)
+                elif tag == "dt" and (stop := self._beside(i, "dt", i)[0]) > i:
+                    end, whole = self._beside(stop, "dd", i)
+                    is_entry = whole and end > stop
+                    self._block(range(i, end if is_entry else stop), "entry" if is_entry else tag, node)
+                    i = end if is_entry else stop
+                elif words <= limit and not self.leads.holds_header(node):
+                    self._block(range(i, end), self._only_heading(i, end) if tag in GENERIC else tag, node)
                     i = end
                 else:
                     self._enter(i, node)
@@ -102,12 +103,36 @@ class Cutter:
                 i = self._run(i)
         self._flush_loose(self.runs[-1][2] if self.runs else None)
 
+    def _beside(self, i: int, tag: str, begin: int) -> tuple[int, bool]:
+        """Find the elements of a name that stand side by side.
+
+        Args:
+            i: where they begin.
+            tag: their name.
+            begin: from there on, they have at most ``max_words`` words.
+
+        Returns:
+            Where they end, and whether these are all.
+        """
+        page, end = self.page, i
+        while i < len(page.kind):
+            if page.kind[i] == OPEN and page.tag[page.node[i]] == tag:
+                i = self.close_of[page.node[i]] + 1
+                if self.words[i] - self.words[begin] > self.max_words:
+                    return end, False
+                end = i
+            elif page.kind[i] == TEXT and page.text[i].isspace():
+                i += 1
+            else:
+                break
+        return end, True
+
     def _in_line(self, node: int) -> bool:
         return self.in_line[node]
 
     def _enter(self, i: int, node: int) -> None:
         """Split an element: if it is alive its tags become a wrapper."""
-        self.depth += 1
+        self.leads.enter(node)
         if self.page.tag[node] in LISTS:
             self._introduce()
         if self.page.alive[node]:
@@ -124,7 +149,7 @@ class Cutter:
         while i < end:
             if page.kind[i] == OPEN:
                 tag, close = page.tag[page.node[i]], self.close_of[page.node[i]]
-                if tag in _HEADINGS:
+                if tag in HEADINGS:
                     return tag if self.words[close] == self.words[end] else ""
                 if tag not in GENERIC:
                     return ""
@@ -161,13 +186,7 @@ class Cutter:
             owner = -1 - self.open_wrappers.pop()
             self._flush_loose(owner)
             self._piece(i, owner)
-        tag = self.page.tag[node]
-        if tag in LISTS or tag == "table":
-            table = _TABLE + 2 * self.depth
-            mine = (_TERM + self.depth, _LIST + self.depth, table, table + 1)
-            while self.leads and self.leads[-1][0] in mine:
-                self.leads.pop()
-        self.depth -= 1
+        self.leads.leave(node)
 
     def _run(self, i: int) -> int:
         """Take bare text and inline elements up to the next block; return where that is."""
@@ -259,36 +278,19 @@ class Cutter:
 
     # -- units and pieces -----------------------------------------------------------------------------
 
-    def _block(self, events: range, tag: str) -> None:
-        """Make one unit of a range of events."""
-        page = self.page
-        unit = self._unit(tag, page.begin[events.start])
+    def _block(self, events: range, tag: str, node: int = -1) -> None:
+        """Make one unit of a range of events: an element, or -1."""
+        words = self.words[events.stop] > self.words[events.start]
+        unit = self._unit(tag, self.page.begin[events.start], node, words=words)
         self.runs.append((events.start, events.stop, unit))
 
-    def _unit(self, tag: str, begin: int) -> int:
+    def _unit(self, tag: str, begin: int, node: int = -1, *, words: bool = True) -> int:
         """Add a unit inside the open wrappers; settle what leads it and whether it leads others."""
         unit = len(self.wrapper)
-        rank = _HEADINGS.get(tag)
-        if tag == "title":
-            rank = None if unit else _TITLE
-        elif tag == "dt":
-            rank = _TERM + self.depth
-        elif tag in ("tr", "thead", "caption"):
-            rank = _TABLE + 2 * self.depth + (tag != "caption")
-            if any(r == rank for r, _ in self.leads) and tag != "thead":
-                rank = None  # only the first row is the header
-        elif tag in LISTS:
+        if tag in LISTS:
             self._introduce()
-        if rank is not None:
-            while self.leads and self.leads[-1][0] >= rank:
-                self.leads.pop()
         self.wrapper.append(self.open_wrappers[-1])
-        self.lead.append(self.leads[-1][1] if self.leads else -1)
-        self.heading.append(rank is not None and rank < _TERM)
-        if tag in LISTS and self.leads and self.leads[-1][0] == _LIST + self.depth:
-            self.leads.pop()
-        if rank is not None:
-            self.leads.append((rank, unit))
+        self.leads.add(tag, node, words=words)
         self.unit_begin.append(begin if self.from_offset < 0 else self.from_offset)
         self.from_offset = -1
         self._flush_loose(unit)
@@ -298,7 +300,7 @@ class Cutter:
         """Let "The options are:" lead the list that follows."""
         last = len(self.wrapper) - 1
         if last >= 0 and self._unit_text(last).endswith((":", "\uff1a")):
-            self.leads.append((_LIST + self.depth, last))
+            self.leads.introduce()
 
     def _unit_text(self, unit: int) -> str:
         """Visible text of one of the units written last."""

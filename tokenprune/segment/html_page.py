@@ -52,6 +52,9 @@ class CleanPage:
         bare: whether an element holds words, line breaks or inline elements of its own; the last is the top
             of the page.
         dropped: (start, end, reason) of source ranges that are not in the output, ascending.
+        filled: events of cells in whose text empty cells stand before the tag, ascending.
+        above: of rows in tables whose cells span rows, the row above with the cell that reaches into each, -1
+            for none.
     """
 
     kinds: IntArray
@@ -64,6 +67,8 @@ class CleanPage:
     alive: list[bool]
     bare: list[bool]
     dropped: list[Dropped] = field(default_factory=list)
+    filled: list[int] = field(default_factory=list)
+    above: dict[int, int] = field(default_factory=dict)
 
     @cached_property
     def kind(self) -> list[int]:

@@ -140,6 +140,9 @@ def _company(
         return alone
     near = _needed(units, unit, keep, opened, leads=1)
     if near.tokens > left or near.of_headings > for_headings:
+        if near.tokens > left and units.must_lead(unit, beside=True):
+            apart = _needed(units, unit, keep, opened, leads=0, beside=True)
+            return apart if apart.tokens <= left or keep.any() else alone
         return alone
     all_ = _needed(units, unit, keep, opened, leads=len(units))
     if all_.tokens > left or all_.of_headings > for_headings:
@@ -147,9 +150,15 @@ def _company(
     return all_ if all_.tokens - alone.tokens <= _FURTHER_UP * units.cost[unit] else near
 
 
-def _needed(units: Units, unit: int, keep: BoolArray, opened: BoolArray, *, leads: int) -> _Company:
-    """What a unit and that many of its leads add, where they are not kept yet."""
-    tokens = of_headings = 0
+def _needed(
+    units: Units, unit: int, keep: BoolArray, opened: BoolArray, *, leads: int, beside: bool = False
+) -> _Company:
+    """What a unit and that many of its leads add, where they are not kept yet.
+
+    Leads that come along with what leads them do not count; those it is not kept without (``beside`` others,
+    see `Units.must_lead`) come whatever the number.
+    """
+    tokens = of_headings = counted = 0
     members: list[int] = []
     wrappers: list[int] = []
     while unit >= 0 and not keep[unit]:
@@ -162,8 +171,9 @@ def _needed(units: Units, unit: int, keep: BoolArray, opened: BoolArray, *, lead
         tokens += own
         if members and units.heading is not None and units.heading[unit]:
             of_headings += own
+        counted += not members or units.along is None or not units.along[unit]
         members.append(unit)
-        if len(members) > leads:
+        if counted > leads and not units.must_lead(unit, beside=beside):
             break
         unit = int(units.lead[unit])
     return _Company(tokens, members, wrappers, of_headings)

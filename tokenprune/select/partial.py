@@ -121,12 +121,17 @@ def _keep_part(state: _State, n: int, unit: int, *, bare: bool, sentences: bool)
     if not part.possible or not part.length:
         return
     room = state.limit - state.total
-    leads, at = [], int(units.lead[unit])
+    leads: list[int] = []
+    at, must, beside = int(units.lead[unit]), 0, bool(keep.any())
     while at >= 0 and not keep[at]:
+        must += must == len(leads) and units.must_lead(leads[-1] if leads else unit, beside=beside)
         leads.append(at)
         at = int(units.lead[at])
+    if bare and (must or part.terms) and beside:  # it would be read as part of another entry
+        return
     with_leads = leads and not bare and int(units.cost[leads].sum()) <= room // 2
-    for brought in (leads, []) if with_leads else ([],):
+    least = [] if bare else leads[:must]
+    for brought in (leads, least) if with_leads else (least,):
         mask = keep.copy()
         mask[[unit, *brought]] = True
         cut, tokens = _longest(state, n, part, mask, sentences=sentences)
@@ -171,15 +176,15 @@ def _longest(state: _State, n: int, part: Divisible, mask: BoolArray, *, sentenc
         guess = at + round(spare * _CHARACTERS) + (1 if spare > 0 else -1)
         if step >= _STEPS // 2 or not low < guess < high:
             guess = (low + high) // 2
-    if not part.text[:low].strip():
+    if not part.text[part.least : low].strip():
         return 0, 0
     for nicer in (part.sentence_end(low) if sentences else 0, part.word_end(low)):
-        if part.text[:nicer].strip() and state.need <= others + tokens(nicer) <= state.limit:
+        if part.text[part.least : nicer].strip() and state.need <= others + tokens(nicer) <= state.limit:
             return nicer, tokens(nicer)
     # The beginning of a number is another number: others may fill what it leaves.
     if state.limit < _WORDS or (part.in_number(low) and part.text[: part.word_end(low)].strip()):
         low = part.word_end(low)
-    return (low, tokens(low)) if part.text[:low].strip() else (0, 0)
+    return (low, tokens(low)) if part.text[part.least : low].strip() else (0, 0)
 
 
 def only_the_best(
