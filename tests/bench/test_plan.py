@@ -51,6 +51,10 @@ def test_with_a_third_route_each_is_the_first_in_turn(work, rounds, cache):
         assert all({s.side for s in turn} == set(sides) for turn in turns)
         firsts = [turn[0].side for turn in turns]
         assert all(len(set(firsts[n : n + 3])) == 3 for n in range(len(firsts) - 2))
+        before = [
+            [s.side for s in turn].index("direct") < [s.side for s in turn].index("pruned") for turn in turns
+        ]
+        assert all(sum(before[n : n + 6]) == 3 for n in range(len(before) - 5))
     salts = [s.salt for block in blocks for s in block.lanes[0]]
     assert len(set(salts)) == (len(salts) if cache == "cold" else 3 * rounds)
     loaded = under_load(work, rounds, cache, Salts(7), 0, None, sides)

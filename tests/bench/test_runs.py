@@ -92,3 +92,53 @@ def test_a_killed_run_has_a_report(pair, measured, make_case, tmp_path):
     (out / "rows.jsonl").write_text("\n".join([lines[0], "{}", lines[1]]))
     with pytest.raises(MeasureError, match=r"rows\.jsonl, line 2 is no row"):
         runs.read(out)
+    (out / "rows.jsonl").write_text('{"a": 1}\n')
+    with pytest.raises(MeasureError, match=r"line 1 is no row"):
+        runs.read(out)
+
+
+def test_runs_of_several_seeds_keep_their_pairs(stub, clock, measured, make_case, tmp_path):
+    """The same ids are other cases there."""
+    folders = []
+    for seed, a in ((1, 20), (2, 200)):
+        model, proxy = (stub(a=a, b=0.1, clock=clock, **more) for more in ({}, PROXY))
+        measured(model.url, proxy.url, [make_case(f"c{n}", n) for n in (400, 800)])
+        folders.append((tmp_path / "out").rename(tmp_path / f"seed{seed}"))
+        about = json.loads((folders[-1] / "run.json").read_text())
+        about["settings"] |= {"seed": seed, "direct": "a", "proxy": "b"}
+        (folders[-1] / "run.json").write_text(json.dumps(about))
+    parts = [show([f], tmp_path / "one", screen()) for f in folders]
+    both = show(folders, tmp_path / "both", screen())
+    assert (both["pairs"], both["cases"]) == (4, 4)
+    assert len({row["case"] for row in both["rows"]}) == 4
+    low, high = sorted(part["ttft_difference_ms"] for part in parts)
+    assert low <= both["ttft_difference_ms"] <= high
+
+
+def test_groups_of_merged_runs_are_their_own(pair, measured, make_case, tmp_path):
+    model, proxy = pair
+    folders = []
+    for workload in ("w1", "w2"):
+        cases = [make_case(f"c{n}", n, group="g") for n in (200, 210, 220)]
+        measured(model.url, proxy.url, cases, cache="warm")
+        folders.append((tmp_path / "out").rename(tmp_path / workload))
+        about = json.loads((folders[-1] / "run.json").read_text())
+        about["settings"]["workload"] = workload
+        (folders[-1] / "run.json").write_text(json.dumps(about))
+    both = show(folders, tmp_path / "both", screen())
+    assert {part["name"]: part["pairs"] for part in both["by_position"]} == {"first": 2, "later": 4}
+
+
+def test_a_run_that_is_written_again_is_whole_at_any_time(pair, measured, make_case, tmp_path, monkeypatch):
+    model, proxy = pair
+    measured(model.url, proxy.url, [make_case("c", 200)])
+    out = tmp_path / "out"
+    run, before = runs.read(out), (out / "rows.jsonl").read_text()
+
+    def die(self, target):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pathlib.Path.replace", die)
+    with pytest.raises(KeyboardInterrupt):
+        runs.write(run, out)
+    assert (out / "rows.jsonl").read_text() == before

@@ -21,7 +21,8 @@ def test_only_whole_blocks_of_the_same_beginning():
     cache = PrefixCache(COUNTER, 10_000)
     assert cache.read(words(40)) == (40, 0)
     assert cache.read(words(40)) == (40, 32)
-    assert cache.read(words(32)) == (32, 31)  # the last token is computed in any case
+    assert cache.read(words(32)) == (32, 16)  # the last token is computed in any case, with its block
+    assert cache.read(words(33)) == (33, 32)
     assert cache.read(words(20) + words(20, " dog")) == (40, 16)
     assert cache.read(" dog" + words(39)) == (40, 0)  # the blocks are the same, what stands before is not
     assert cache.read(words(15)) == (15, 0)

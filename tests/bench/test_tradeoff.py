@@ -15,6 +15,7 @@ from tokenprune.bench.tradeoff_report import cells, page, used_columns, write
 from tokenprune.budget import Budget
 from tokenprune.document import Document
 from tokenprune.errors import ConfigError
+from tokenprune.models.labeler import Labeler
 from tokenprune.pipeline import Pipeline
 from tokenprune.quality import answer_nll
 
@@ -69,6 +70,24 @@ def test_rows_are_what_methods_leave():
         ).label
     )
     assert not full.pareto
+
+
+@pytest.mark.models
+def test_methods_do_not_profit_from_what_others_read():
+    items = [item(n, f"{HAY * 30} {n} {FACT}") for n in range(3)]
+    methods = {name: Pipeline(["provence"]) for name in ("first", "second")}
+    read = []
+    label = Labeler.label
+
+    def counted(self, query, passages):
+        read.append(len(passages))
+        return label(self, query, passages)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Labeler, "label", counted)
+        measure(items, methods, [parse_budget("0.2"), parse_budget("0.5")])
+    half = len(read) // 2
+    assert read[:half] == read[half:] and half >= len(items)
 
 
 def test_evidence_of_pages_is_what_a_reader_sees():

@@ -9,6 +9,7 @@ import pytest
 from tokenprune.bench.plan import Salts, under_load
 from tokenprune.bench.rows import SIDES
 from tokenprune.errors import ConfigError, MeasureError
+from tokenprune.models.catalog import UnknownModelError
 
 # ms: 2 (a + b n + c n^2); break-even by hand where 0.035 n + 1.875e-5 n^2 = 16, i.e. n = 380
 MODEL = {"a": 10.0, "b": 0.06, "c": 2e-5}
@@ -131,6 +132,16 @@ def test_the_third_route_shows_what_the_decisions_gain(stub, measured, cases, cl
     asked = [r.get("tokenprune") for r in proxy.requests]
     assert asked.count({"enabled": True}) == asked.count(None) == len(cases) == len(model.requests)
     assert {row["side"] for row in report["rows"]} == {"direct", "pruned", "always"}
+    # A proxy remembers what it read: the third route asks in words that the second did not use.
+    told = [
+        {
+            json.dumps(r["messages"]).partition("]")[2]
+            for r in proxy.requests
+            if bool(r.get("tokenprune")) == forced
+        }
+        for forced in (True, False)
+    ]
+    assert not told[0] & told[1]
     assert report["pairs"] == 10 and report["pruned"]["completed"] == 10
     # What the proxy left alone it would have made slower: below the break-even length.
     skipped = [n for n in LENGTHS if n + 1 < 400]
@@ -140,6 +151,27 @@ def test_the_third_route_shows_what_the_decisions_gain(stub, measured, cases, cl
     assert report["regret"]["regret_ms"] == pytest.approx(0, abs=0.3)
     for text in (screen, html):
         assert "Against always pruning: " in text and "known afterwards" in text
+
+
+def test_all_figures_are_of_the_same_requests(stub, measured, make_case, clock):
+    """Prompts too long for the direct route are longer than those that both answered."""
+    faults = {f"f{n}": "too-long" for n in range(3)}
+    model = stub(**MODEL, clock=clock, faults=faults)
+    proxy = stub(**PROXY, clock=clock)
+    cases = [make_case(f"c{n}", 400) for n in range(5)] + [make_case(name, 4000) for name in faults]
+    report, _, _ = measured(model.url, proxy.url, cases, warmup=0)
+    assert (report["pairs"], report["rescued"]) == (5, 3)
+    assert (report["direct"]["completed"], report["pruned"]["completed"]) == (5, 8)
+    ratio = report["direct"]["median_ttft_ms"] / report["pruned"]["median_ttft_ms"]
+    assert ratio == pytest.approx(report["ttft_ratio"], rel=1e-6)
+    assert report["quality"]["direct"]["answers"] == report["quality"]["pruned"]["answers"]
+
+
+def test_a_wrong_model_for_the_likelihood_costs_no_request(stub, measured, cases):
+    model = stub(**MODEL)
+    with pytest.raises(UnknownModelError, match="smolm2-135m"):
+        measured(model.url, stub(**PROXY).url, cases, nll="smolm2-135m")
+    assert not model.requests
 
 
 def test_errors_are_kept_and_not_measured(stub, measured, make_case):

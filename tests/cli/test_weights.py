@@ -1,5 +1,6 @@
 """``tokenprune weights`` on a tiny model: a real process once, then the same command in this one."""
 
+import gzip
 import io
 import json
 import re
@@ -217,6 +218,10 @@ def test_wrong_input(folder, tmp_path):
         assert says in run(*base, *more, status=1).stderr
         assert not out.exists()
     assert "cannot read text" in run("eval", model, "--text", tmp_path / "none.txt", status=1).stderr
+    packed = gzip.compress(b"words " * 5000)
+    for broken in (packed[:-20], packed[:30] + b"\xff" * 30 + packed[60:]):
+        (tmp_path / "t.txt.gz").write_bytes(broken)
+        assert "cannot read text" in run("eval", model, "--text", tmp_path / "t.txt.gz", status=1).stderr
     other = tmp_path / "other.jsonl"
     for row in ('{"content": "no text"}', '{"text": null}', '{"text": ["a"]}'):
         other.write_text(row + "\n")

@@ -1,5 +1,7 @@
 """Recipes: all that are listed run, and what they say is so."""
 
+import json
+
 import pytest
 import torch
 
@@ -21,6 +23,7 @@ from tokenprune.weights.recipes import (
 )
 from tokenprune.weights.recovery.train import Recovery
 from tokenprune.weights.sites import matrices
+from tokenprune.weights.text import read_text
 
 
 @pytest.mark.parametrize("name", list(load_recipes()))
@@ -200,3 +203,10 @@ def test_nan_is_named(tiny_lm):
         model.model.norm.weight[0] = float("inf")
     with pytest.raises(ModelError, match=r"model\.norm\.weight"):
         check_finite(model)
+
+
+def test_lines_of_json_end_at_line_feeds_only(tmp_path):
+    file = tmp_path / "text.jsonl"
+    texts = ["one\u2028two", "three\u0085four", "five"]
+    file.write_text("\n".join(json.dumps({"text": t}, ensure_ascii=False) for t in texts), encoding="utf-8")
+    assert read_text(file) == "\n\n".join(texts)

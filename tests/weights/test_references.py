@@ -117,8 +117,13 @@ def test_taylor_scores(tiny_lm, windows, kind, group):
         ]
         first = torch.cat([w * g.sum(0) for w, g in flat])
         second = torch.cat([w.square() * g.square().sum(0) for w, g in flat])
+        vectorised = 0.0
+        for name, at in where.items():
+            part = weights[name][at] * sum(g[name][at] for g in grads)
+            along = 0 if name in ("o_proj", "down_proj") else -1
+            vectorised += part.sum(along if part.dim() > 1 else 0).abs().sum()
         want = {
-            "vectorised": first.sum().abs(),
+            "vectorised": vectorised,
             "first": first.abs().sum(),
             "second": second.sum(),
             "mixed": (first - second / 2).abs().sum(),

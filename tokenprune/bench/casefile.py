@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -142,7 +143,7 @@ def read(path: Path) -> Iterator[Source]:
                     raise ValueError(f"the id {source.id!r} stands in line {seen[source.id]} already")
                 seen[source.id] = number
                 yield source
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise ConfigError(
             f"cannot read the workload {path}: {getattr(error, 'strerror', None) or error}"
         ) from None

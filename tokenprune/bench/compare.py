@@ -1,4 +1,7 @@
-"""From rows to the report: ratios, differences and their intervals, over complete pairs only."""
+"""From rows to the report: ratios, differences, their intervals and all figures, over complete pairs only.
+
+What is counted or is per second (requests, failures, throughput) is of all requests of a route.
+"""
 
 from __future__ import annotations
 
@@ -51,11 +54,16 @@ def report(
         **_break_even(pairs, seed, warm, why_not),
         "pairs": len(pairs),
         "cases": len({p.direct.case for p in pairs}),
-        **{side: summary(by_side[side], durations_s[side], goodput) for side in SIDES},
+        **{
+            side: summary(by_side[side], durations_s[side], goodput, _of_pairs(pairs, side)) for side in SIDES
+        },
         "decisions": counts([row for row in by_side["pruned"] if row.measured]),
         "regret": regret(pairs),
         "breakdown": breakdown([p.pruned for p in pairs]),
-        "quality": {side: quality([r for r in by_side[side] if r.measured], cases) for side in SIDES},
+        "quality": {
+            side: quality(_of_pairs(pairs, side) or [r for r in by_side[side] if r.measured], cases)
+            for side in SIDES
+        },
         "by_length": by_length(pairs, seed),
         "by_round": _slices(pairs, lambda p: f"round {p.direct.round + 1}", seed),
         "by_position": _by_position(pairs, cases, seed) if warm else [],
@@ -63,6 +71,11 @@ def report(
         "rescued": _rescued(rows),
     }
     return found | {"published": published.beside(found)}
+
+
+def _of_pairs(pairs: Sequence[Pair], side: Side) -> list[Row] | None:
+    """The requests of a route in complete pairs; None where there are none."""
+    return [pair.pruned if side == "pruned" else pair.direct for pair in pairs] or None
 
 
 def compared(pairs: Sequence[Pair], seed: int) -> dict[str, Any]:

@@ -4,6 +4,9 @@
 route that goes first changes from pair to pair (and, for a case, from round to round): what drifts, drifts
 for both.
 
+**Three routes** (``always``): the third asks the same of the proxy in other words, as the proxy remembers
+what it has read.
+
 **Under load** (higher concurrency, or a rate): two streams at once would wait for each other in the same
 server, and each would be measured under the load of the other. So each round sends the whole workload over
 one route, waits until all is answered, and then over the other; the route that goes first changes from round
@@ -133,9 +136,13 @@ def under_load(
 
 
 def _turns(sides: Sequence[Side], first: int) -> list[Side]:
-    """The routes in their order, beginning with another one for each ``first``."""
-    at = first % len(sides)
-    return [*sides[at:], *sides[:at]]
+    """The routes in their order, beginning with another one for each ``first``.
+
+    Of three the two others take turns as well, so that each comes before each other equally often.
+    """
+    turn, at = divmod(first, len(sides))
+    turned = [*sides[at:], *sides[:at]]
+    return [turned[0], *turned[:0:-1]] if turn % 2 and len(sides) > 2 else turned
 
 
 def _arrivals(n: int, rate: float, seed: list[int]) -> list[float]:
@@ -171,7 +178,7 @@ _COMMON = re.compile(r"\b(?:the|The|of|der|die|das|le|la|el)\b")
 
 
 def in_other_words(case: Case) -> Case:
-    """Return a case of the same shape for the warm-up: a proxy may remember documents and questions."""
+    """Return a case of the same shape: a proxy may remember documents and questions."""
 
     def changed(text: str) -> str:
         asked = text.replace(case.question, f"Tell me: {case.question}") if case.question else text

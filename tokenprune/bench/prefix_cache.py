@@ -41,4 +41,5 @@ class PrefixCache:
             self._blocks.move_to_end(key)
         while len(self._blocks) > self._capacity:
             self._blocks.popitem(last=False)
-        return tokens, min(cached, tokens - 1)
+        # The last token is always computed: its whole block is, as only whole blocks count.
+        return tokens, min(cached, (tokens - 1) // BLOCK * BLOCK)

@@ -256,6 +256,11 @@ def shape_of(config: Mapping[str, Any]) -> ModelShape:
         raise ConfigError(f"model_type {family!r} is not known here; known: {', '.join(_FAMILIES)}")
     if config.get("attention_bias") or config.get("mlp_bias"):
         raise ConfigError("attention_bias and mlp_bias are not counted here; leave them out for an estimate")
+    if config.get("mlp_only_layers") or (config.get("decoder_sparse_step") or 1) != 1:
+        raise ConfigError(
+            "layers without experts beside those with experts (mlp_only_layers, decoder_sparse_step) are "
+            "not counted here"
+        )
     hidden, heads = int(config["hidden_size"]), int(config["num_attention_heads"])
     experts = int(config.get("num_local_experts") or config.get("num_experts") or 0)
     mixture = experts and family != "mixtral"

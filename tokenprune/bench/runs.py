@@ -5,6 +5,7 @@ A report is made of these two and of nothing else, so that it can be made again,
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -75,9 +76,12 @@ def known_of(cases: Sequence[Case]) -> list[dict[str, Any]]:
 def write(run: Run, folder: Path) -> None:
     """Write both files; the rows as they are now, evidence and NLL included."""
     about = {key: value for key, value in vars(run).items() if key != "rows"}
-    (folder / ABOUT).write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
     lines = (json.dumps(row.to_dict()) + "\n" for row in run.rows)
-    (folder / ROWS).write_text("".join(lines), encoding="utf-8")
+    for name, text in ((ABOUT, json.dumps(about, indent=1) + "\n"), (ROWS, "".join(lines))):
+        # Beside it first: a run that is killed here must not lose the rows it has logged.
+        part = folder / f"{name}.part"
+        part.write_text(text, encoding="utf-8")
+        part.replace(folder / name)
 
 
 def read(folder: Path) -> Run:
@@ -88,7 +92,7 @@ def read(folder: Path) -> Run:
     """
     try:
         about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
-        lines = (folder / ROWS).read_text(encoding="utf-8").splitlines()
+        *lines, last = (folder / ROWS).read_text(encoding="utf-8").split("\n")
     except OSError as error:
         raise MeasureError(
             f"{folder} holds no run: {error.strerror} ({error.filename}); give the --out folder of a "
@@ -97,12 +101,13 @@ def read(folder: Path) -> Run:
     except ValueError as error:
         raise MeasureError(f"{folder / ABOUT} is not JSON: {error}") from None
     rows = []
+    with contextlib.suppress(ValueError):  # a killed run may end within a line
+        json.loads(last)
+        lines.append(last)
     for number, line in enumerate(lines, 1):
         try:
             rows.append(Row(**json.loads(line)))
         except (TypeError, ValueError) as error:
-            if number == len(lines):
-                break  # a killed run may end within a line
             raise MeasureError(f"{folder / ROWS}, line {number} is no row of a run: {error}") from None
     try:
         return Run(rows=rows, **about)
@@ -126,15 +131,16 @@ def merged(runs: Sequence[Run]) -> Run:
                 )
     if not others:
         return first
-    named = len({_workload(run) for run in runs}) > 1
+    prefixes = _prefixes(runs)
     cases: dict[str, dict[str, Any]] = {}
     rows: list[Row] = []
     rounds: dict[str, int] = {}  # of each workload so far
-    for run in runs:
-        prefix, workload = f"{run.settings['workload']}/" if named else "", _workload(run)
-        offset = rounds.get(workload, 0)
-        rounds[workload] = offset + 1 + max((row.round for row in run.rows), default=-1)
-        cases |= {prefix + c["id"]: {**c, "id": prefix + c["id"]} for c in run.cases}
+    for run, prefix in zip(runs, prefixes, strict=True):
+        offset = rounds.get(prefix, 0)
+        rounds[prefix] = offset + 1 + max((row.round for row in run.rows), default=-1)
+        for case in run.cases:
+            group = None if case["group"] is None else prefix + case["group"]
+            cases[prefix + case["id"]] = {**case, "id": prefix + case["id"], "group": group}
         rows += [replace(row, case=prefix + row.case, round=offset + row.round) for row in run.rows]
     return Run(
         rows=rows,
@@ -157,9 +163,13 @@ def merged(runs: Sequence[Run]) -> Run:
     )
 
 
-def _workload(run: Run) -> str:
-    """Equal for runs whose cases are the same where their ids are."""
-    return f"{run.settings['workload']} {run.settings['seed']}"
+def _prefixes(runs: Sequence[Run]) -> list[str]:
+    """Return what tells the cases of runs apart: equal where the same id is the same case."""
+    told = [(str(run.settings["workload"]), str(run.settings["seed"])) for run in runs]
+    if len(set(told)) == 1:
+        return [""] * len(runs)
+    seeds = {workload: len({seed for w, seed in told if w == workload}) for workload, _ in told}
+    return [f"{workload}/" if seeds[workload] == 1 else f"{workload}#{seed}/" for workload, seed in told]
 
 
 def _sums(durations: Sequence[Mapping[Side, float]]) -> dict[Side, float]:

@@ -199,7 +199,8 @@ class Session:
         return row
 
     def _body(self, send: Send) -> bytes:
-        case = send.case
+        # The proxy remembers what it read for a question: the second route through it would find it there.
+        case = plan.in_other_words(send.case) if send.side == ALWAYS else send.case
         body: dict[str, Any] = {
             "model": self.found.model,
             "messages": plan.salted(case.messages, send.salt),

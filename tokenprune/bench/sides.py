@@ -35,7 +35,12 @@ def read_goodput(texts: Sequence[str]) -> dict[str, float]:
     return found
 
 
-def summary(rows: Sequence[Row], duration_s: float, goodput: Mapping[str, float]) -> dict[str, Any]:
+def summary(
+    rows: Sequence[Row],
+    duration_s: float,
+    goodput: Mapping[str, float],
+    compared: Sequence[Row] | None = None,
+) -> dict[str, Any]:
     """Return the figures of one route.
 
     Args:
@@ -43,10 +48,13 @@ def summary(rows: Sequence[Row], duration_s: float, goodput: Mapping[str, float]
         duration_s: time in which this route was at work, seconds.
         goodput: objectives in ms; a request is good when it meets all of them. As in vLLM, TPOT is 0 for an
             answer of one token.
+        compared: those of which times and tokens are told, so that two routes are told of the same requests;
+            what is counted or per second is of all. None: all that went well.
     """
     good = [row for row in rows if row.measured]
+    shown = good if compared is None else compared
     tokens_in, tokens_out = _total(good, "tokens_in"), _total(good, "tokens_out")
-    cached = [row.cached_tokens for row in good if row.cached_tokens is not None]
+    cached = [row.cached_tokens for row in shown if row.cached_tokens is not None]
 
     def per_second(value: float | None) -> float | None:
         return None if value is None or duration_s <= 0 else value / duration_s
@@ -56,19 +64,19 @@ def summary(rows: Sequence[Row], duration_s: float, goodput: Mapping[str, float]
         "duration": duration_s,
         "completed": len(good),
         "failed": len(rows) - len(good),
-        "total_input_tokens": tokens_in,
-        "total_output_tokens": tokens_out,
+        "total_input_tokens": _total(shown, "tokens_in"),
+        "total_output_tokens": _total(shown, "tokens_out"),
         "total_cached_tokens": sum(cached) if cached else None,
-        "median_input_tokens": _median([r.tokens_in for r in good]),
-        "median_output_tokens": _median([r.tokens_out for r in good]),
+        "median_input_tokens": _median([r.tokens_in for r in shown]),
+        "median_output_tokens": _median([r.tokens_out for r in shown]),
         "request_throughput": per_second(len(good)),
         "request_goodput": per_second(_good(good, goodput)) if goodput else None,
         "output_throughput": per_second(tokens_out),
         "total_token_throughput": per_second(both),
     }
     for name in ("ttft_ms", "tpot_ms", "e2el_ms", "prune_ms"):
-        found |= spread([v for row in good if (v := getattr(row, name)) is not None], name)
-    return found | spread([gap for row in good for gap in row.itl_ms], "itl_ms")
+        found |= spread([v for row in shown if (v := getattr(row, name)) is not None], name)
+    return found | spread([gap for row in shown for gap in row.itl_ms], "itl_ms")
 
 
 def _total(rows: Sequence[Row], name: str) -> int | None:

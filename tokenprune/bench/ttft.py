@@ -23,6 +23,7 @@ from tokenprune.bench.rows import Row
 from tokenprune.bench.session import Measured, Progress, Session
 from tokenprune.bench.settings import Settings
 from tokenprune.errors import MeasureError
+from tokenprune.models.catalog import resolve_model
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -48,6 +49,8 @@ def run(settings: Settings, command: str, console: Console, progress: Console) -
     cases = workloads.load(
         settings.workload, settings.limit, settings.seed, shared_first=settings.cache == "warm"
     )
+    if settings.nll is not None:
+        resolve_model(settings.nll)  # a wrong name must not be found out when all is measured
     made(settings.out)
     started = _run(settings, cases, Measured(), command)
     runs.write(replace(started, durations_s={}), settings.out)
@@ -58,6 +61,7 @@ def run(settings: Settings, command: str, console: Console, progress: Console) -
             progress.print("tokenprune: interrupted before anything was measured", soft_wrap=True)
             raise
         if settings.nll is not None:
+            runs.write(_run(settings, cases, measured, command, started.about["date"]), settings.out)
             _expect(measured, cases, settings.nll, advance)
     runs.write(_run(settings, cases, measured, command, started.about["date"]), settings.out)
     report = show(settings.out, settings.out, console)

@@ -134,7 +134,7 @@ class Fit:
         for questions in self._data(items):
             if p.step >= last:
                 break
-            if p.step - p.best_step >= r.patience * r.evaluate_every and p.best_step > r.head_steps:
+            if p.step - max(p.best_step, r.head_steps) >= r.patience * r.evaluate_every:
                 logger.info("no better for %d evaluations: stopped", r.patience)
                 break
             terms = self._step(questions)

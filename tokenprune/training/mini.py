@@ -364,12 +364,15 @@ def write(
         **{name: judgement.get(name, value) for name, value in JUDGEMENT.items()},
         **network.config.to_dict(),
     }
-    (out / "config.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
     (out / "special_tokens_map.json").write_text(json.dumps(_ROLES, indent=1) + "\n", encoding="utf-8")
     if tokenizer.resolve() != (out / "tokenizer.json").resolve():
         shutil.copyfile(tokenizer, out / "tokenizer.json")
+    # Whole beside the old ones first: a model is written again into the folder it was read from.
+    (out / "config.json.part").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
+    save_file(packed(network.state_dict()), out / "model.safetensors.part")
+    for name in ("model.safetensors", "config.json"):
+        (out / f"{name}.part").replace(out / name)
     weights = out / "model.safetensors"
-    save_file(packed(network.state_dict()), weights)
     weights.chmod(0o644)  # it is written for its owner alone
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import math
+import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +26,8 @@ def read_text(path: Path) -> str:
         raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
         text = raw.decode("utf-8")
         if path.name.removesuffix(".gz").endswith(".jsonl"):
-            rows = [json.loads(line)["text"] for line in text.splitlines() if line.strip()]
+            # Not `splitlines`: JSON strings may hold other ends of lines as they are.
+            rows = [json.loads(line)["text"] for line in text.split("\n") if line.strip()]
             if not all(isinstance(row, str) for row in rows):
                 raise TypeError("of another type")
             return "\n\n".join(rows)
@@ -34,7 +36,7 @@ def read_text(path: Path) -> str:
             f"cannot read text from {str(path)!r}: a line is no object with a string as 'text'; give UTF-8 "
             "text or .jsonl"
         ) from error
-    except (OSError, UnicodeDecodeError, ValueError) as error:
+    except (OSError, EOFError, zlib.error, ValueError) as error:
         raise RecipeError(
             f"cannot read text from {str(path)!r}: {error}; give UTF-8 text or .jsonl"
         ) from error

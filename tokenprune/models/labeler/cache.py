@@ -62,6 +62,11 @@ class LabelCache:
                     self._put(key, labels)
         return [found[key] for key in keys]
 
+    def clear(self) -> None:
+        """Hold nothing."""
+        with self._lock:
+            self._entries.clear()
+
     def _put(self, key: bytes, labels: Labels) -> None:
         for column in (labels.keep, labels.start, labels.end):
             column.flags.writeable = False  # it is handed out again
@@ -91,3 +96,11 @@ def cache_of(labeler: Labeler, max_bytes: int = DEFAULT_CACHE_BYTES) -> LabelCac
         if max_bytes not in sizes:
             sizes[max_bytes] = LabelCache(max_bytes)
         return sizes[max_bytes]
+
+
+def forget_all() -> None:
+    """Let all labelers remember nothing of before: for whoever measures how long reading takes."""
+    with _shared_lock:
+        caches = [cache for sizes in _shared.values() for cache in sizes.values()]
+    for cache in caches:
+        cache.clear()

@@ -59,8 +59,9 @@ class Obs:
         groups = size.argsort(descending=True, stable=True)
         if step == 1:
             # Every block loses the same share: each has columns of all sizes, the largest first.
-            blocks = -(-width // self.block)
-            return torch.cat([groups[start::blocks] for start in range(blocks)])
+            sizes = [min(self.block, width - start) for start in range(0, width, self.block)]
+            spread = torch.cat([(torch.arange(size) + 0.5) / size for size in sizes])
+            return torch.empty_like(groups).scatter_(0, spread.argsort(stable=True), groups)
         return (groups[:, None] * step + torch.arange(step)).flatten()
 
 

@@ -7,14 +7,17 @@ from typing import ClassVar, Literal
 
 from tokenprune.weights.units import LayerFacts, UnitCriterion, UnitScores, coupled_sum
 
+_COLUMNS = ("o_proj", "down_proj")  # of these a unit has columns, of the others rows
+
 
 @dataclass(frozen=True)
 class Taylor(UnitCriterion):
     """How much the loss changes to first or second order when a unit's weights go.
 
     Attributes:
-        kind: ``vectorised`` |sum g w| over each slice, ``first`` sum |g w|, ``second`` sum w^2 h with h the
-            sum of squared gradients (diagonal of the Fisher information), ``mixed`` sum |g w - w^2 h / 2|.
+        kind: ``vectorised`` the sum of |sum g w| over the rows and columns of a unit, ``first`` sum |g w|,
+            ``second`` sum w^2 h with h the sum of squared gradients (diagonal of the Fisher information),
+            ``mixed`` sum |g w - w^2 h / 2|.
     """
 
     kind: Literal["vectorised", "first", "second", "mixed"] = "mixed"
@@ -25,8 +28,8 @@ class Taylor(UnitCriterion):
         assert at.gradients is not None and at.squares is not None
         first = {name: at.gradients[name] * w for name, w in at.matrices.items()}
         if self.kind == "vectorised":
-            sums = coupled_sum(first, at.shape)
-            return UnitScores(sums.kv.abs(), sums.channels.abs())
+            slices = {n: v.sum(0 if n in _COLUMNS else 1, keepdim=True).abs() for n, v in first.items()}
+            return coupled_sum(slices, at.shape)
         if self.kind == "first":
             return coupled_sum({name: value.abs() for name, value in first.items()}, at.shape)
         second = {name: at.squares[name] * w.square() for name, w in at.matrices.items()}
