@@ -92,7 +92,9 @@ def _write(
     for at, act in concealed.void.items():
         rows.act[at] = act
     found = nest(rows, source.names)
-    output = Output(rows, found, source.names, texts, np.append(concealed.texts, False), kept)
+    output = Output(
+        rows, found, source.names, texts, np.append(concealed.texts, False), kept, source.attributes
+    )
     page = output.write()
     if concealed.veiled and output.white:
         concealed.run(output.written_texts())  # white space in code counts as something shown

@@ -218,7 +218,7 @@ class Cutter:
     def _reads(self, event: int) -> str:
         """What an event says to someone who looks for words and lines."""
         kind, text = self.page.kind[event], self.page.text[event]
-        return text if kind == TEXT else "\n" if kind == BREAK and text == "<br>" else ""
+        return text if kind == TEXT else "" if kind != BREAK else "\n" if text == "<br>" else " "
 
     def _split_text(self, k: int, at: int, cut: int, cuts: Iterator[int], unit: int) -> tuple[int, int]:
         page = self.page
@@ -357,9 +357,8 @@ def _said(page: CleanPage) -> tuple[list[str], BoolArray]:
     shown[tags] = alive[nodes[tags]]
     spaced = tags.copy()
     spaced[tags] = apart[nodes[tags]]
-    breaks = np.flatnonzero(kinds == BREAK)
-    spaced[breaks] = [page.text[i] == "<br>" for i in breaks.tolist()]
-    says[tags | (kinds == BREAK)] = ""
+    says[tags] = ""
+    spaced |= kinds == BREAK  # a line break or a picture
     says[spaced] = " "
     says[~shown] = ""
     return says.tolist(), shown

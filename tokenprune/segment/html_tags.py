@@ -76,7 +76,7 @@ def is_inline(tag: str) -> bool:
 def sets_apart(piece: str) -> bool:
     """Whether the words on both sides of a tag, as it is written, are not one word."""
     name = read_tag(piece)[0]
-    return name == "br" or not is_inline(name)
+    return name in ("br", "img") or not is_inline(name)
 
 
 @lru_cache(maxsize=4096)
