@@ -269,13 +269,14 @@ def _walk_softly(node, out, *, blocks):
     before = None
     for child in node.children:
         if isinstance(child, Tag):
+            if child.name in _UNSEEN:
+                continue
             gap = "\n" if blocks and child.name in _BLOCKS else ""
             gap += _MAY_PART if child.name in _BOXES or "-" in child.name else ""
             seam = not has_text and {child.name, before} <= _SIDES
             out.append(gap + _MAY_PART * seam)
-            if child.name not in _UNSEEN:
-                _walk_softly(child, out, blocks=blocks)
-                out.append(gap)
+            _walk_softly(child, out, blocks=blocks)
+            out.append(gap)
             before = child.name
         elif _is_text(child):
             out.append(str(child))
