@@ -140,6 +140,7 @@ class Units:
         markup: of a page, when its segmenter was asked for it.
         heading: bool [n], headings and titles: of all that leads units, what a reader can do without. None:
             there are none.
+        notes: what the receipt should say of the document.
     """
 
     document: Document
@@ -157,6 +158,7 @@ class Units:
     separates: IntArray | None = None
     markup: Markup | None = field(default=None, repr=False)
     heading: BoolArray | None = None
+    notes: tuple[str, ...] = ()
 
     @classmethod
     def from_starts(

@@ -26,13 +26,16 @@ _PAGE = frozenset(4 * KNOWN.index(name) + OPENS for name in ("html", "head", "bo
 _FOREIGN = frozenset(4 * KNOWN.index(name) + kind for name in ("svg", "math") for kind in (OPENS, ENDED))
 
 
-def unseen(page: Source, sheet: Sheet | None, nesting: Nesting | None) -> tuple[Reach, Ranges | None]:
+def unseen(
+    page: Source, sheet: Sheet | None, nesting: Nesting | None, doubted: Collection[str] = ()
+) -> tuple[Reach, Ranges | None]:
     """Find out what of a page is not seen, by tag.
 
     Args:
         page: scanned for what is hidden.
         sheet: the only style sheet whose rules count.
         nesting: of its tags, if they nest.
+        doubted: reasons (of ``UNDONE``) that do not count where an element's own attributes give them.
 
     Returns:
         What is not seen, and the ranges of tags, first and last, outside of which all is; None: not known.
@@ -41,6 +44,8 @@ def unseen(page: Source, sheet: Sheet | None, nesting: Nesting | None) -> tuple[
     rules: dict[int, Rule] = {}
     if page.looks:
         looks = {k: page.looks[page.tag[k]] for k in _places(page.tag, page.looks)}
+    if doubted:
+        looks = {k: look.without(doubted) for k, look in looks.items()}
     if sheet:
         for k in _places(page.tag, _ruled(page, sheet)):
             if page.code[k] & 3 in (OPENS, ENDED):
