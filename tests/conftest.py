@@ -254,7 +254,7 @@ def visible_words(source):
 # Where cleaning may part words by a space: the edges of boxes inside a line, and between two elements side by
 # side in one without text of its own. Everywhere else white space is what it was.
 _BOXES = frozenset(
-    "audio button canvas embed img input keygen label meter object progress svg text video".split()
+    "audio button canvas embed img input keygen label meter mtd object progress svg text video".split()
 )
 _SIDES = frozenset("a abbr b bdi cite data dfn em font i output small span strong time tspan u".split())
 _MAY_PART = "\x01"

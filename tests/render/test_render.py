@@ -47,7 +47,16 @@ def plain(page, keep=None, max_words=64):
         ("<pre>a\n  b</pre>", "a\n  b"),
         ("<p>x</p><pre>\na\n\n\n  b\n</pre><p>y</p>", "x\na\n\n\n  b\ny"),
         ("<address>a</address><select><option>b<option>c</select>", "a\nb\nc"),
-        ("<p>x<sup>2</sup> <code>f()</code></p>", "x2 f()"),
+        ("<p>x<sup>2</sup> <code>f()</code></p>", "x^2 f()"),
+        ("<p>2<sup>10</sup> x<sub>2</sub> x<sub>i</sub> 10<sup>-3</sup>", "2^10 x_2 x_i 10^-3"),
+        ("<p>e<sup>a+b</sup>, H<sub>2</sub>O, 1<sup>st</sup>, a<sup>[1]</sup>", "e^(a+b), H2O, 1st, a[1]"),
+        ("<p><sup>2</sup>x <sub>i</sub>", "2x i"),
+        (
+            "<math><mfrac><mn>1</mn><mn>2</mn></mfrac><mo>+</mo><msup><mi>x</mi><mn>2</mn></msup></math>",
+            "1/2+x^2",
+        ),
+        ("<math><mfrac><mrow><mi>a</mi><mo>+</mo><mi>b</mi></mrow><mi>c</mi></mfrac>", "(a+b)/c"),
+        ("<math><msqrt><mi>y</mi></msqrt><mroot><mi>z</mi><mn>3</mn></mroot></math>", "\u221ayz^(1/3)"),
         ("<div><div>a</div>\n\n<div>b</div></div>", "a\nb"),
     ],
 )

@@ -9,6 +9,7 @@ import numpy as np
 
 from tokenprune.arrays import BoolArray
 from tokenprune.render.places import Parts
+from tokenprune.render.scripts import MATH, Formulas, script
 from tokenprune.render.table_grid import Grid
 from tokenprune.segment.html_tags import BLOCKS, CELLS, PRE, read_tag
 from tokenprune.units import Pieces, Rendered, Units
@@ -42,6 +43,8 @@ class _Writer:
         self.cell = 0  # depth of cells
         self.cells = 0  # begun in the open row
         self.grids: list[Grid] = []  # of open tables
+        self.scripts: list[tuple[int, str]] = []  # first part of each open sub or sup, what stands before it
+        self.formulas = Formulas(lambda: self.out.text, lambda text, i: self.out.add(text, i))
         self.opened = self.content = self.span = 0  # start tag, first part and columns of the open cell
 
     def write(self, kept: list[int]) -> Rendered:
@@ -83,7 +86,25 @@ class _Writer:
         self.end = piece[-1]
         self.gap = False
 
+    def _script(self, i: int, name: str, *, closing: bool) -> None:
+        """Mark a raised or lowered letter as such where it would be read as one of its line."""
+        text = self.out.text
+        if not closing:
+            before = "" if self.gap or self.end.isspace() else "".join(text[-3:])[-8:]
+            self.scripts.append((self.out.add("", i), before))
+        elif self.scripts:
+            part, before = self.scripts.pop()
+            text[part], behind = script(name, before, "".join(text[part:]))
+            if behind:
+                self._mark(behind, i)
+
     def _tag(self, i: int, name: str, closing: bool) -> None:
+        if name in ("sub", "sup") and not self.pre:
+            self._script(i, name, closing=closing)
+            return
+        if name in MATH and not self.pre:
+            (self.formulas.end if closing else self.formulas.start)(name, i)
+            return
         if name in PRE:
             self.pre += -1 if closing else 1
         if name in CELLS:

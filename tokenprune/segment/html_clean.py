@@ -17,6 +17,7 @@ from tokenprune.arrays import IntArray
 from tokenprune.segment.html_attributes import kept_attributes
 from tokenprune.segment.html_concealed import Concealer
 from tokenprune.segment.html_hidden import UNDONE
+from tokenprune.segment.html_math import write_math
 from tokenprune.segment.html_nesting import nested
 from tokenprune.segment.html_output import Output
 from tokenprune.segment.html_page import TEXT, CleanPage, word_count
@@ -106,6 +107,7 @@ def _write(
         leave_out(rows, concealed.tags)
     for at, act in concealed.void.items():
         rows.act[at] = act
+    write_math(rows, source.names, source.attributes)
     found = nest(rows, source.names)
     output = Output(
         rows, found, source.names, texts, np.append(concealed.texts, False), kept, source.attributes

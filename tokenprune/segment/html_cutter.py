@@ -13,7 +13,7 @@ from tokenprune.arrays import BoolArray, IntArray
 from tokenprune.document import Document
 from tokenprune.segment.html_page import BREAK, CLOSE, OPEN, TEXT, CleanPage, word_count
 from tokenprune.segment.html_ranges import source_offsets, whole_entities
-from tokenprune.segment.html_tags import APART, CELLS, GENERIC, LISTS
+from tokenprune.segment.html_tags import APART, CELLS, GENERIC, LISTS, PARTED_MATH
 from tokenprune.segment.html_texts import word_counts
 from tokenprune.segment.sentences import sentence_starts, split_long
 from tokenprune.segment.word_breaks import next_break
@@ -355,6 +355,9 @@ def _said(page: CleanPage) -> tuple[list[str], BoolArray]:
     alive = np.asarray(page.alive, dtype=bool)
     shown = ~tags
     shown[tags] = alive[nodes[tags]]
+    if not PARTED_MATH.isdisjoint(page.tag):  # "1/2" is not "12"
+        parted = np.fromiter(map(PARTED_MATH.__contains__, [*page.tag, ""]), dtype=bool)
+        apart |= parted[np.asarray(page.parent, dtype=np.int64)]
     spaced = tags.copy()
     spaced[tags] = apart[nodes[tags]]
     says[tags] = ""

@@ -27,7 +27,7 @@ from tokenprune.segment.html_texts import Texts
 from tokenprune.segment.html_tree import Tree, tree
 from tokenprune.segment.word_seams import are_letters, may_be_parted, reads_apart
 
-_BOXES = frozenset("button embed img input keygen label meter progress svg text".split())
+_BOXES = frozenset("button embed img input keygen label meter mtd progress svg text".split())
 _MEDIA = frozenset("audio canvas object video".split())  # boxes also where what stands in them is not shown
 _SIDE_BY_SIDE = frozenset(
     "a abbr b bdi cite data dfn em font i output small span strong time tspan u".split()

@@ -14,6 +14,7 @@ hidden:clip               clipped to nothing, as text for screen readers is
 hidden:same-colour        transparent text, or text in the known colour of its ground
 hidden:closed             a ``dialog`` without ``open``, a ``popover``
 hidden:fallback           what stands in ``video``, ``audio``, ``canvas``, and an ``object`` with a shown file
+hidden:annotated          the signs of a formula of which the TeX is kept
 hidden:not-rendered       ``datalist``; titles, descriptions and annotations in SVG and MathML
 hidden:zero-width, hidden:bidi, hidden:tag-characters    characters; see ``invisible``
 ========================  ===========================================================================
@@ -42,6 +43,7 @@ ATTRIBUTE, DISPLAY, VISIBILITY = "hidden:attribute", "hidden:display-none", "hid
 OPACITY, SIZE, OFF_SCREEN = "hidden:opacity", "hidden:zero-size", "hidden:off-screen"
 CLIP, COLOUR = "hidden:clip", "hidden:same-colour"
 CLOSED, FALLBACK, NOT_RENDERED = "hidden:closed", "hidden:fallback", "hidden:not-rendered"
+ANNOTATED = "hidden:annotated"
 # Why texts are hidden that a script may show: pages fade in what scrolls into view.
 UNDONE = frozenset((OPACITY, VISIBILITY))
 

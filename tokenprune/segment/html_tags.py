@@ -18,6 +18,10 @@ STRUCTURAL = frozenset(
 BLOCKS = GENERIC | STRUCTURAL
 # The only inline tags that carry meaning; the others (a, span, b, ...) only say how the page looks.
 INLINE = frozenset("code kbd samp sub sup del ins q".split())
+# What means the same as one of them, and is written so: libxml2 ends an <s> at a <p>, but not a <del>.
+WRITTEN_AS = {"s": "del", "strike": "del"}
+# Of formulas: each element right in one of these stands for itself (numerator, denominator).
+PARTED_MATH = frozenset(("mfrac", "mroot"))
 # Blocks that say only how the page looks: their tags go, but words on both sides must not run together.
 # (A dialog without its ``open`` would be a closed one.)
 UNWRAPPED_BLOCKS = frozenset(("center", "noscript", "body", "dialog"))

@@ -9,7 +9,8 @@ import numpy as np
 
 from tokenprune.arrays import IntArray
 from tokenprune.segment.css import FONT
-from tokenprune.segment.html_hidden import TINY, Look
+from tokenprune.segment.html_hidden import ANNOTATED, TINY, Look
+from tokenprune.segment.html_math import annotated
 from tokenprune.segment.html_names import codes_among
 from tokenprune.segment.html_nesting import Nesting
 from tokenprune.segment.html_reach import Reach, reach
@@ -52,6 +53,8 @@ def unseen(
                 rule = sheet.match(page.names[page.code[k] >> 2], page.attributes(k))
                 if rule is not None:
                     looks[k], rules[k] = sheet.look(rule, looks.get(k)), rule
+    for signs, tex in annotated(page):
+        looks[signs], looks[tex] = Look(reason=ANNOTATED), Look(visible=True)
     foreign = np.flatnonzero(codes_among(page.codes, _FOREIGN)).tolist()
     if not foreign and not any(look.may_hide for look in looks.values()):
         return NOTHING, []
