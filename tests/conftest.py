@@ -212,7 +212,18 @@ def soup_of(source):
         warnings.catch_warnings()
     ):  # BeautifulSoup's advice about texts that look like XML or like a file name
         warnings.simplefilter("ignore", UnusualUsageWarning)
-        return BeautifulSoup(sanitize(source), "lxml")
+        soup = BeautifulSoup(sanitize(source), "lxml")
+    # Words that stand in attributes, and are shown.
+    for button in soup.find_all("input", type=re.compile("^(?:submit|button|reset)$", re.I), value=True):
+        if button["value"].strip() and "<" not in button["value"]:
+            button.insert_after(button["value"], soup.new_tag("input"))
+    for group in soup.find_all("optgroup", label=True):
+        group.insert(0, group["label"] if "<" not in group["label"] else "")
+    for shadow in soup.find_all("template", shadowrootmode=True):
+        shadow.name = "div"
+        for said in shadow.find_all(string=True):
+            said.replace_with(NavigableString(said))
+    return soup
 
 
 def _walk(node, out):

@@ -160,3 +160,48 @@ def test_may_be_parted(left, right):
     assert found == (
         (left[-1].isalnum() or left[-1] in ".,;)]\u0301") and (right[0].isalnum() or right[0] in "($")
     )
+
+
+@pytest.mark.parametrize(
+    ("page", "expected"),
+    [
+        ("<form>a<input type=submit value='Send it' class=x>b</form>", "<form>a Send it b</form>"),
+        ("<p>a <input type=reset value=''> <input type=text value=gone> b</p>", "<p>a b</p>"),
+        ("<p>a <input type=submit value=gone hidden> b</p>", "<p>a b</p>"),
+        ("<p>a <input type=submit value=gone style=visibility:hidden> b</p>", "<p>a b</p>"),
+        ("<style>.x{display:none}</style><p>a <input type=submit value=gone class=x> b</p>", "<p>a b</p>"),
+        (
+            "<select><optgroup label='Sea &amp; sky'><option>a</option></optgroup></select>",
+            "<select><optgroup>Sea & sky<option>a</option></optgroup></select>",
+        ),
+        (
+            "<x-y><template shadowrootmode='open'><p>in</p></template><p>out</p></x-y><template>gone</template>",
+            "<p>in</p><p>out</p>",
+        ),
+    ],
+)
+def test_words_that_only_look_like_markup_stay(page, expected):
+    assert cleaned(page) == expected
+    assert cleaned(expected) == expected
+
+
+def test_words_of_buttons_lead_to_their_place():
+    page = "<form>a<input class=x type=submit value='Send &amp; go' id=y>b</form>"
+    units = HtmlBlocks(64).segment(Document(page, kind="html"), get_counter())
+    rendered = units.pieces.join(np.ones(len(units.pieces.text), dtype=bool))
+    places = rendered.offsets.to_source(np.array([rendered.text.index(w) for w in ("Send", "go", "b<")]))
+    assert [page[p:].startswith(w) for p, w in zip(places.tolist(), ("Send", "go", "b<"), strict=True)] == [
+        True
+    ] * 3
+
+
+@pytest.mark.parametrize(
+    ("page", "expected"),
+    [
+        ("<p>See<img src=a alt='the  sun &amp; sky'>rise, <img src=b>or</p>", "See [the sun & sky] rise, or"),
+        ("<p>a<img src=x>b</p>", "a b"),
+    ],
+)
+def test_descriptions_of_pictures_in_text(page, expected):
+    method = pruner("clean-html", keep_attributes=("alt", "src"), output="text")
+    assert Pipeline([method]).prune("", [Document(page, kind="html")]).documents[0].text == expected

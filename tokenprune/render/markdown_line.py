@@ -194,7 +194,10 @@ class Line:
         attributes = tag_attributes(tag)
         alt = SPACES.sub(" ", unescape(attributes.get("alt", ""))).strip()
         to = destination(attributes.get("src", ""))
-        if self._code >= 0 or not (alt or to):
+        if self._code >= 0:
+            return
+        if not (alt or to):
+            self.space(i)
             return
         self._gap(i)
         shown = escape([alt], [LINKED], block=False, cell=False, heading=False)[0]

@@ -11,7 +11,7 @@ from tokenprune.arrays import BoolArray
 from tokenprune.render.places import Parts
 from tokenprune.render.scripts import MATH, Formulas, script
 from tokenprune.render.table_grid import Grid
-from tokenprune.segment.html_tags import BLOCKS, CELLS, PRE, read_tag
+from tokenprune.segment.html_tags import BLOCKS, CELLS, PRE, read_tag, tag_attributes
 from tokenprune.units import Pieces, Rendered, Units
 
 _ONE_LINE = dict.fromkeys(map(ord, "\t\n\r\f"), " ")
@@ -20,7 +20,10 @@ _LINES = (BLOCKS - CELLS) | {"br"}
 
 @dataclass(frozen=True)
 class PlainText:
-    """Words without markup: a line per block, cells of a row set apart by tabs, code line by line."""
+    """Words without markup: a line per block, cells of a row set apart by tabs, code line by line.
+
+    Descriptions of pictures are written where a segmenter kept them (``keep_attributes``): ``[a cat]``.
+    """
 
     def render(self, units: Units, keep: BoolArray) -> Rendered:
         """Return the kept words."""
@@ -39,6 +42,7 @@ class _Writer:
         self.end = "\n"  # how the text so far ends, to write one line end where blocks meet
         self.last = -2  # the piece read last
         self.gap = False  # whether something was dropped since the last text
+        self.picture = False  # whether a picture stands between it and the next
         self.pre = 0
         self.cell = 0  # depth of cells
         self.cells = 0  # begun in the open row
@@ -79,6 +83,9 @@ class _Writer:
         if self.gap and not apart and not piece[0].isspace():
             # Where something between two texts is dropped, their words must not run together.
             self._mark("\n", i)
+        elif self.picture and not apart and not self.pre and (piece[0].isalnum() or piece[0] in "(["):
+            self._mark(" ", i)
+        self.picture = False
         piece = unescape(piece)
         if not self.pre and len(piece) > 1:
             piece = piece.translate(_ONE_LINE)  # of code inside a line
@@ -98,7 +105,19 @@ class _Writer:
             if behind:
                 self._mark(behind, i)
 
+    def _picture(self, i: int) -> None:
+        """Write the description of a picture, if a segmenter kept it."""
+        alt = " ".join(unescape(tag_attributes(self.pieces.text[i]).get("alt", "")).split())
+        if alt and not self.pre:
+            if not self.end.isspace() and (self.end.isalnum() or self.end in ".,;:!?)]"):
+                self._mark(" ", i)
+            self._mark(f"[{alt}]", i)
+        self.picture = True
+
     def _tag(self, i: int, name: str, closing: bool) -> None:
+        if name == "img":
+            self._picture(i)
+            return
         if name in ("sub", "sup") and not self.pre:
             self._script(i, name, closing=closing)
             return

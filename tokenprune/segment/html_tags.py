@@ -23,8 +23,8 @@ WRITTEN_AS = {"s": "del", "strike": "del"}
 # Of formulas: each element right in one of these stands for itself (numerator, denominator).
 PARTED_MATH = frozenset(("mfrac", "mroot"))
 # Blocks that say only how the page looks: their tags go, but words on both sides must not run together.
-# (A dialog without its ``open`` would be a closed one.)
-UNWRAPPED_BLOCKS = frozenset(("center", "noscript", "body", "dialog"))
+# (A dialog without its ``open`` would be a closed one; a template is only met where it is a shadow root.)
+UNWRAPPED_BLOCKS = frozenset(("center", "noscript", "body", "dialog", "template"))
 # All that does not sit inside a line; what is not named here (a link, say, whose ``href`` is kept) does.
 APART = BLOCKS | UNWRAPPED_BLOCKS | {"html", "head"}
 CODE = frozenset("code kbd samp".split())
@@ -69,6 +69,23 @@ def attributes(source: str) -> dict[str, str]:
     for m in _ATTRIBUTE.finditer(source):
         found.setdefault(m[1].lower(), m[2] or m[3] or m[4] or "")
     return found
+
+
+def said_by(tag: str, source: str) -> tuple[int, int] | None:
+    """Where in the attributes of a start tag the words stand that a browser shows of them; None for none.
+
+    Those are the label of an ``optgroup`` and the value of an ``input`` that is a button.
+    """
+    wanted = {"optgroup": "label", "input": "value"}.get(tag)
+    if wanted is None or wanted not in source.lower():
+        return None
+    if tag == "input" and attributes(source).get("type", "").lower() not in ("submit", "button", "reset"):
+        return None
+    for m in _ATTRIBUTE.finditer(source):
+        if m[1].lower() == wanted and m.lastindex is not None and m.lastindex > 1:
+            said = m[m.lastindex]
+            return m.span(m.lastindex) if said.strip() and "<" not in said else None
+    return None
 
 
 def is_inline(tag: str) -> bool:
