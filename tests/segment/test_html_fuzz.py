@@ -44,7 +44,18 @@ ATTRIBUTES = ["", "", " x=1", " class='a b'", ' title="a > b', " title='<p>", " 
               " href=x", " alt='" + "z" * 3000 + "'", " <b", " \x00=\x00", " é=\ud800", "\n\t"]  # fmt: skip
 COMMENTS = ["<!-- c -->", "<!-->", "<!--->", "<!-- a --!>", "<!--", "<!-- <p>gone", "<!doctype html>", "<![CDATA[ x ]]>",
             "<![CDATA[", "<?php echo '<p>' ?>", "<plaintext>", "<frameset>", "<base x>", "<isindex>", "<template shadowrootmode=open>"]  # fmt: skip
-VOID = ["<br>", "</br>", "<hr>", "<img src=x alt=sun>", "<input>", "<input type=submit value='go &amp; on'>", "<wbr>", "<col>", "<p/>", "<div/>"]
+VOID = [
+    "<br>",
+    "</br>",
+    "<hr>",
+    "<img src=x alt=sun>",
+    "<input>",
+    "<input type=submit value='go &amp; on'>",
+    "<wbr>",
+    "<col>",
+    "<p/>",
+    "<div/>",
+]
 
 names = st.sampled_from(NAMES)
 attributes = st.lists(st.sampled_from(ATTRIBUTES), max_size=2).map("".join)
