@@ -197,3 +197,20 @@ def test_plain_text_pruner_stays_in_the_budget(samples):
     text = result.documents[0].text
     assert "<" not in text
     assert 180 <= get_counter().count(text) == result.tokens_after <= 200
+
+
+@pytest.mark.parametrize(
+    ("page", "keep", "expected"),
+    [
+        ("<div><p>one two</p>\n\n<dl>\n<dt>a b</dt>\n</dl>\n\n<p>c d</p></div>", [0, 1, 0], "<dt>a b</dt>"),
+        ("<p>one two</p>\n<pre>\n\n a\n\n</pre>\n<p>c d</p>", [0, 1, 0], "<pre>\n\n a\n\n</pre>"),
+    ],
+)
+def test_no_blank_lines_at_the_ends(page, keep, expected):
+    units = html(page, 2)
+    assert len(units) == len(keep)
+    rendered = SameForm().render(units, np.asarray(keep, dtype=bool))
+    assert rendered.text == rendered.text.strip()
+    assert expected in rendered.text
+    at = rendered.text.index(expected)
+    assert page[int(rendered.offsets.to_source(np.array([at]))[0]) :].startswith(expected[:5])
