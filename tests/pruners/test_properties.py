@@ -183,9 +183,7 @@ def test_well_formed_words_survive_whole(method, data, strategies, read_html):
     limit = limit_of(budget, [Document(page, kind="html")])
     in_part = limit is not None and limit >= 8
     assert any(
-        from_whole_words(
-            kept, words, lambda w: len(w) + 3 * w.count("<") + 4 * w.count("&") > LONG, in_part
-        )
+        from_whole_words(kept, words, lambda w: len(w) + 3 * w.count("<") + 4 * w.count("&") > LONG, in_part)
         for words in known
     )
 

@@ -124,7 +124,7 @@ class Gaps:
         return found
 
     def _said(self, row: int) -> str:
-        return self.texts.written[self.rows.event[row]]
+        return self.texts.written[int(self.rows.event[row])]
 
     def _name(self, row: int) -> str:
         return self.names[int(self.rows.place[row])]

@@ -36,7 +36,7 @@ def may_be_parted(last: IntArray, first: IntArray) -> BoolArray:
         last: int64 [n], the last character of the texts on the left.
         first: int64 [n], the first one of those on the right.
     """
-    found = _MAY_END[np.minimum(last, 128)] & _MAY_BEGIN[np.minimum(first, 128)]
+    found: BoolArray = _MAY_END[np.minimum(last, 128)] & _MAY_BEGIN[np.minimum(first, 128)]
     for k in np.flatnonzero(found & ((last > 127) | (first > 127))).tolist():
         a, b = chr(last[k]), chr(first[k])
         found[k] = (_in_word(a) or a in _CLOSING) and (b.isalnum() or b in _OPENING)
