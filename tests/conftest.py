@@ -212,7 +212,18 @@ def soup_of(source):
         warnings.catch_warnings()
     ):  # BeautifulSoup's advice about texts that look like XML or like a file name
         warnings.simplefilter("ignore", UnusualUsageWarning)
-        return BeautifulSoup(sanitize(source), "lxml")
+        soup = BeautifulSoup(sanitize(source), "lxml")
+    # Words that stand in attributes, and are shown.
+    for button in soup.find_all("input", type=re.compile("^(?:submit|button|reset)$", re.I), value=True):
+        if button["value"].strip() and "<" not in button["value"]:
+            button.insert_after(button["value"], soup.new_tag("input"))
+    for group in soup.find_all("optgroup", label=True):
+        group.insert(0, group["label"] if "<" not in group["label"] else "")
+    for shadow in soup.find_all("template", shadowrootmode=True):
+        shadow.name = "div"
+        for said in shadow.find_all(string=True):
+            said.replace_with(NavigableString(said))
+    return soup
 
 
 def _walk(node, out):
@@ -251,6 +262,55 @@ def visible_words(source):
     return without_formats("".join(out)).split()
 
 
+# Where cleaning may part words by a space: the edges of boxes inside a line, and between two elements side by
+# side in one without text of its own. Everywhere else white space is what it was.
+_BOXES = frozenset(
+    "audio button canvas embed img input keygen label meter mtd object progress svg text video".split()
+)
+_SIDES = frozenset("a abbr b bdi cite data dfn em font i output small span strong time tspan u".split())
+_MAY_PART = "\x01"
+
+
+def _is_text(node):
+    return type(node) in (NavigableString, CData)
+
+
+def _walk_softly(node, out, *, blocks):
+    has_text = any(_is_text(c) and c.strip() for c in node.children)
+    before = None
+    for child in node.children:
+        if isinstance(child, Tag):
+            if child.name in _UNSEEN:
+                continue
+            gap = "\n" if blocks and child.name in _BLOCKS else ""
+            gap += _MAY_PART if child.name in _BOXES or "-" in child.name else ""
+            seam = not has_text and {child.name, before} <= _SIDES
+            out.append(gap + _MAY_PART * seam)
+            _walk_softly(child, out, blocks=blocks)
+            out.append(gap)
+            before = child.name
+        elif _is_text(child):
+            out.append(str(child))
+            before = None if child.strip() else before
+
+
+def same_words(out, page, *, blocks=True):
+    """Whether a cleaned page has the words of the page, parted where they are or where they may be.
+
+    Without ``blocks`` nothing is put between blocks on either side.
+    """
+    parts = []
+    _walk_softly(soup_of(page), parts, blocks=blocks)
+    want = re.sub(rf"[\s{_MAY_PART}]*\s[\s{_MAY_PART}]*", " ", without_formats("".join(parts)))
+    want = want.strip(" " + _MAY_PART)
+    got = " ".join(visible_words(out)) if blocks else visible_text(out)
+    pattern = "".join(
+        " ?" if part[0] == _MAY_PART else re.escape(part)
+        for part in re.findall(rf"{_MAY_PART}+|[^{_MAY_PART}]+", want)
+    )
+    return re.fullmatch(pattern, got) is not None
+
+
 def is_subsequence(part, whole):
     rest = iter(whole)
     return all(any(x == y for y in rest) for x in part)
@@ -279,6 +339,7 @@ def read_html():
         soup=soup_of,
         text=visible_text,
         words=visible_words,
+        same_words=same_words,
         tree=tree,
         is_subsequence=is_subsequence,
         blocks=_BLOCKS,

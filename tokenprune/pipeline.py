@@ -247,8 +247,8 @@ class Pipeline:
             with clock.time(f"score:{pruner.name}"):
                 scorer = within(pruner.scorer, limit) if limit and any(ending) else pruner.scorer
                 scores, ranked, said = score_rank_and_note(scorer, query, units)
-            for job in mine:
-                job.notes += said
+            for job, segmented in zip(mine, units, strict=True):
+                job.notes += said + segmented.notes
             items = [Scored(*row) for row in zip(mine, [pruner] * len(mine), units, scores, strict=True)]
             if pruner.ranks or ranks(scorer):
                 _rank(items, ranked)

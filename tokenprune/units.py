@@ -85,7 +85,10 @@ class Pieces:
         return i if i < len(places) else -1
 
     def join(self, keep: BoolArray, *, brief: bool = True) -> Rendered:
-        """Join the pieces under a mask, bool [p], in their brief form or as they are."""
+        """Join the pieces under a mask, bool [p], in their brief form or as they are.
+
+        Of a page, white space at both ends goes: it stood beside something that is dropped.
+        """
         texts = list(compress(self.brief if brief and self.brief is not None else self.text, keep.tolist()))
         if self.tag is not None and len(texts) > 1:
             # Where something between two texts is dropped, their words must not run together.
@@ -97,6 +100,12 @@ class Pieces:
                     a, b = self._beside(gap, -1, places, tag), self._beside(gap + 1, 1, places, tag)
                     if a >= 0 and b >= 0 and not texts[a][-1:].isspace() and not texts[b][:1].isspace():
                         texts[a] += "\n"
+        if self.tag is not None:
+            for step in (1, -1):
+                for k in range(len(texts))[::step]:
+                    if texts[k] and not texts[k].isspace():
+                        break
+                    texts[k] = ""
         lengths = np.fromiter(map(len, texts), dtype=np.int64, count=len(texts))
         begin, end = self.src_start[keep], self.src_end[keep]
 
@@ -145,6 +154,7 @@ class Units:
             are none.
         term: bool [n], units that belong to what they lead: neither is kept without the other, as a term
             would be read with another meaning. None: there are none.
+        notes: what the receipt should say of the document.
     """
 
     document: Document
@@ -164,6 +174,7 @@ class Units:
     heading: BoolArray | None = None
     along: BoolArray | None = None
     term: BoolArray | None = None
+    notes: tuple[str, ...] = ()
 
     @classmethod
     def from_starts(

@@ -10,6 +10,7 @@ from tokenprune.budget import Budget
 from tokenprune.document import Document
 from tokenprune.pipeline import Pipeline
 from tokenprune.registry import pruner
+from tokenprune.segment.html_blocks import HtmlBlocks
 from tokenprune.tokens import get_counter
 
 METHODS = [
@@ -175,11 +176,15 @@ def test_well_formed_words_survive_whole(method, data, strategies, read_html):
     page = data.draw(strategies.nested_html)
     budget = data.draw(budgets)
     out = Pipeline([method]).prune(QUERY, [Document(page, kind="html")], budget).documents[0].text
-    kept, words = (whole_words(read_html.words(text)) for text in (out, page))
+    clean = "".join(HtmlBlocks(brief=False).segment(Document(page, kind="html"), get_counter()).pieces.text)
+    assert read_html.same_words(clean, page)
+    # A page that would not get shorter comes back as it is, without the spaces that cleaning adds.
+    kept, *known = (whole_words(read_html.words(text)) for text in (out, clean, page))
     limit = limit_of(budget, [Document(page, kind="html")])
     in_part = limit is not None and limit >= 8
-    assert from_whole_words(
-        kept, words, lambda w: len(w) + 3 * w.count("<") + 4 * w.count("&") > LONG, in_part
+    assert any(
+        from_whole_words(kept, words, lambda w: len(w) + 3 * w.count("<") + 4 * w.count("&") > LONG, in_part)
+        for words in known
     )
 
 

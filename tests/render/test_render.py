@@ -47,7 +47,16 @@ def plain(page, keep=None, max_words=64):
         ("<pre>a\n  b</pre>", "a\n  b"),
         ("<p>x</p><pre>\na\n\n\n  b\n</pre><p>y</p>", "x\na\n\n\n  b\ny"),
         ("<address>a</address><select><option>b<option>c</select>", "a\nb\nc"),
-        ("<p>x<sup>2</sup> <code>f()</code></p>", "x2 f()"),
+        ("<p>x<sup>2</sup> <code>f()</code></p>", "x^2 f()"),
+        ("<p>2<sup>10</sup> x<sub>2</sub> x<sub>i</sub> 10<sup>-3</sup>", "2^10 x_2 x_i 10^-3"),
+        ("<p>e<sup>a+b</sup>, H<sub>2</sub>O, 1<sup>st</sup>, a<sup>[1]</sup>", "e^(a+b), H2O, 1st, a[1]"),
+        ("<p><sup>2</sup>x <sub>i</sub>", "2x i"),
+        (
+            "<math><mfrac><mn>1</mn><mn>2</mn></mfrac><mo>+</mo><msup><mi>x</mi><mn>2</mn></msup></math>",
+            "1/2+x^2",
+        ),
+        ("<math><mfrac><mrow><mi>a</mi><mo>+</mo><mi>b</mi></mrow><mi>c</mi></mfrac>", "(a+b)/c"),
+        ("<math><msqrt><mi>y</mi></msqrt><mroot><mi>z</mi><mn>3</mn></mroot></math>", "\u221ayz^(1/3)"),
         ("<div><div>a</div>\n\n<div>b</div></div>", "a\nb"),
     ],
 )
@@ -188,3 +197,20 @@ def test_plain_text_pruner_stays_in_the_budget(samples):
     text = result.documents[0].text
     assert "<" not in text
     assert 180 <= get_counter().count(text) == result.tokens_after <= 200
+
+
+@pytest.mark.parametrize(
+    ("page", "keep", "expected"),
+    [
+        ("<div><p>one two</p>\n\n<dl>\n<dt>a b</dt>\n</dl>\n\n<p>c d</p></div>", [0, 1, 0], "<dt>a b</dt>"),
+        ("<p>one two</p>\n<pre>\n\n a\n\n</pre>\n<p>c d</p>", [0, 1, 0], "<pre>\n\n a\n\n</pre>"),
+    ],
+)
+def test_no_blank_lines_at_the_ends(page, keep, expected):
+    units = html(page, 2)
+    assert len(units) == len(keep)
+    rendered = SameForm().render(units, np.asarray(keep, dtype=bool))
+    assert rendered.text == rendered.text.strip()
+    assert expected in rendered.text
+    at = rendered.text.index(expected)
+    assert page[int(rendered.offsets.to_source(np.array([at]))[0]) :].startswith(expected[:5])

@@ -40,11 +40,22 @@ ODD = ["\x00", "\ud800", "\udfff", "\ufeff", "\u200b", "\u202e", "\u2028", "\x0b
        "\u0301", "<", ">", "\"", "'", "=", "/", "]]>", "<>", "</>", "< b", "<3", "<!", "<?", "</ x>", "<-"]  # fmt: skip
 ATTRIBUTES = ["", "", " x=1", " class='a b'", ' title="a > b', " title='<p>", " =", " a=b=c", " /", " hidden", " style='display:none'",
               " style='visibility:hidden'", " style='visibility:visible'", " style='color:#fff;background:#fff'",
-              " style='font-size:0'", " style='font-size:12px'", " bgcolor=white color=white", " style=\"a:(", " tp-n=0",
+              " style='font-size:0'", " style='font-size:12px'", " bgcolor=white color=white", " style=\"a:(", " tp-n=0", " label='a b'",
               " href=x", " alt='" + "z" * 3000 + "'", " <b", " \x00=\x00", " é=\ud800", "\n\t"]  # fmt: skip
 COMMENTS = ["<!-- c -->", "<!-->", "<!--->", "<!-- a --!>", "<!--", "<!-- <p>gone", "<!doctype html>", "<![CDATA[ x ]]>",
-            "<![CDATA[", "<?php echo '<p>' ?>", "<plaintext>", "<frameset>", "<base x>", "<isindex>"]  # fmt: skip
-VOID = ["<br>", "</br>", "<hr>", "<img src=x alt=sun>", "<input>", "<wbr>", "<col>", "<p/>", "<div/>"]
+            "<![CDATA[", "<?php echo '<p>' ?>", "<plaintext>", "<frameset>", "<base x>", "<isindex>", "<template shadowrootmode=open>"]  # fmt: skip
+VOID = [
+    "<br>",
+    "</br>",
+    "<hr>",
+    "<img src=x alt=sun>",
+    "<input>",
+    "<input type=submit value='go &amp; on'>",
+    "<wbr>",
+    "<col>",
+    "<p/>",
+    "<div/>",
+]
 
 names = st.sampled_from(NAMES)
 attributes = st.lists(st.sampled_from(ATTRIBUTES), max_size=2).map("".join)

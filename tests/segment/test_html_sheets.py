@@ -96,6 +96,23 @@ def test_an_element_that_shows_itself():
     assert "secret" not in words(page + "<p class=x style='color:red'>secret</p>")
 
 
+@pytest.mark.parametrize(
+    ("css", "style", "seen"),
+    [
+        (".x{display:none!important}", "display:block", False),
+        (".x{visibility:hidden ! important}", "visibility:visible", False),
+        (".x{display:none!important}", "display:block!important", True),
+        (".x{display:none!important}.x{display:block}", "", False),
+        (".x{display:none!important}p.x{display:block}", "", False),
+        (".x{display:none}.x{display:block!important}", "", True),
+        (".x{display:none;color:red!important}", "display:block", True),
+    ],
+)
+def test_what_is_important_wins(css, style, seen):
+    page = f"<style>{css}</style><p>Words to see.</p><p class=x style='{style}'>secret</p>"
+    assert ("secret" in words(page)) == seen
+
+
 @pytest.mark.parametrize("markup", [False, True])
 def test_a_rule_that_hides_most_of_the_page_is_ignored(markup):
     """A script shows it. Other rules still hold, also those inside of what it would have hidden."""

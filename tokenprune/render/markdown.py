@@ -20,9 +20,10 @@ import numpy as np
 
 from tokenprune.arrays import BoolArray
 from tokenprune.render.markdown_escape import BREAK, MARK, fence_of
-from tokenprune.render.markdown_line import SPACES, WHITE, Line, Part
+from tokenprune.render.markdown_line import SPACES, Line, Part
 from tokenprune.render.markdown_tables import Table, layout_tables
 from tokenprune.render.places import Parts, source_attributes
+from tokenprune.render.scripts import MATH, WHITE
 from tokenprune.segment.html_tags import BLOCKS, CELLS, HEADINGS, PRE, read_tag
 from tokenprune.units import Pieces, Rendered, Units
 
@@ -414,6 +415,8 @@ class _Writer:
             line.image(i, piece)
         elif name == "q":
             line.quote(i)
+        elif name in MATH:
+            line.formula(i, name, closing=closing)
         elif closing:
             line.close_mark(i, name)
         else:
@@ -434,6 +437,7 @@ for _names, _open, _close in (
     (("thead",), _Writer._open_head, _Writer._close_head),
     (("tr",), _Writer._open_row, _Writer._close_row),
     (("code", "kbd", "samp", "a", "q", "sub", "sup", "del"), _Writer._inline, _Writer._inline),
+    (MATH, _Writer._inline, _Writer._inline),
     (("br", "img"), _Writer._inline, _Writer._inline),
 ):
     for _name in _names:

@@ -16,14 +16,11 @@ from tokenprune.render.markdown_escape import (
     destination,
     escape,
 )
+from tokenprune.render.scripts import WHITE, Formulas, script
 from tokenprune.segment.html_tags import tag_attributes
 
-WHITE = " \t\n\r\f"
 SPACES = re.compile(r"[ \t\n\r\f]+")
 _LINE_ENDS = re.compile(r"\r\n?|\n")
-_SIMPLE = re.compile(r"[-+\u2212]?\w+")
-# Raised letters that are read with what they follow: 1st, 2e, nº, Acme(TM).
-_ORDINALS = frozenset("st nd rd th e er re ère ème o a tm sm r".split())
 
 
 class Part(NamedTuple):
@@ -35,7 +32,7 @@ class Part(NamedTuple):
 
 
 class _Mark(NamedTuple):
-    """An open sub, sup or del: its part (-1: it will not be written) and the character before it."""
+    """An open sub, sup or del: its part (-1: it will not be written) and what stands before it."""
 
     part: int
     before: str
@@ -63,6 +60,7 @@ class Line:
         self._link: tuple[int, str] | None = None
         self._anchors: list[bool] = []  # of open <a>, whether it is the link
         self._marks: list[_Mark] = []
+        self._formulas = Formulas(lambda: self._text, lambda text, i: self._add(text, i, self._words()))
 
     def _add(self, text: str, piece: int, kind: int) -> int:
         self._text.append(text)
@@ -204,7 +202,10 @@ class Line:
         attributes = tag_attributes(tag)
         alt = SPACES.sub(" ", unescape(attributes.get("alt", ""))).strip()
         to = destination(attributes.get("src", ""))
-        if self._code >= 0 or not (alt or to):
+        if self._code >= 0:
+            return
+        if not (alt or to):
+            self.space(i)
             return
         self._gap(i)
         shown = escape([alt], [LINKED], block=False, cell=False, heading=False)[0]
@@ -220,7 +221,7 @@ class Line:
             self._marks.append(_Mark(-1, ""))
         else:
             self._gap(i)
-            before = self.tail
+            before = "".join(self._text[-3:])[-8:] if self.tail else ""
             self._marks.append(_Mark(self._add("", i, self._words()), before))
 
     def close_mark(self, i: int, name: str) -> None:
@@ -243,18 +244,16 @@ class Line:
                 self._text[begin] = "<del>"
                 self._add("</del>", i, MARK)
             return
-        if not before or not (before.isalnum() or before in ")]"):
-            return
-        if name == "sup":
-            plain = inner.lower() in _ORDINALS or not (inner[0].isalnum() or inner[0] in "+-\u2212")
-        else:
-            plain = not inner[0].isalnum() or (inner.isdecimal() and not before.isdecimal())
-        if plain or content[0] in WHITE:
-            return
-        self._text[begin] = "^" if name == "sup" else "_"
-        if not _SIMPLE.fullmatch(inner):
-            self._text[begin] += "("
-            self._add(")", i, self._words())
+        opening, closing = script(name, before, content)
+        if opening:
+            self._text[begin] = opening
+            if closing:
+                self._add(closing, i, self._words())
+
+    def formula(self, i: int, name: str, *, closing: bool) -> None:
+        """Meet a tag of a formula."""
+        if self._code < 0:
+            (self._formulas.end if closing else self._formulas.start)(name, i)
 
     # -- the result -----------------------------------------------------------------------------------
 
@@ -309,5 +308,6 @@ class Line:
 
     def _clear(self) -> None:
         self.tail = ""
+        self._formulas.clear()
         self._text, self._piece, self._kind = [], [], []
         self._spans = []

@@ -9,8 +9,9 @@ import numpy as np
 
 from tokenprune.arrays import BoolArray
 from tokenprune.render.places import Parts
+from tokenprune.render.scripts import MATH, Formulas, script
 from tokenprune.render.table_grid import Grid
-from tokenprune.segment.html_tags import BLOCKS, CELLS, PRE, read_tag
+from tokenprune.segment.html_tags import BLOCKS, CELLS, PRE, read_tag, tag_attributes
 from tokenprune.units import Pieces, Rendered, Units
 
 _ONE_LINE = dict.fromkeys(map(ord, "\t\n\r\f"), " ")
@@ -19,7 +20,10 @@ _LINES = (BLOCKS - CELLS) | {"br"}
 
 @dataclass(frozen=True)
 class PlainText:
-    """Words without markup: a line per block, cells of a row set apart by tabs, code line by line."""
+    """Words without markup: a line per block, cells of a row set apart by tabs, code line by line.
+
+    Descriptions of pictures are written where a segmenter kept them (``keep_attributes``): ``[a cat]``.
+    """
 
     def render(self, units: Units, keep: BoolArray) -> Rendered:
         """Return the kept words."""
@@ -38,10 +42,13 @@ class _Writer:
         self.end = "\n"  # how the text so far ends, to write one line end where blocks meet
         self.last = -2  # the piece read last
         self.gap = False  # whether something was dropped since the last text
+        self.picture = False  # whether a picture stands between it and the next
         self.pre = 0
         self.cell = 0  # depth of cells
         self.cells = 0  # begun in the open row
         self.grids: list[Grid] = []  # of open tables
+        self.scripts: list[tuple[int, str]] = []  # first part of each open sub or sup, what stands before it
+        self.formulas = Formulas(lambda: self.out.text, lambda text, i: self.out.add(text, i))
         self.opened = self.content = self.span = 0  # start tag, first part and columns of the open cell
 
     def write(self, kept: list[int]) -> Rendered:
@@ -76,6 +83,9 @@ class _Writer:
         if self.gap and not apart and not piece[0].isspace():
             # Where something between two texts is dropped, their words must not run together.
             self._mark("\n", i)
+        elif self.picture and not apart and not self.pre and (piece[0].isalnum() or piece[0] in "(["):
+            self._mark(" ", i)
+        self.picture = False
         piece = unescape(piece)
         if not self.pre and len(piece) > 1:
             piece = piece.translate(_ONE_LINE)  # of code inside a line
@@ -83,7 +93,37 @@ class _Writer:
         self.end = piece[-1]
         self.gap = False
 
+    def _script(self, i: int, name: str, *, closing: bool) -> None:
+        """Mark a raised or lowered letter as such where it would be read as one of its line."""
+        text = self.out.text
+        if not closing:
+            before = "" if self.gap or self.end.isspace() else "".join(text[-3:])[-8:]
+            self.scripts.append((self.out.add("", i), before))
+        elif self.scripts:
+            part, before = self.scripts.pop()
+            text[part], behind = script(name, before, "".join(text[part:]))
+            if behind:
+                self._mark(behind, i)
+
+    def _picture(self, i: int) -> None:
+        """Write the description of a picture, if a segmenter kept it."""
+        alt = " ".join(unescape(tag_attributes(self.pieces.text[i]).get("alt", "")).split())
+        if alt and not self.pre:
+            if not self.end.isspace() and (self.end.isalnum() or self.end in ".,;:!?)]"):
+                self._mark(" ", i)
+            self._mark(f"[{alt}]", i)
+        self.picture = True
+
     def _tag(self, i: int, name: str, closing: bool) -> None:
+        if name == "img":
+            self._picture(i)
+            return
+        if name in ("sub", "sup") and not self.pre:
+            self._script(i, name, closing=closing)
+            return
+        if name in MATH and not self.pre:
+            (self.formulas.end if closing else self.formulas.start)(name, i)
+            return
         if name in PRE:
             self.pre += -1 if closing else 1
         if name in CELLS:

@@ -30,13 +30,22 @@ def declarations(style: str) -> dict[str, str]:
     Args:
         style: an inline style, or what stands between the braces of a rule.
     """
+    return _read(style)[0]
+
+
+def important(style: str) -> set[str]:
+    """Return the properties of which a style says that they are ``!important``."""
+    return _read(style)[1] if "!" in style or "\\" in style else set()
+
+
+def _read(style: str) -> tuple[dict[str, str], set[str]]:
     style = unescape(style)
     if "/*" in style:
         style = _COMMENT.sub("", style)
     if "\\" in style:
         style = _ESCAPE.sub(_plain, style)
     found: dict[str, str] = {}
-    important: set[str] = set()
+    firm: set[str] = set()
     for m in _DECLARATION.finditer(style.lower()):
         name, value = m[1], m[2].strip()
         if "!" in value:
@@ -44,12 +53,12 @@ def declarations(style: str) -> dict[str, str]:
             value = value.strip()
             if mark.strip() != "important":
                 continue
-            important.add(name)
-        elif name in important:
+            firm.add(name)
+        elif name in firm:
             continue
         if value:
             found[name] = value
-    return found
+    return found, firm
 
 
 def _plain(escape: re.Match[str]) -> str:

@@ -57,6 +57,7 @@ class HtmlBlocks:
         cutter.walk()
         pieces = _Pieces(page, cutter)
         units = pieces.units(compact(page) if self.brief else page.text, document, counter)
+        units.notes = cleaned.notes
         if self.markup:
             units.markup = markup(cleaned, pieces.event, pieces.owner, units.pieces.text)
             units.lead = scoped(units.lead, units.markup)

@@ -17,6 +17,8 @@ import numpy as np
 from tokenprune.arrays import IntArray
 from tokenprune.segment.html_attributes import kept_attributes
 from tokenprune.segment.html_concealed import Concealer
+from tokenprune.segment.html_hidden import UNDONE
+from tokenprune.segment.html_math import write_math
 from tokenprune.segment.html_nesting import nested
 from tokenprune.segment.html_output import Output
 from tokenprune.segment.html_page import TEXT, CleanPage, word_count
@@ -31,6 +33,10 @@ from tokenprune.segment.html_texts import Texts, read_texts
 from tokenprune.segment.html_unseen import NOTHING, Ranges, unseen
 from tokenprune.tokens import sanitize
 
+_NOT_BELIEVED = (
+    "more than half of the words are {why}: as on pages that fade in by script, they are taken for visible"
+)
+
 
 @dataclass
 class Cleaned:
@@ -42,7 +48,9 @@ class Cleaned:
         rows: what became of its tags.
         opens: int64 [m], the row that opens each element of the page.
         row: int64 [e], the row that each event of the page comes from.
-        ruled: words that each rule of a style sheet hides.
+        doubted: words that are hidden by each rule of a style sheet, and for each reason that scripts undo.
+        times: how many elements are hidden for each such reason.
+        notes: what the receipt should say.
     """
 
     page: CleanPage
@@ -50,20 +58,28 @@ class Cleaned:
     rows: Rows
     opens: IntArray
     row: IntArray
-    ruled: Counter[Rule]
+    doubted: Counter[Rule | str]
+    times: Counter[str]
+    notes: tuple[str, ...] = ()
 
-    def overdone(self) -> set[Rule]:
-        """Rules of style sheets to ignore: together the others hide no more than half of the words."""
-        if not self.ruled:
+    def overdone(self) -> set[Rule | str]:
+        """Rules and reasons to ignore: together the others hide no more than half of the words.
+
+        A single element that hides much for one of the reasons is no page that fades in.
+        """
+        if not self.doubted:
             return set()
-        hidden = self.ruled.total()
         page = self.page
-        total = hidden + sum(word_count(t) for k, t in zip(page.kind, page.text, strict=True) if k == TEXT)
-        gone: set[Rule] = set()
-        for rule, words in self.ruled.most_common():
+        shown = sum(word_count(t) for k, t in zip(page.kind, page.text, strict=True) if k == TEXT)
+        hidden = self.doubted.total()
+        total = hidden + shown
+        gone: set[Rule | str] = set()
+        for why, words in self.doubted.most_common():
             if 2 * hidden <= total:
                 break
-            gone.add(rule)
+            if isinstance(why, str) and self.times[why] < 2 and shown:
+                continue
+            gone.add(why)
             hidden -= words
         return gone
 
@@ -99,8 +115,11 @@ def _write(
         leave_out(rows, concealed.tags)
     for at, act in concealed.void.items():
         rows.act[at] = act
+    write_math(rows, source.names, source.attributes)
     found = nest(rows, source.names)
-    output = Output(rows, found, source.names, texts, np.append(concealed.texts, False), kept)
+    output = Output(
+        rows, found, source.names, texts, np.append(concealed.texts, False), kept, source.attributes
+    )
     page = output.write()
     if concealed.veiled and output.white:
         concealed.run(output.written_texts())  # white space in code counts as something shown
@@ -113,13 +132,13 @@ def _write(
     page.strip()
     fill_columns(page, source, rows.mark[found.opens], keep)
     page.dropped = merged(concealed.dropped, source.dropped)
-    return Cleaned(page, source, rows, found.opens, row, concealed.ruled)
+    return Cleaned(page, source, rows, found.opens, row, concealed.doubted, concealed.times)
 
 
 def read(source: str, keep_attributes: Collection[str], drop_hidden: bool) -> Cleaned:
     """Clean a page and say where all of it comes from; any text is accepted.
 
-    Once more without the rules of style sheets that turn out to hide too much (see `Cleaned.overdone`).
+    Once more without what turns out to hide too much (see `Cleaned.overdone`).
     """
     page = scan(sanitize(source), drop_hidden=drop_hidden)
     found = nested(page)
@@ -128,13 +147,19 @@ def read(source: str, keep_attributes: Collection[str], drop_hidden: bool) -> Cl
     keep = frozenset(a.lower() for a in keep_attributes)
     kept = _kept(page, events, keep, drop_hidden)
     sheet = read_sheet("\n".join(page.styles)) if drop_hidden and page.styles else None
+    doubted: set[str] = set()
     for left in (2, 1, 0):
-        reach, ranges = unseen(page, sheet, nesting) if drop_hidden else (NOTHING, [])
+        reach, ranges = unseen(page, sheet, nesting, doubted) if drop_hidden else (NOTHING, [])
         made = _write(page, events, texts, keep, kept, reach, ranges)
         gone = made.overdone()
-        if not gone or not sheet:
+        if not gone:
             break
-        sheet = sheet.without(gone) if left > 1 else None
+        reasons = {why for why in gone if isinstance(why, str)}
+        if reasons:
+            doubted |= reasons if left > 1 else UNDONE
+        if sheet and gone > reasons:
+            sheet = sheet.without({why for why in gone if isinstance(why, Rule)}) if left > 1 else None
+    made.notes = tuple(_NOT_BELIEVED.format(why=why) for why in sorted(doubted))
     return made
 
 

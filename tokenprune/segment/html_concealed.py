@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tokenprune.arrays import BoolArray, IntArray
-from tokenprune.segment.html_hidden import VISIBILITY
+from tokenprune.segment.html_hidden import UNDONE, VISIBILITY
 from tokenprune.segment.html_open import Unseen
 from tokenprune.segment.html_page import fold, word_count
 from tokenprune.segment.html_reach import Reach
@@ -39,7 +39,8 @@ class Concealer:
         texts: bool [n], rows of texts that go.
         void: what becomes of tags without content that are not seen, by row.
         dropped: source ranges with reasons.
-        ruled: words that each rule of a style sheet hides.
+        doubted: words that are hidden by each rule of a style sheet, and for each reason that scripts undo.
+        times: how many elements are hidden for each such reason.
         veiled: whether there are elements in which something else may be seen, though their text is not.
     """
 
@@ -77,7 +78,9 @@ class Concealer:
         self.tags, self.texts = np.zeros(n, dtype=bool), np.zeros(n, dtype=bool)
         self.void: dict[int, int] = {}
         self.dropped: list[Dropped] = []
-        self.ruled: Counter[Rule] = Counter()
+        self.doubted: Counter[Rule | str] = Counter()
+        self.times: Counter[str] = Counter()
+        self._last: Unseen | _Veil | None = None  # whose words were counted last
         self.veiled = False
         self._hidden_from, self._hidden_why = -1, ""
         self._unseen: Unseen | None = None  # why text here is not seen
@@ -189,7 +192,13 @@ class Concealer:
     def _pass_over(self, text: str, unseen: Unseen) -> None:
         """Leave out a text that is not seen."""
         if unseen.rule is not None and (unseen.whole or unseen.reason == VISIBILITY):
-            self.ruled[unseen.rule] += word_count(fold(text))
+            self.doubted[unseen.rule] += word_count(fold(text))
+        elif unseen.reason in UNDONE:
+            self.doubted[unseen.reason] += word_count(fold(text))
+            outermost = unseen if unseen.whole else self._veils[0] if self._veils else None
+            if outermost is not self._last or outermost is None:
+                self.times[unseen.reason] += 1
+            self._last = outermost
         if unseen.whole:
             self._hide(self._cursor, unseen.reason)
         else:

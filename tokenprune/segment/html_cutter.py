@@ -14,7 +14,7 @@ from tokenprune.document import Document
 from tokenprune.segment.html_leads import Leads
 from tokenprune.segment.html_page import BREAK, CLOSE, OPEN, TEXT, CleanPage, word_count
 from tokenprune.segment.html_ranges import source_offsets, whole_entities
-from tokenprune.segment.html_tags import APART, CELLS, GENERIC, HEADINGS, LISTS
+from tokenprune.segment.html_tags import APART, CELLS, GENERIC, HEADINGS, LISTS, PARTED_MATH
 from tokenprune.segment.html_texts import word_counts
 from tokenprune.segment.sentences import sentence_starts, split_long
 from tokenprune.segment.word_breaks import next_break
@@ -238,7 +238,7 @@ class Cutter:
     def _reads(self, event: int) -> str:
         """What an event says to someone who looks for words and lines."""
         kind, text = self.page.kind[event], self.page.text[event]
-        return text if kind == TEXT else "\n" if kind == BREAK and text == "<br>" else ""
+        return text if kind == TEXT else "" if kind != BREAK else "\n" if text == "<br>" else " "
 
     def _split_text(self, k: int, at: int, cut: int, cuts: Iterator[int], unit: int) -> tuple[int, int]:
         page = self.page
@@ -358,11 +358,13 @@ def _said(page: CleanPage) -> tuple[list[str], BoolArray]:
     alive = np.asarray(page.alive, dtype=bool)
     shown = ~tags
     shown[tags] = alive[nodes[tags]]
+    if not PARTED_MATH.isdisjoint(page.tag):  # "1/2" is not "12"
+        parted = np.fromiter(map(PARTED_MATH.__contains__, [*page.tag, ""]), dtype=bool)
+        apart |= parted[np.asarray(page.parent, dtype=np.int64)]
     spaced = tags.copy()
     spaced[tags] = apart[nodes[tags]]
-    breaks = np.flatnonzero(kinds == BREAK)
-    spaced[breaks] = [page.text[i] == "<br>" for i in breaks.tolist()]
-    says[tags | (kinds == BREAK)] = ""
+    says[tags] = ""
+    spaced |= kinds == BREAK  # a line break or a picture
     says[spaced] = " "
     says[~shown] = ""
     return says.tolist(), shown

@@ -14,12 +14,15 @@ hidden:clip               clipped to nothing, as text for screen readers is
 hidden:same-colour        transparent text, or text in the known colour of its ground
 hidden:closed             a ``dialog`` without ``open``, a ``popover``
 hidden:fallback           what stands in ``video``, ``audio``, ``canvas``, and an ``object`` with a shown file
+hidden:annotated          the signs of a formula of which the TeX is kept
 hidden:not-rendered       ``datalist``; titles, descriptions and annotations in SVG and MathML
 hidden:zero-width, hidden:bidi, hidden:tag-characters    characters; see ``invisible``
 ========================  ===========================================================================
 
 Inline styles and attributes are read, and the plainest rules of the page's own style elements (see
-``html_sheets``), unless a rule would hide more than half of the words: a script undoes that one.
+``html_sheets``), unless a rule would hide more than half of the words: a script undoes that one. It is the
+same with all that is hidden by its opacity, in several elements or to the last word: pages that fade in what
+scrolls into view are sent so.
 ``aria-hidden`` hides nothing from people who look, closed ``<details>`` open at a click, and a page that is
 hidden whole (``<body style="opacity:0">``) is shown by a script: all of these stay.
 """
@@ -27,6 +30,7 @@ hidden whole (``<body style="opacity:0">``) is shown by a script: all of these s
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -39,6 +43,10 @@ ATTRIBUTE, DISPLAY, VISIBILITY = "hidden:attribute", "hidden:display-none", "hid
 OPACITY, SIZE, OFF_SCREEN = "hidden:opacity", "hidden:zero-size", "hidden:off-screen"
 CLIP, COLOUR = "hidden:clip", "hidden:same-colour"
 CLOSED, FALLBACK, NOT_RENDERED = "hidden:closed", "hidden:fallback", "hidden:not-rendered"
+ANNOTATED = "hidden:annotated"
+# Why texts are hidden that a script may show: pages fade in what scrolls into view. Not by their visibility,
+# which is also set so: it is a known way to hide words from people and not from models.
+UNDONE = frozenset((OPACITY,))
 
 _FAR = -900.0  # px; layouts move things by less, hiding tricks use -999 or -9999
 TINY = 1.0  # px; a font of this size is a line of dots
@@ -77,6 +85,10 @@ class Look(NamedTuple):
     flat: bool | None = None
     ink: Colour | str | None = None
     ground: Colour | str | None = None
+
+    def without(self, doubted: Collection[str]) -> Look:
+        """Return the look without what is hidden for some of the reasons of ``UNDONE``."""
+        return self._replace(reason="") if self.reason in doubted else self
 
     @property
     def may_hide(self) -> bool:
@@ -254,9 +266,6 @@ def _reason(found: dict[str, str], display: str) -> str:
     """Why a style hides the whole element."""
     if display == "none" or found.get("content-visibility") == "hidden":
         return DISPLAY
-    opacity = numbers(found.get("opacity", "1"))
-    if (opacity and _share(opacity[0]) <= 0.01) or _CLEAR_FILTER.search(found.get("filter", "")):
-        return OPACITY
     transform = found.get("transform", "") + " " + found.get("-webkit-transform", "")
     factors = [f for pair in _SCALE.findall(transform) for f in pair]
     if any(abs(_share(n)) <= 0.01 for f in (*factors, found.get("scale", "")) for n in numbers(f)):
@@ -282,6 +291,9 @@ def _reason(found: dict[str, str], display: str) -> str:
         _NO_AREA.search(found.get(name, "")) for name in ("clip-path", "-webkit-clip-path")
     ):
         return CLIP
+    opacity = numbers(found.get("opacity", "1"))  # last: what is hidden in another way too stays so
+    if (opacity and _share(opacity[0]) <= 0.01) or _CLEAR_FILTER.search(found.get("filter", "")):
+        return OPACITY
     return ""
 
 

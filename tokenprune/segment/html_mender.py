@@ -15,6 +15,7 @@ from tokenprune.segment.html_source import (
     AS_TEXT,
     CDATA,
     CLOSES,
+    ENDED,
     KNOWN,
     LATER,
     NO_TAG,
@@ -26,6 +27,7 @@ from tokenprune.segment.html_source import (
     Reader,
     Source,
 )
+from tokenprune.segment.html_tags import said_by
 from tokenprune.segment.invisible import Dropped
 
 # One attribute list. Possessive throughout: a tag is matched in one pass or not at all.
@@ -47,6 +49,7 @@ _CLOSE = {
 }
 _SCRIPT_MARK = re.compile(r"<!--|-->|</?script(?=[\s/>])", re.I)
 _FOREIGN = tuple(4 * KNOWN.index(name) + kind for name in ("svg", "math") for kind in (OPENS, CLOSES))
+_SHADOW_ROOT = re.compile(r"\bshadowroot(?:mode)?\s*=\s*[\"']?(?:open|closed)\b", re.I)
 _STYLES = 50  # style elements that are read
 
 
@@ -164,7 +167,16 @@ class Mender:
         if kind in ("attr", "end"):
             tag = self.source[at + 1 : end - 1]
             name = match["start"] if kind == "attr" else "/" + match["end"]
-            self._add(at, end, tag, self.reader.read(name.lower(), tag, match["attr"] or ""))
+            code = self.reader.read(name.lower(), tag, match["attr"] or "")
+            said = said_by(name.lower(), match["attr"]) if kind == "attr" else None
+            if said is None:
+                self._add(at, end, tag, code)
+                return end
+            start, stop = (match.start("attr") + place for place in said)
+            self._add(at, start, tag, code)
+            out.text.append(self.source[start:stop])
+            # What is left of the tag: of a void one once more, as words on both sides are apart.
+            self._add(stop, end, "input", code) if code & 3 == ENDED else self._add(stop, end)
             return end
         if kind == "rattr":
             return self._read_raw(match)
@@ -186,6 +198,10 @@ class Mender:
         """Add a raw-text element."""
         at, position, out = match.start(), match.end(), self.out
         name, attrs = match["raw"].lower(), match["rattr"]
+        if name == "template" and _SHADOW_ROOT.search(attrs):  # what is in it is shown
+            tag = self.source[at + 1 : position - 1]
+            self._add(at, position, tag, self.reader.read(name, tag, attrs) & ~3)
+            return position
         shown = name in SHOWN_RAW
         ended = attrs.endswith("/") and (shown or self._in_foreign() or self.split.xml)
         if ended and name != "template":

@@ -166,7 +166,7 @@ class OpenElements:
             return
         look, rule = e.look, self.rules.get(e.mark)
         if e.foreign:
-            if e.name in _UNRENDERED[e.foreign]:
+            if e.name in _UNRENDERED[e.foreign] and not (e.name == "annotation" and look is not None):
                 e.unseen = Unseen(NOT_RENDERED, True)
                 return
             if e.foreign == "svg" and (said := look_of_svg(e.name, self.attrs(e.mark))) is not None:

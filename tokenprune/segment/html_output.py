@@ -7,11 +7,12 @@ answered for all rows at once.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
 from tokenprune.arrays import BoolArray, IntArray
+from tokenprune.segment.html_gaps import Gaps
 from tokenprune.segment.html_names import PerName, among
 from tokenprune.segment.html_page import BREAK, CLOSE, OPEN, TEXT, CleanPage, escape_text
 from tokenprune.segment.html_rows import BREAKS, ENDS, NOTHING, PARTS, SHOWS, STARTS, Rows
@@ -36,6 +37,7 @@ class Output:
         texts: that stand behind them, by event.
         gone: bool [events + 1], texts that are left out.
         kept: attributes that stay, by mark.
+        attributes: of a tag as they are written, by mark.
 
     Attributes:
         row: int64 [e], the row that each event of the page comes from.
@@ -50,8 +52,10 @@ class Output:
         texts: Texts,
         gone: BoolArray,
         kept: Mapping[int, str],
+        attributes: Callable[[int], str],
     ) -> None:
         self.rows, self.found, self.names, self.texts, self.kept = rows, found, names, texts, kept
+        self.attributes = attributes
         self.place = rows.place[found.opens]
         said = _CLASSES.of(names)[self.place].T
         self.apart, self.block, cells, self.grouping, pre, code = said
@@ -137,8 +141,11 @@ class Output:
         every = np.zeros(2 * n, dtype=np.int64)
         every[::2] = rows.act
         every[1::2] = np.where(self.shown, _TEXT, np.where(self.some, _WHITE, NOTHING))
+        gaps = 2 * self._gaps()
+        gaps = gaps[every[gaps] == NOTHING]
+        every[gaps] = PARTS  # a line break: it parts words, and is none itself
         at = np.flatnonzero(every)
-        act, row = every[at], at >> 1
+        act, row, gap = every[at], at >> 1, np.isin(at, gaps)
         event = self.event[row]
         element = np.full(n, -1, dtype=np.int64)  # that each tag starts or ends
         element[found.opens] = element[found.close] = np.arange(len(self.place))
@@ -166,7 +173,10 @@ class Output:
         fresh = _flag_of_last(apart | images | breaks, mine)
         breaks &= ~fresh
         mine &= breaks | (act != BREAKS)
-        parted = moved_down(last_of(act == PARTS), -1) > moved_down(last_of(text | (inline & spaced)), -1)
+        parts = act == PARTS
+        parted = moved_down(last_of(parts & ~gap), -1) > moved_down(last_of(text | (inline & spaced)), -1)
+        if len(gaps):  # tags that are written part words as well
+            parted |= moved_down(last_of(gap), -1) > moved_down(last_of(text | inline), -1)
         parted &= text & ~spaced & ~ended & ~fresh
 
         # Events: each act is one, and what is due before it another.
@@ -206,6 +216,11 @@ class Output:
                 written[place[k]] = f"<{self.names[rows.place[row[k]]]}{self.kept[mark]}>"
         self.dangling = place[text & self.texts.sign[event]].tolist()
         return self._page(kinds, nodes, laid_out(begin, before), laid_out(after, before), written.tolist())
+
+    def _gaps(self) -> IntArray:
+        white = self.some & ~self.shown
+        gaps = Gaps(self.rows, self.names, self.texts, self.shown, white, self.verbatim, self.attributes)
+        return gaps.find()
 
     def _said(self, event: IntArray, verbatim: BoolArray) -> list[str]:
         """The texts of some events as they are written."""

@@ -215,6 +215,12 @@ def reach(
                 found.tags[mark] = unseen
             elif name == "img" and look is not None and look.reason:
                 found.tags[mark] = Unseen(look.reason, True, rules.get(mark))
+            if name == "input" and page.source[page.after[mark] - 1] != ">":  # behind it stands what it says
+                if look is not None and (why := look.reason or inside.state.inside(look).reason):
+                    found.tags[mark] = Unseen(why, True, rules.get(mark))
+                if mark in found.tags:
+                    found.texts[mark] = found.tags[mark]
+                    continue
         inside = top()
         if not name or (words[mark] and owns_text(page, mark)):
             tree.go_on()

@@ -13,7 +13,7 @@ import numpy as np
 from tokenprune.arrays import BoolArray, IntArray
 from tokenprune.segment.html_names import PerName, among
 from tokenprune.segment.html_repair import Events
-from tokenprune.segment.html_source import CLOSES, ENDED, NO_TAG, OPENS, Source
+from tokenprune.segment.html_source import CLOSES, ENDED, KNOWN, NO_TAG, OPENS, Source
 from tokenprune.segment.html_tags import (
     BLOCKS,
     ENDED_BY,
@@ -25,6 +25,7 @@ from tokenprune.segment.html_tags import (
     PRE,
     UNWRAPPED_BLOCKS,
     VOID,
+    WRITTEN_AS,
 )
 from tokenprune.segment.html_tree import Tree, last_of, moved_down, tree
 
@@ -44,6 +45,7 @@ _ACTS = {
     "hr": (PARTS, NOTHING, PARTS, NOTHING),
 }
 _ACTS_OF = PerName(lambda name: _ACTS.get(name, (NOTHING,) * 4), int)
+_WRITTEN_AS = PerName(lambda name: KNOWN.index(WRITTEN_AS[name]) if name in WRITTEN_AS else -1, int)
 _ENDER = PerName(lambda name: ENDERS.get(name, 0), int)
 _ENDED_BY = PerName(lambda name: ENDED_BY_MASK.get(name, 0), int)
 _IS_VOID = among(VOID)
@@ -97,7 +99,9 @@ class Rows:
 def placed(page: Source, events: Events) -> Rows:
     """Lay out the tags and texts of a page; what they do is what their names say."""
     code, mark = events.codes, events.marks
-    kind, known = code & 3, mark >= 0
+    kind, place, known = code & 3, code >> 2, mark >= 0
+    said = _WRITTEN_AS.of(page.names)[place]
+    place = np.where(said < 0, place, said)
     sets = known & (page.has_words[mark] | (kind == OPENS) | (kind == ENDED))
     after = page.afters[mark]
     last = last_of(sets)
@@ -105,10 +109,10 @@ def placed(page: Source, events: Events) -> Rows:
     at = moved_down(cursor, 0)
     return Rows(
         kind=kind,
-        place=code >> 2,
+        place=place,
         mark=mark,
         event=np.arange(len(code)),
-        act=_ACTS_OF.of(page.names).ravel()[code],
+        act=_ACTS_OF.of(page.names).ravel()[4 * place + kind],
         begin=np.where(known, page.begins[mark], at),
         after=np.where(known, after, at),
         close=moved_down(stop, 0),

@@ -9,9 +9,11 @@ nothing. Linked style sheets, scripts and the rest of the cascade are not read.
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from functools import lru_cache
 from typing import NamedTuple
 
+from tokenprune.segment.css import important
 from tokenprune.segment.entities import unescape
 from tokenprune.segment.html_hidden import DISPLAY, Look, hides
 from tokenprune.segment.html_tags import attributes
@@ -37,8 +39,9 @@ class Rule(NamedTuple):
 class Sheet:
     """Rules that hide, and the simple ones that show, in the order of the page."""
 
-    def __init__(self, rules: dict[Rule, str]) -> None:
+    def __init__(self, rules: dict[Rule, str], firm: Collection[Rule] = ()) -> None:
         self.rules = rules  # "" where a rule shows, else why it hides
+        self.firm = frozenset(firm)  # those that are important
         hiding = [rule for rule, reason in rules.items() if reason]
         self.tags = {rule.tag for rule in hiding if not rule.names}
         self._names = {name[1:] for rule in hiding for name in rule.names}
@@ -71,10 +74,12 @@ class Sheet:
         if not mine:
             return None
         strong = max(
-            reversed(mine), key=lambda r: (sum(n[0] == "#" for n in r.names), len(r.names), r.tag != "")
+            reversed(mine),
+            key=lambda r: (r in self.firm, sum(n[0] == "#" for n in r.names), len(r.names), r.tag != ""),
         )
-        said = hides(found.get("style", ""))
-        return strong if self.rules[strong] and said is None else None
+        style = found.get("style", "")
+        gives_way = hides(style) is None or (strong in self.firm and not _is_firm(style))
+        return strong if self.rules[strong] and gives_way else None
 
     def look(self, rule: Rule, said: Look | None) -> Look:
         """Add what a rule says to what an element's own attributes say."""
@@ -85,7 +90,7 @@ class Sheet:
 
     def without(self, gone: set[Rule]) -> Sheet:
         """Return the sheet without some of its rules."""
-        return Sheet({rule: reason for rule, reason in self.rules.items() if rule not in gone})
+        return Sheet({rule: reason for rule, reason in self.rules.items() if rule not in gone}, self.firm)
 
 
 def is_for_screens(source: str) -> bool:
@@ -106,6 +111,8 @@ def read_sheet(css: str) -> Sheet:
         return Sheet({})
     rules: dict[Rule, str] = {}
     shown: set[str] = set()
+    shown_firmly: set[str] = set()
+    firm: set[Rule] = set()
     depth, outermost, selectors = 0, 0, ""  # `outermost`: how deep the outermost at-rule stands
     for m in _PART.finditer(_NOISE.sub("", css)):
         if m[2] == "{":
@@ -115,17 +122,32 @@ def read_sheet(css: str) -> Sheet:
                 outermost = depth
         elif m[2] == "}":
             says = hides(m[1]) if selectors else None
+            firmly = says is not None and _is_firm(m[1])
             for selector in selectors.split(",") if says is not None else ():
                 simple = _SIMPLE.fullmatch(selector.strip())
                 rule = Rule("", frozenset())
                 if simple is not None and depth == 1 and not outermost:
                     rule = Rule((simple[1] or "").lower(), frozenset(re.findall(r"[.#][\w-]+", simple[2])))
+                    if firmly:
+                        firm.add(rule)
+                    elif rule in firm:
+                        continue
                     rules.pop(rule, None)
                     rules[rule] = str(says)
                 if not says and len(rule.names) + bool(rule.tag) != 1:
-                    shown.update(_NAME.findall(selector))
+                    shown.update(names := _NAME.findall(selector))
+                    shown_firmly.update(names if firmly else ())
             if depth <= outermost:
                 outermost = 0
             depth, selectors = max(0, depth - 1), ""
-    sure = [r for r, reason in rules.items() if not reason or shown.isdisjoint(r.names or {r.tag})]
-    return Sheet({rule: rules[rule] for rule in sure[-_MOST_RULES:]})
+    sure = [
+        rule
+        for rule, reason in rules.items()
+        if not reason or (shown_firmly if rule in firm else shown).isdisjoint(rule.names or {rule.tag})
+    ]
+    return Sheet({rule: rules[rule] for rule in sure[-_MOST_RULES:]}, firm)
+
+
+def _is_firm(style: str) -> bool:
+    """Whether what a style says of being seen is important: that wins over inline styles and later rules."""
+    return not important(style).isdisjoint(("display", "visibility"))

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from tokenprune.arrays import BoolArray, IntArray
 from tokenprune.segment.html_hidden import SILENT, Look, look
 from tokenprune.segment.html_points import NUL, bounds, code_points, from_points, how_many, is_white, listed
-from tokenprune.segment.html_tags import GENERIC, INLINE, STRUCTURAL, VOID
+from tokenprune.segment.html_tags import GENERIC, INLINE, STRUCTURAL, VOID, said_by
 from tokenprune.segment.invisible import Dropped, drop_invisible, may_hold_invisible
 
 RAW = "script|style|xmp|iframe|noembed|noframes|title|textarea|template|plaintext"
@@ -45,6 +45,7 @@ TAGS = (
 # How a page says that it is XML; whether it is shows when it is read as that.
 _SAYS_XML = re.compile(r"\ufeff?\s*+(?:<\?xml\s|(?:<![^>]*+>\s*+){0,9}<html\s[^>]*?xmlns\s*=)", re.I)
 CDATA = "<![CDATA["
+_SPEAKING = frozenset(("input", "optgroup"))  # see `said_by`
 
 WHITE = " \t\n\r\f"
 
@@ -174,7 +175,9 @@ class Reader(dict[str, int]):
             code = LATER
         else:
             name = m[1].lower()
-            code = LATER if name in RAW_NAMES else self.read(name, tag, tag[m.end(1) :])
+            attrs = tag[m.end(1) :]
+            later = name in RAW_NAMES or (name in _SPEAKING and said_by(name, attrs) is not None)
+            code = LATER if later else self.read(name, tag, attrs)
         self[tag] = code
         return code
 

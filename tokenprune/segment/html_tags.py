@@ -18,9 +18,13 @@ STRUCTURAL = frozenset(
 BLOCKS = GENERIC | STRUCTURAL
 # The only inline tags that carry meaning; the others (a, span, b, ...) only say how the page looks.
 INLINE = frozenset("code kbd samp sub sup del ins q".split())
+# What means the same as one of them, and is written so: libxml2 ends an <s> at a <p>, but not a <del>.
+WRITTEN_AS = {"s": "del", "strike": "del"}
+# Of formulas: each element right in one of these stands for itself (numerator, denominator).
+PARTED_MATH = frozenset(("mfrac", "mroot"))
 # Blocks that say only how the page looks: their tags go, but words on both sides must not run together.
-# (A dialog without its ``open`` would be a closed one.)
-UNWRAPPED_BLOCKS = frozenset(("center", "noscript", "body", "dialog"))
+# (A dialog without its ``open`` would be a closed one; a template is only met where it is a shadow root.)
+UNWRAPPED_BLOCKS = frozenset(("center", "noscript", "body", "dialog", "template"))
 # All that does not sit inside a line; what is not named here (a link, say, whose ``href`` is kept) does.
 APART = BLOCKS | UNWRAPPED_BLOCKS | {"html", "head"}
 CODE = frozenset("code kbd samp".split())
@@ -67,6 +71,23 @@ def attributes(source: str) -> dict[str, str]:
     return found
 
 
+def said_by(tag: str, source: str) -> tuple[int, int] | None:
+    """Where in the attributes of a start tag the words stand that a browser shows of them; None for none.
+
+    Those are the label of an ``optgroup`` and the value of an ``input`` that is a button.
+    """
+    wanted = {"optgroup": "label", "input": "value"}.get(tag)
+    if wanted is None or wanted not in source.lower():
+        return None
+    if tag == "input" and attributes(source).get("type", "").lower() not in ("submit", "button", "reset"):
+        return None
+    for m in _ATTRIBUTE.finditer(source):
+        if m[1].lower() == wanted and m.lastindex is not None and m.lastindex > 1:
+            said = m[m.lastindex]
+            return m.span(m.lastindex) if said.strip() and "<" not in said else None
+    return None
+
+
 def is_inline(tag: str) -> bool:
     """Whether an element sits inside a line of text."""
     return tag not in APART
@@ -76,7 +97,7 @@ def is_inline(tag: str) -> bool:
 def sets_apart(piece: str) -> bool:
     """Whether the words on both sides of a tag, as it is written, are not one word."""
     name = read_tag(piece)[0]
-    return name == "br" or not is_inline(name)
+    return name in ("br", "img") or not is_inline(name)
 
 
 @lru_cache(maxsize=4096)

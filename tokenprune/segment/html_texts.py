@@ -33,6 +33,8 @@ class Texts:
         before: whether white space stands before it.
         behind: whether white space stands behind it.
         sign: whether it ends in one that is escaped there.
+        first: its first character that is not white, int64 [n + 1]; of a text without words, any.
+        last: its last one.
     """
 
     joined: str
@@ -42,6 +44,8 @@ class Texts:
     before: BoolArray
     behind: BoolArray
     sign: BoolArray
+    first: IntArray
+    last: IntArray
 
     @cached_property
     def plain(self) -> list[str]:
@@ -66,12 +70,13 @@ def read_texts(joined: str) -> Texts:
     before = some & padded[starts]
     behind = some & padded[ends - 1]
     words = ends - starts > (before | behind)
-    last = np.append(points, 0)[ends - 1 - behind]
+    padded = np.append(points, 0).astype(np.int64)
+    first, last = padded[starts + before], padded[ends - 1 - behind]
     sign = words & ((last == ord("&")) | (last == ord("<")))
     inner = np.ones(len(points), dtype=bool)
     inner[starts[before]] = inner[ends[behind] - 1] = False
     written = escape_text(from_points(points[inner])).split(NUL)
-    return Texts(joined, written, some, words, before, behind, sign)
+    return Texts(joined, written, some, words, before, behind, sign, first, last)
 
 
 def word_counts(texts: Sequence[str]) -> IntArray:

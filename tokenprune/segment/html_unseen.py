@@ -9,7 +9,8 @@ import numpy as np
 
 from tokenprune.arrays import IntArray
 from tokenprune.segment.css import FONT
-from tokenprune.segment.html_hidden import TINY, Look
+from tokenprune.segment.html_hidden import ANNOTATED, TINY, Look
+from tokenprune.segment.html_math import annotated
 from tokenprune.segment.html_names import codes_among
 from tokenprune.segment.html_nesting import Nesting
 from tokenprune.segment.html_reach import Reach, reach
@@ -26,13 +27,16 @@ _PAGE = frozenset(4 * KNOWN.index(name) + OPENS for name in ("html", "head", "bo
 _FOREIGN = frozenset(4 * KNOWN.index(name) + kind for name in ("svg", "math") for kind in (OPENS, ENDED))
 
 
-def unseen(page: Source, sheet: Sheet | None, nesting: Nesting | None) -> tuple[Reach, Ranges | None]:
+def unseen(
+    page: Source, sheet: Sheet | None, nesting: Nesting | None, doubted: Collection[str] = ()
+) -> tuple[Reach, Ranges | None]:
     """Find out what of a page is not seen, by tag.
 
     Args:
         page: scanned for what is hidden.
         sheet: the only style sheet whose rules count.
         nesting: of its tags, if they nest.
+        doubted: reasons (of ``UNDONE``) that do not count where an element's own attributes give them.
 
     Returns:
         What is not seen, and the ranges of tags, first and last, outside of which all is; None: not known.
@@ -41,12 +45,16 @@ def unseen(page: Source, sheet: Sheet | None, nesting: Nesting | None) -> tuple[
     rules: dict[int, Rule] = {}
     if page.looks:
         looks = {k: page.looks[page.tag[k]] for k in _places(page.tag, page.looks)}
+    if doubted:
+        looks = {k: look.without(doubted) for k, look in looks.items()}
     if sheet:
         for k in _places(page.tag, _ruled(page, sheet)):
             if page.code[k] & 3 in (OPENS, ENDED):
                 rule = sheet.match(page.names[page.code[k] >> 2], page.attributes(k))
                 if rule is not None:
                     looks[k], rules[k] = sheet.look(rule, looks.get(k)), rule
+    for signs, tex in annotated(page):
+        looks[signs], looks[tex] = Look(reason=ANNOTATED), Look(visible=True)
     foreign = np.flatnonzero(codes_among(page.codes, _FOREIGN)).tolist()
     if not foreign and not any(look.may_hide for look in looks.values()):
         return NOTHING, []
