@@ -112,7 +112,7 @@ def test_figures_add_up(run):
     assert kinds[CHAT]["before"]["tokens"] == 2 * asked + hello
     assert total["before"]["tokens"] == 3 * asked + hello
     # The same text came before, on either route: all but the last block is in the cache.
-    cached = (asked // 16) * 16 if asked % 16 else asked - 1
+    cached = (asked - 1) // 16 * 16
     assert total["before"]["cached"] == 2 * cached
     assert total["before"]["prefill_seconds"] == pytest.approx((3 * asked + hello - 2 * cached) / 1000)
     assert total["before"]["usd"] == pytest.approx(
