@@ -58,10 +58,11 @@ class Obs:
         size = gram.diagonal().view(-1, step).sum(1)
         groups = size.argsort(descending=True, stable=True)
         if step == 1:
-            # Every block loses the same share: each has columns of all sizes, the largest first.
-            sizes = [min(self.block, width - start) for start in range(0, width, self.block)]
-            spread = torch.cat([(torch.arange(size) + 0.5) / size for size in sizes])
-            return torch.empty_like(groups).scatter_(0, spread.argsort(stable=True), groups)
+            # Every block loses the same share: they take turns, so that each has columns of many sizes, the
+            # largest first. Where the width is no multiple of the block the smallest ones come last; an even
+            # spread was worse (SmolLM2 at 50 %, perplexity of wikitext2 35.48 against 35.01, as given 35.88).
+            blocks = -(-width // self.block)
+            return torch.cat([groups[start::blocks] for start in range(blocks)])
         return (groups[:, None] * step + torch.arange(step)).flatten()
 
 
