@@ -32,6 +32,14 @@ def picture_file(path: str | Path) -> Path:
 
 
 @contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Give a place beside a file to write it to; it takes the file's place when all went well."""
+    part = path.with_name(f"{path.name}.part")
+    yield part
+    part.replace(path)
+
+
+@contextmanager
 def whole_folder(place: Path) -> Iterator[Path]:
     """Give a new folder to fill, which becomes ``place`` (and replaces what is there) at the end.
 

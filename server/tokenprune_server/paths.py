@@ -22,8 +22,8 @@ def raw_path(scope: Scope) -> bytes:
     """The path below ``root_path`` as the client wrote it."""
     raw: bytes = scope.get("raw_path") or quote(scope["path"]).encode()
     root = scope.get("root_path", "").encode()
-    below = raw.removeprefix(root)
-    return below or b"/" if below[:1] in (b"/", b"") else raw
+    rest = raw.removeprefix(root)
+    return rest or b"/" if rest[:1] in (b"/", b"") else raw
 
 
 def folded(path: str) -> str:

@@ -9,10 +9,10 @@ import time
 
 import httpx
 import pytest
+from patience import is_given_up
 from token_world import wait_for
 
 from tokenprune.config import Config
-from tokenprune.given_up import look
 from tokenprune.tokens import get_counter
 from tokenprune_server.app import create_app
 from tokenprune_server.middleware import PruneMiddleware
@@ -157,11 +157,7 @@ class TestFailure:
 
         def rescue(request):
             begun.set()
-            try:
-                while True:
-                    look()
-                    time.sleep(0.01)
-            finally:
+            if is_given_up(20):
                 ended.set()
 
         app.runtime.rewriter.rescue = rescue

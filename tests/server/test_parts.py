@@ -7,10 +7,10 @@ import time
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from patience import is_given_up
 
 from tokenprune.document import Document
 from tokenprune.errors import ConfigError
-from tokenprune.given_up import look
 from tokenprune.receipt import PruneResult, Receipt, UnitRecords
 from tokenprune_server.body import ClientGone, Replay, decoded, read_body
 from tokenprune_server.metrics import Metrics
@@ -168,11 +168,7 @@ class TestPool:
         ended = threading.Event()
 
         def work():
-            try:
-                while True:
-                    look()
-                    time.sleep(0.01)
-            finally:
+            if is_given_up(20):
                 ended.set()
 
         futures = [pool.submit(work) for _ in range(2)]

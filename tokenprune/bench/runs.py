@@ -16,6 +16,7 @@ from tokenprune.bench import compare
 from tokenprune.bench.case import Case
 from tokenprune.bench.rows import SIDES, Row, Side
 from tokenprune.errors import MeasureError
+from tokenprune.folders import whole_file
 
 ROWS, ABOUT = "rows.jsonl", "run.json"
 # What must be the same for rows of several runs to stand in one report.
@@ -79,9 +80,8 @@ def write(run: Run, folder: Path) -> None:
     lines = (json.dumps(row.to_dict()) + "\n" for row in run.rows)
     for name, text in ((ABOUT, json.dumps(about, indent=1) + "\n"), (ROWS, "".join(lines))):
         # Beside it first: a run that is killed here must not lose the rows it has logged.
-        part = folder / f"{name}.part"
-        part.write_text(text, encoding="utf-8")
-        part.replace(folder / name)
+        with whole_file(folder / name) as part:
+            part.write_text(text, encoding="utf-8")
 
 
 def read(folder: Path) -> Run:

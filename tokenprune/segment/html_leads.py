@@ -16,7 +16,7 @@ import numpy as np
 
 from tokenprune.arrays import BoolArray
 from tokenprune.segment.html_page import CleanPage
-from tokenprune.segment.html_tags import CELLS, LISTS
+from tokenprune.segment.html_tags import CELLS, LISTS, SECTIONS
 
 _HEADINGS = {f"h{level}": level for level in range(1, 7)}
 _TITLE = 0
@@ -27,7 +27,6 @@ _INTRO, _CAPTION, _TITLE_ROW, _HEAD, _GROUP = range(_STEP)
 _TERM = _CAPTION
 _HEAD_ROWS = 3  # at most; in some tables every cell is a th
 _PARTS = frozenset(("tr", "thead", "caption"))
-_GROUPS = frozenset(("thead", "tbody", "tfoot"))
 
 
 @dataclass
@@ -94,7 +93,7 @@ class Leads:
         tag = self.page.tag[node]
         if tag in ("table", "dl"):
             self._scopes.append(_Scope(node, self._depth))
-        elif tag in _GROUPS and (table := self._scope("table")) is not None:
+        elif tag in SECTIONS and (table := self._scope("table")) is not None:
             table.part = tag
         elif tag == "tr" and (table := self._scope("table")) is not None and table.part in ("", "tbody"):
             table.rows, table.ended = table.rows + 1, True
@@ -104,7 +103,7 @@ class Leads:
         tag = self.page.tag[node]
         if tag in LISTS or tag == "table":
             self._end(_rank(self._depth, _INTRO))
-        elif tag in _GROUPS and (table := self._scope("table")) is not None:
+        elif tag in SECTIONS and (table := self._scope("table")) is not None:
             table.part = ""
             self._end(_rank(table.depth, _GROUP))
         if self._scopes and self._scopes[-1].node == node:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from tokenprune.segment.html_hidden import NOT_RENDERED, Look, State, look_of_svg, painted
 from tokenprune.segment.html_sheets import Rule
-from tokenprune.segment.html_tags import CELLS
+from tokenprune.segment.html_tags import CELLS, SECTIONS
 
 SPECIAL = frozenset(
     "address applet area article aside base basefont bgsound blockquote body br button caption center col"
@@ -25,7 +25,6 @@ SPECIAL = frozenset(
 _MARKERS = frozenset("applet marquee object td th caption".split())
 _NO_WALLS = frozenset("address div p li dd dt".split())  # an <li> ends one around these
 _SCOPES = _MARKERS | {"table", "select", "template"}
-SECTIONS = frozenset(("tbody", "thead", "tfoot"))
 TABLE_PARTS = CELLS | SECTIONS | {"tr", "caption", "colgroup", "col"}
 IN_TABLE = SECTIONS | {"table", "tr"}  # what stands right in these is put in front of the table
 _HTML_INSIDE = {

@@ -13,11 +13,11 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from tokenprune.segment.html_hidden import Look
-from tokenprune.segment.html_open import SECTIONS, SPECIAL, TABLE_PARTS, OpenElements, Unseen
+from tokenprune.segment.html_open import SPECIAL, TABLE_PARTS, OpenElements, Unseen
 from tokenprune.segment.html_repair import owns_text
 from tokenprune.segment.html_sheets import Rule
 from tokenprune.segment.html_source import Source
-from tokenprune.segment.html_tags import CELLS, HEADINGS, VOID
+from tokenprune.segment.html_tags import CELLS, HEADINGS, SECTIONS, VOID
 
 _FORMATTING = frozenset("a b big code em font i nobr s small strike strong tt u".split())
 _BLOCKS = frozenset(

@@ -14,10 +14,10 @@ import numpy as np
 from tokenprune.arrays import IntArray
 from tokenprune.segment.html_names import codes_among
 from tokenprune.segment.html_nesting import Nesting
-from tokenprune.segment.html_open import IN_TABLE, SECTIONS, TABLE_PARTS
+from tokenprune.segment.html_open import IN_TABLE, TABLE_PARTS
 from tokenprune.segment.html_reach import BREAK_OUT, ENDS_P, RUBY
 from tokenprune.segment.html_source import CLOSES, ENDED, OPENS, Source
-from tokenprune.segment.html_tags import HEADINGS, VOID
+from tokenprune.segment.html_tags import HEADINGS, SECTIONS, VOID
 
 # What stands right in these only.
 _PARENTS = {

@@ -14,12 +14,11 @@ import numpy as np
 from tokenprune.arrays import IntArray
 from tokenprune.segment.html_page import OPEN, CleanPage
 from tokenprune.segment.html_source import Source, attributes_of
-from tokenprune.segment.html_tags import CELLS, attributes
+from tokenprune.segment.html_tags import CELLS, SECTIONS, attributes
 
 WIDEST = 50  # columns that one cell may span
 TALLEST = 65534  # rows; the standard's bound
 FILLER = "<td></td>"
-_GROUPS = frozenset(("thead", "tbody", "tfoot"))
 # So many empty cells for each cell of a table, and somewhat more.
 _AGAIN, _MORE = 4, 100
 
@@ -138,6 +137,6 @@ def _spans(tag: str, keep: Collection[str]) -> tuple[int, int]:
 def _table(page: CleanPage, row: int) -> int:
     """The table that a row stands in, -1 for none."""
     around = page.parent[row] if row >= 0 and page.tag[row] == "tr" else -1
-    if around >= 0 and page.tag[around] in _GROUPS:
+    if around >= 0 and page.tag[around] in SECTIONS:
         around = page.parent[around]
     return around if around >= 0 and page.tag[around] == "table" else -1

@@ -32,6 +32,7 @@ HEADINGS = frozenset("h1 h2 h3 h4 h5 h6".split())
 LISTS = frozenset(("ul", "ol", "dl"))
 # Cells stay when empty: the columns of a table depend on them.
 CELLS = frozenset(("td", "th"))
+SECTIONS = frozenset(("tbody", "thead", "tfoot"))
 VOID = frozenset(
     "area base basefont br col embed frame hr img input link meta param source track wbr".split()
 )

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from tokenprune.errors import ConfigError
+from tokenprune.folders import whole_file
 from tokenprune.models.labeler.mini import window
 from tokenprune.models.labeler.mini_network import MiniNetwork
 from tokenprune.training.loss import LossWeights, collect, loss
@@ -252,9 +253,8 @@ class Fit:
         return json.dumps(whole, sort_keys=True)
 
     def _save(self, name: str, state: dict[str, Any]) -> None:
-        half = self.folder / (name + ".part")  # a killed run must not leave half a checkpoint
-        torch.save(state, half)
-        half.replace(self.folder / name)
+        with whole_file(self.folder / name) as half:  # a killed run must not leave half a checkpoint
+            torch.save(state, half)
 
     def _take_up(self) -> None:
         state = torch.load(self.folder / "last.pt", map_location=self.device, weights_only=True)

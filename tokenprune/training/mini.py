@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tokenprune.errors import ConfigError, TokenPruneError
+from tokenprune.folders import whole_file
 from tokenprune.training.mixture import MIXTURE, OWN, check
 from tokenprune.training.sets import SETS, Split, data_folder, load, load_file, split
 
@@ -367,12 +368,11 @@ def write(
     (out / "special_tokens_map.json").write_text(json.dumps(_ROLES, indent=1) + "\n", encoding="utf-8")
     if tokenizer.resolve() != (out / "tokenizer.json").resolve():
         shutil.copyfile(tokenizer, out / "tokenizer.json")
-    # Whole beside the old ones first: a model is written again into the folder it was read from.
-    (out / "config.json.part").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
-    save_file(packed(network.state_dict()), out / "model.safetensors.part")
-    for name in ("model.safetensors", "config.json"):
-        (out / f"{name}.part").replace(out / name)
     weights = out / "model.safetensors"
+    # Both whole before either takes its place: a model is written again into the folder it was read from.
+    with whole_file(out / "config.json") as described, whole_file(weights) as half:
+        described.write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
+        save_file(packed(network.state_dict()), half)
     weights.chmod(0o644)  # it is written for its owner alone
 
 
