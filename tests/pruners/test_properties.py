@@ -176,7 +176,7 @@ def test_well_formed_words_survive_whole(method, data, strategies, read_html):
     page = data.draw(strategies.nested_html)
     budget = data.draw(budgets)
     out = Pipeline([method]).prune(QUERY, [Document(page, kind="html")], budget).documents[0].text
-    whole = HtmlBlocks(brief=False, drop_hidden=False)  # descriptions in pictures are not shown
+    whole = HtmlBlocks(brief=False)
     clean = "".join(whole.segment(Document(page, kind="html"), get_counter()).pieces.text)
     assert read_html.same_words(clean, page)
     # A page that would not get shorter comes back as it is, without the spaces that cleaning adds.

@@ -8,6 +8,7 @@ from itertools import chain
 import numpy as np
 
 from tokenprune.arrays import IntArray
+from tokenprune.segment.colours import CLEAR, same
 from tokenprune.segment.css import FONT
 from tokenprune.segment.html_hidden import ANNOTATED, TINY, Look
 from tokenprune.segment.html_math import annotated
@@ -23,6 +24,7 @@ from tokenprune.segment.html_tags import VOID
 Ranges = list[tuple[int, int]]
 
 NOTHING = Reach({}, {})
+_MOST_PAIRS = 1_000  # of colours that are compared: a page with more of them is read
 _PAGE = frozenset(4 * KNOWN.index(name) + OPENS for name in ("html", "head", "body"))
 _FOREIGN = frozenset(4 * KNOWN.index(name) + kind for name in ("svg", "math") for kind in (OPENS, ENDED))
 
@@ -78,31 +80,58 @@ def _ruled(page: Source, sheet: Sheet) -> set[str]:
 
 
 def _outermost(looks: Mapping[int, Look], foreign: set[int], close: IntArray) -> Ranges:
-    """The elements that say something about being seen, or are SVG or MathML, without those inside others."""
+    """The elements to read, none inside another: what they and those in them say hides something.
+
+    Where nothing but whole elements is hidden, these are enough: no other one takes part in it.
+    """
     ranges: Ranges = []
-    said: list[Look | None] = []  # in the last of them
-    for k in sorted({*looks, *foreign}):
-        if not ranges or k > ranges[-1][1]:
-            if ranges and not _may_hide(said):
-                ranges.pop()
-            ranges.append((k, int(close[k])))
-            said = []
-        said.append(None if k in foreign else looks[k])
-    if ranges and not _may_hide(said):
-        ranges.pop()
+    for first, last, inside in _nested(sorted({*looks, *foreign}), close):
+        said = [looks[k] for k in inside if k in looks]
+        drawn = any(k in foreign for k in inside)
+        if _may_hide(said) or (drawn and any(_colours_or_sizes(look) for look in said)):
+            ranges.append((first, last))
+        else:
+            whole = [k for k in inside if k in foreign or looks[k].reason]
+            ranges += [(k, end) for k, end, _ in _nested(whole, close)]
     return ranges
 
 
-def _may_hide(looks: Sequence[Look | None]) -> bool:
-    """Whether what an element and those in it say may hide something, None standing for SVG or MathML."""
+def _colours_or_sizes(look: Look) -> bool:
+    """Whether what is drawn inside may be seen or not for what an element around it says."""
+    known = look.font or isinstance(look.ink, tuple) or isinstance(look.ground, tuple)
+    return bool(known) and not look.reason
+
+
+def _nested(tags: Sequence[int], close: IntArray) -> Iterator[tuple[int, int, list[int]]]:
+    """Those of some start tags that lie in none of the others: tag, end tag, and all that lie in it."""
+    last, inside = -1, []
+    for k in tags:
+        if k > last:
+            if inside:
+                yield inside[0], last, inside
+            last, inside = int(close[k]), []
+        inside.append(k)
+    if inside:
+        yield inside[0], last, inside
+
+
+def _may_hide(looks: Sequence[Look]) -> bool:
+    """Whether elements in one another may hide text though none of them is hidden whole."""
     smallest = FONT
+    inks, grounds = set(), set()
     for look in looks:
-        if look is None or look.reason or look.visible is False or look.flat or isinstance(look.ink, tuple):
+        if look.visible is False or look.flat:
             return True
+        if isinstance(look.ink, tuple):
+            inks.add(look.ink)
+        if isinstance(look.ground, tuple):
+            grounds.add(look.ground)
         if look.font is not None:
             factor, px = look.font
             smallest = min(smallest, px) if not factor else smallest * min(1.0, factor)
-    return smallest <= TINY
+    if smallest <= TINY or CLEAR in inks or len(inks) * len(grounds) > _MOST_PAIRS:
+        return True
+    return any(same(ink, ground) for ink in inks for ground in grounds)
 
 
 def _tags(page: Source, first: int = 0, last: int | None = None) -> Iterator[tuple[int, str]]:
