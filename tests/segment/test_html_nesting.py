@@ -14,11 +14,13 @@ from tokenprune.tokens import sanitize
 
 NAMES = (
     "div p span b i a em ul ol li dl dt dd table caption tbody tr td th h1 h2 pre code q form fieldset select"
-    " option textarea center section nav blockquote noscript label button svg math g title my-tag"
+    " option textarea center section nav blockquote noscript label button svg math g title text my-tag"
 ).split()
 ATTRIBUTES = ["", "", "", " class='a b'", ' title="a > b"', " hidden", " style='visibility:hidden'",
               " style='visibility:visible'", " style='color:#fff;background:#fff'", " style='font-size:0'",
-              " style='font-size:12px'", " style='font-size:.2em'", " bgcolor=white", " /"]  # fmt: skip
+              " style='font-size:12px'", " style='font-size:.2em'", " bgcolor=white", " /",
+              " style='color:#fff'", " style='color:#900;background:#fff'", " style='background:url(x)'",
+              " style='color:transparent'", " style='fill:none'", " style='display:none'"]  # fmt: skip
 TEXTS = ["word", " ", "\n", " a b ", "&amp;", "&copy", "&#8203;", "x\u200by", "1 < 2", "<br>", "<wbr>", "<img src=x>",
          "</img>", "<!-- c -->", "<script>a<b</script>", "<hr/>", "<path/>", "&nbsp;"]  # fmt: skip
 KIDS = {"ul": "li", "ol": "li", "table": "tr tbody caption", "tbody": "tr", "tr": "td th", "dl": "dt dd",
