@@ -16,9 +16,10 @@ import numpy as np
 from tokenprune.arrays import IntArray
 from tokenprune.errors import ModelError, UnknownNameError
 from tokenprune.lru import ByteLru, text_bytes
+from tokenprune.pretokens import PreTokens
 
 if TYPE_CHECKING:
-    from tokenizers import Encoding, Tokenizer
+    from tokenizers import Tokenizer
 
 DEFAULT_TOKENIZER = "smollm2-135m"
 # Bytes of texts and of their starts that are remembered: of one request several parts of a program ask.
@@ -48,25 +49,29 @@ class TokenCounter:
         """Wrap a loaded tokenizer under the name it was asked for by."""
         tokenizer.no_truncation()
         tokenizer.no_padding()
+        tokenizer.post_processor = None  # adds special tokens, and may trim a leading space from an offset
         self.name = name
         self._tokenizer = tokenizer
+        self._pre_tokens = PreTokens.of(tokenizer)
         self._known: ByteLru[str, IntArray] = ByteLru(_REMEMBERED)
         self._lock = threading.Lock()
 
-    def _encode(self, text: str) -> Encoding:
-        return self._tokenizer.encode(sanitize(text), add_special_tokens=False)
-
     def count(self, text: str) -> int:
         """Return the number of tokens of ``text``."""
-        return len(self._encode(text)) if text else 0
+        return int(self.count_many([text])[0])
 
     def count_many(self, texts: Sequence[str]) -> IntArray:
         """Return the number of tokens of each text, int64 [n].
 
         Nothing of the texts is remembered; `starts` is the one to ask about what is looked at again.
         """
-        encodings = self._tokenizer.encode_batch_fast([sanitize(t) for t in texts], add_special_tokens=False)
-        return np.fromiter((len(e) for e in encodings), dtype=np.int64, count=len(texts))
+        safe = [sanitize(text) for text in texts]
+        counts = [self._pre_tokens.count(text) if self._pre_tokens else None for text in safe]
+        rest = [i for i, count in enumerate(counts) if count is None]
+        encodings = self._tokenizer.encode_batch_fast([safe[i] for i in rest], add_special_tokens=False)
+        for i, encoding in zip(rest, encodings, strict=True):
+            counts[i] = len(encoding)
+        return np.array(counts, dtype=np.int64)
 
     def starts(self, text: str) -> IntArray:
         """Return the character offset at which each token of ``text`` starts, int64 [tokens], ascending.
@@ -79,10 +84,12 @@ class TokenCounter:
             known = self._known.get(text)
         if known is not None:
             return known
-        offsets = self._encode(text).offsets
-        starts = np.fromiter((o[0] for o in offsets), dtype=np.int64, count=len(offsets))
-        # Byte-level tokenizers may trim a leading space from an offset; order is what counting needs.
-        starts = np.maximum.accumulate(starts)
+        safe = sanitize(text)
+        starts = self._pre_tokens.starts(safe) if self._pre_tokens else None
+        if starts is None:
+            offsets = self._tokenizer.encode(safe, add_special_tokens=False).offsets
+            starts = np.fromiter((o[0] for o in offsets), dtype=np.int64, count=len(offsets))
+        starts = np.maximum.accumulate(starts)  # order is what counting needs
         starts.flags.writeable = False
         with self._lock:
             self._known.put(text, starts, starts.nbytes + text_bytes(text))

@@ -15,8 +15,8 @@ import numpy as np
 from lxml import etree
 
 from tokenprune.arrays import IntArray
+from tokenprune.points import NUL
 from tokenprune.segment.entities import unescape
-from tokenprune.segment.html_points import NUL
 from tokenprune.segment.html_repair import Events
 from tokenprune.segment.html_source import CLOSES, ENDED, KNOWN, NO_TAG, OPENS, Source
 from tokenprune.segment.html_tags import BLOCKS, INLINE, UNWRAPPED_BLOCKS, VOID

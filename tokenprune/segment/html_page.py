@@ -10,7 +10,7 @@ from functools import cached_property
 import numpy as np
 
 from tokenprune.arrays import IntArray
-from tokenprune.segment.html_points import listed
+from tokenprune.points import listed
 from tokenprune.segment.invisible import Dropped
 
 # A NUL, which is in no page, stands between texts that are escaped at once.

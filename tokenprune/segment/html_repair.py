@@ -19,7 +19,7 @@ import numpy as np
 from lxml import etree
 
 from tokenprune.arrays import IntArray
-from tokenprune.segment.html_points import NUL, listed
+from tokenprune.points import NUL, listed
 from tokenprune.segment.html_source import CLOSES, ENDED, NO_TAG, OPENS, WHITE, Source
 from tokenprune.segment.html_tags import VOID
 

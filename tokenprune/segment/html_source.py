@@ -18,8 +18,8 @@ from lxml import etree
 from numpy.typing import NDArray
 
 from tokenprune.arrays import BoolArray, IntArray
+from tokenprune.points import NUL, bounds, code_points, from_points, how_many, is_white, listed
 from tokenprune.segment.html_hidden import SILENT, Look, look
-from tokenprune.segment.html_points import NUL, bounds, code_points, from_points, how_many, is_white, listed
 from tokenprune.segment.html_tags import GENERIC, INLINE, STRUCTURAL, VOID, said_by
 from tokenprune.segment.invisible import Dropped, drop_invisible, may_hold_invisible
 

@@ -9,8 +9,7 @@ from functools import cached_property
 import numpy as np
 
 from tokenprune.arrays import BoolArray, IntArray
-from tokenprune.segment.html_page import escape_text
-from tokenprune.segment.html_points import (
+from tokenprune.points import (
     NUL,
     bounds,
     code_points,
@@ -19,6 +18,7 @@ from tokenprune.segment.html_points import (
     is_space,
     is_white,
 )
+from tokenprune.segment.html_page import escape_text
 
 
 @dataclass(frozen=True)

@@ -104,7 +104,8 @@ def _colours_or_sizes(look: Look) -> bool:
 
 def _nested(tags: Sequence[int], close: IntArray) -> Iterator[tuple[int, int, list[int]]]:
     """Those of some start tags that lie in none of the others: tag, end tag, and all that lie in it."""
-    last, inside = -1, []
+    last = -1
+    inside: list[int] = []
     for k in tags:
         if k > last:
             if inside:
