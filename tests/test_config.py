@@ -59,14 +59,47 @@ def test_output(write):
     forms = [type(p.renderer).__name__ for p in config.build("chain").pruners]
     assert forms == ["Markdown", "SameForm", "SameForm"]
     text = config.build("chain", "text")
-    assert [type(p.renderer).__name__ for p in text.pruners] == ["Markdown", "PlainText", "SameForm"]
-    assert text.pruners[1].scorer is config.build("chain").pruners[1].scorer
+    # A page that became Markdown reaches no other method for pages.
+    assert [type(p.renderer).__name__ for p in text.pruners] == ["PlainText", "SameForm", "SameForm"]
+    assert text.pruners[0].scorer is config.build("chain").pruners[0].scorer
     assert config.build("chain", "text") is text
     assert config.build("none", "markdown").prune("", ["<h1>A</h1><p>b</p>"]).documents[0].text == "# A\n\nb"
     with pytest.raises(ConfigError, match="unknown output 'pdf'; known outputs: same, html, text, markdown"):
         config.build("chain", "pdf")
     with pytest.raises(ConfigError, match="unknown output 'pdf'"):
         load_config(write("pruners: [{name: random, output: pdf}]"))
+
+
+@pytest.mark.parametrize("output", ["html", "markdown", "text"])
+def test_what_is_kept_does_not_depend_on_the_output(output, write):
+    """A page that a method wrote as Markdown because it was asked to is pruned by none for texts behind it."""
+    config = load_config(write("pruners: [htmlrag-bm25, {name: bm25-sentences, kinds: [text, chat]}]"))
+    page = "<h1>Towers</h1>" + "<p>It opened in spring. The tower is in Paris. Tickets are sold out.</p>" * 9
+    documents = [tp.Document(page, id="p"), tp.Document("The tower is in Paris. It rains. " * 9, id="t")]
+    for budget in (None, tp.Budget(60), tp.Budget(2000)):
+        as_is, other = (
+            pipeline.prune("Where is the tower?", documents, budget)
+            for pipeline in (config.build(), config.build(output=output))
+        )
+        assert as_is.documents[1] == other.documents[1] or budget is not None
+        stages = [{u.stage for u in r.receipts[0].units} for r in (as_is, other)]
+        assert stages[0] == stages[1] <= {"htmlrag-bm25", "none"}
+
+
+def test_an_output_of_a_page_that_became_text(write):
+    """HTML that is asked for is written by the method that would have made a text of it."""
+    config = load_config(write("pruners: [{name: clean-html, output: markdown}, bm25-sentences]"))
+    page = "<p>The tower is in Paris.</p><p>It rains.</p>"
+    result = config.build(output="html").prune("Where is the tower?", [page], tp.Budget(90))
+    assert result.documents[0].text == page
+
+
+def test_a_default_pipeline_given_twice(write):
+    twice = "pruners: [none]\npipelines: {default: {pruners: [random]}}"
+    with pytest.raises(ConfigError, match="'pruners' is the default pipeline, and 'pipelines' has one too"):
+        load_config(write(twice))
+    with pytest.raises(ConfigError, match="'budget' goes with 'pruners'"):
+        load_config(write("budget: {max_tokens: 5}"))
 
 
 def test_single_pipeline(write):

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import tokenprune as tp
-from tokenprune.document import KINDS, Document, decode, detect_kind
+from tokenprune.detect import detect_kind, kind_of_file
+from tokenprune.document import KINDS, Document, decode
 from tokenprune.errors import DocumentError
 
 
@@ -58,6 +59,14 @@ def test_detection_of_adversarial_text_is_quick_enough_to_finish():
         "```" * 200_000,
         "<p" + " " * 500_000,
         "<?xml " + "x" * 500_000,
+        "a" + "<script" * 70_000,
+        "<a " + "b" * 500_000,
+        "x" + "<a b" * 100_000,
+        "\"'`" * 200_000 + "<",
+        "a\n" * 200_000 + "<",
+        "return " * 70_000 + "<",
+        "const x" * 70_000 + "<",
+        "-" * 500_000 + "<",
     ):
         assert detect_kind(text) in ("html", "text")
 
@@ -124,6 +133,21 @@ def test_from_bytes():
         # no declaration and no UTF-8: Windows-1252
         (b"caf\xe9", "café"),
         (b"na\xefve caf\xe9 \x93quoted\x94 \x80 5", "naïve café “quoted” € 5"),
+        # labels as browsers read them
+        ("<meta charset=gb2312>朱镕基".encode("gbk"), "<meta charset=gb2312>朱镕基"),
+        ("<meta charset=shift_jis>①日本語 髙".encode("cp932"), "<meta charset=shift_jis>①日本語 髙"),
+        ("<meta charset=x-sjis>①日本語".encode("cp932"), "<meta charset=x-sjis>①日本語"),
+        ("<meta charset=euc-kr>똠방각하".encode("cp949"), "<meta charset=euc-kr>똠방각하"),
+        ("<meta charset=iso-8859-1>“Bob’s” 5 €".encode("cp1252"), "<meta charset=iso-8859-1>“Bob’s” 5 €"),
+        ("<meta charset=utf-16>“é”".encode(), "<meta charset=utf-16>“é”"),
+        # a byte that is wrong, or was cut off, does not spoil the others
+        ("<meta charset=utf-8>café – 日本語".encode()[:-1], "<meta charset=utf-8>café – 日本\ufffd"),
+        ("日本語の文".encode() + b"\xff", "日本語の文\ufffd"),
+        ("<meta charset=euc-jp>日本語の文".encode("euc-jp") + b"\xff", "<meta charset=euc-jp>日本語の文\ufffd"),
+        (codecs.BOM_UTF8 + "é".encode() + b"\xff", "é\ufffd"),
+        (codecs.BOM_UTF16_LE + "é日".encode("utf-16-le") + b"a", "é日\ufffd"),
+        # what is declared does not fit
+        ("<meta charset=utf-8>naïve café".encode("cp1252"), "<meta charset=utf-8>naïve café"),
         # declared encodings that do not exist or are no encodings of text
         (b"<meta charset=no-such-thing>caf\xe9", "<meta charset=no-such-thing>café"),
         (b"<meta charset=rot13>caf\xe9", "<meta charset=rot13>café"),
@@ -133,6 +157,16 @@ def test_from_bytes():
 )  # fmt: skip
 def test_decode(data, text):
     assert decode(data) == text
+
+
+@pytest.mark.parametrize("data", ["text", None, [1, 2]])
+def test_what_is_no_bytes(data):
+    with pytest.raises(DocumentError, match="takes bytes, not"):
+        Document.from_bytes(data)
+
+
+def test_other_bytes_like_objects():
+    assert Document.from_bytes(bytearray(b"a")).text == Document.from_bytes(memoryview(b"a")).text == "a"
 
 
 def test_seven_bit_encodings_are_declared():
@@ -159,6 +193,84 @@ def test_decode_never_fails(data, start):
 )
 def test_decode_survives_any_declared_charset(charset):
     assert "x" in decode(b'<meta charset="' + charset + b'"><p>x\xff\\</p>')
+
+
+PAGE = "<!doctype html>\n<html><head><title>t</title></head><body><p>one</p></body></html>\n"
+PYTHON = 'def page(rows):\n    out = "<ul>"\n    return out + "</ul>" + \'<p class="a">\' + "</p>"\n'
+TEMPLATE = 'import re\n\n\ndef page(name):\n    return f"""\n' + PAGE + '"""\n'
+JSX = """import { useState } from "react";
+
+export default function Menu({ open, items }: { open: boolean; items: Array<Item> }) {
+  return (
+    <nav hidden={!open}>
+      <ul className="menu">
+        {items.map((item) => <li key={item.id}><a href={item.url}>{item.name}</a></li>)}
+      </ul>
+    </nav>
+  );
+}
+"""
+GUIDE = """# Inline elements
+
+Use `<span>` inside a line and `<div>` around lines; `<p>` is a paragraph.
+
+- `List<String>` is no tag
+- [more](https://example.org)
+"""
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        PYTHON,
+        TEMPLATE,
+        JSX,
+        JSX[JSX.index("<nav") :],
+        GUIDE,
+        GUIDE.replace("`", ""),
+        '<p align="center"><img src="logo.png"></p>\n\n# Project\n\n<br>\n\n## Use\n\nRun it.\n',
+        "<?php echo '<p>a</p>'; ?>\n<p>b</p><p>c</p>",
+        "<template>\n  <div><p>{{ a }}</p></div>\n</template>\n<script setup>\nlet a = 1\n</script>\n",
+        "<script>\n  import A from './A.svelte';\n</script>\n<p>a</p><p>b</p>\n",
+        'const row = (a) => {\n  return "<tr><td>" + a + "</td></tr>";\n};\n',
+        '{"html": "<p>one</p><p>two</p>"}',
+        "Say `<p>` and `</p>`.",
+    ],
+)
+def test_code_and_markdown_that_mention_tags_are_text(text):
+    assert detect_kind(text) == detect_kind("\n" + text) == "text"
+    assert detect_kind("Explain this:\n\n" + text) == "text"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        PAGE,
+        "What does it say?\n\n" + PAGE,
+        'What does it say?\n\n<div><p>It\'s said: "one".</p><p>The tenant shall (a) pay;\nb) leave;</p></div>',
+        "<!-- saved --><div><p>a</p></div>",
+        "<p>a</p><script>const a = (b) => {\n  return c;\n};\nimport(d);\n</script><p>b</p>",
+        "From the docs:\n<p>Call it so:</p><pre>def f(x):\n    return (\n</pre><p>and\n# then</p>",
+        "<div><p>a</p>" + "<script>var a = {\n};</script>" * 300 + "<p>b</p></div>",
+    ],
+)
+def test_pages_with_code_in_them_are_html(text):
+    assert detect_kind(text) == "html"
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("a.HTML", "html"),
+        ("b/c.xhtml", "html"),
+        ("a.md", "text"),
+        ("x.tsx", "text"),
+        ("a.txt", None),
+        ("-", None),
+    ],
+)
+def test_names_of_files_that_say_what_is_in_them(name, kind):
+    assert kind_of_file(name) == kind
 
 
 @pytest.mark.parametrize("text", ["<p>x", " <div class=a>x", "<li>x y", "<H1>x", "<table><i"])

@@ -53,6 +53,11 @@ def test_token_f1_by_hand():
         ("1 < 2 and 3 > 2", "1 < 2 and 3 > 2"),
         ("<!-- <p>no</p> -->A<script>if (a<b) no()</script>\n<style>p{}</style> B", "a b"),
         ("cut <td", "cut <td"),
+        ("<p title='a > b'>x</p> <a href=\"?a>b\">y</a>", "x y"),
+        ("a<p title=\"it's>b", "a b"),
+        ("a<!-- b", "a"),
+        ("a<script>b", "a"),
+        ("<script>" * 20_000 + "<!--" * 20_000 + "<p x=\"'" * 20_000, ""),
     ],
 )
 def test_visible_text(html, words):

@@ -162,6 +162,8 @@ def test_broken_package_is_named_and_the_rest_works(tmp_path):
     [
         ({"max_words": 0}, "max_words must be 1 or more, not 0"),
         ({"max_words": -1}, "max_words must be 1 or more, not -1"),
+        ({"max_words": "0"}, "max_words must be 1 or more, not 0"),
+        ({"threshold": "nan"}, "threshold must be a finite number, not nan"),
         ({"threshold": float("nan")}, "threshold must be a finite number, not nan"),
         ({"threshold": float("inf")}, "threshold must be a finite number"),
         ({"keep_attributes": ("on click",)}, "keep_attributes holds no attribute name: 'on click'"),

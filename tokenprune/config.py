@@ -35,6 +35,7 @@ from tokenprune.pipeline import Pipeline
 from tokenprune.registry import list_pruners
 from tokenprune.registry import pruner as build_pruner
 from tokenprune.render import renderer
+from tokenprune.render.source import SameForm
 from tokenprune.tokens import DEFAULT_TOKENIZER
 from tokenprune.validation import faults
 
@@ -121,7 +122,7 @@ class Config(BaseSettings):
 
         Args:
             name: of the pipeline or method.
-            output: what it makes of HTML (``same``, ``text``, ``markdown``); None as it is configured.
+            output: what it makes of HTML (see `with_output`); None as it is configured.
 
         Raises:
             ConfigError: there is no such output.
@@ -145,19 +146,31 @@ class Config(BaseSettings):
 def with_output(pipeline: Pipeline, output: str) -> Pipeline:
     """Return a pipeline that gives HTML back in another form; models that are loaded are shared.
 
+    What is kept does not depend on the form: a page that stayed one so far is pruned by no method for texts.
+
     Args:
-        pipeline: its last method for HTML writes the form; those before it write what they did.
-        output: ``same``, ``text`` or ``markdown``.
+        pipeline: the last of its methods that a page reaches writes the form. Those before it write what they
+            did, or HTML where that is asked for.
+        output: one of `tokenprune.render.OUTPUTS`.
 
     Raises:
         ConfigError: there is no such output.
     """
     form = renderer(output)
     pruners = list(pipeline.pruners)
-    for n in range(len(pruners) - 1, -1, -1):
-        if "html" in pruners[n].kinds:
-            pruners[n] = replace(pruners[n], renderer=form)
-            break
+    last = None
+    for n, pruner in enumerate(pruners):
+        if "html" in pruner.kinds:
+            last = n
+            if isinstance(pruner.renderer, SameForm):
+                continue
+            if not isinstance(form, SameForm):
+                break  # what comes behind it meets a text
+            pruners[n] = replace(pruner, renderer=form)
+    if last is not None:
+        was = pruners[last]
+        ends = was.ends or isinstance(was.renderer, SameForm)
+        pruners[last] = replace(was, renderer=form, ends=ends)
     return Pipeline(pruners, budget=pipeline.budget, tokenizer=pipeline.tokenizer)
 
 
@@ -191,7 +204,11 @@ def load_config(path: str | None = None, tokenizer: str | None = None) -> Config
         single = {k: content.pop(k) for k in keys if k in content}
         pipelines = content.setdefault("pipelines", {})
         if isinstance(pipelines, dict):  # anything else is refused below, with its place
-            pipelines.setdefault("default", single)
+            if "default" in pipelines:
+                raise ConfigError(f"{path}: 'pruners' is the default pipeline, and 'pipelines' has one too")
+            pipelines["default"] = single
+    elif "budget" in content:
+        raise ConfigError(f"{path}: 'budget' goes with 'pruners', or into a pipeline")
     unknown = sorted(str(key) for key in content if key not in Config.model_fields)
     if unknown:
         known = ", ".join(Config.model_fields)

@@ -2,47 +2,41 @@
 
 from __future__ import annotations
 
-import re
+import codecs
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
+from tokenprune.detect import detect_kind
 from tokenprune.errors import DocumentError
 
 Kind = Literal["html", "text", "triples", "examples", "chat"]
 KINDS: tuple[str, ...] = get_args(Kind)
 
-# Enough markup near the start, or a document type, makes a text HTML. A lone "<b>" in prose or a generic
-# like "List<String>" must not: so only names that structure a page count, and there must be two of them.
-_DOCTYPE = re.compile(r"\s*(?:<\?xml[^>]{0,200}\?>\s*)?<(?:!doctype\s+html|html[\s>])", re.I)
-_PAGE_TAG = re.compile(
-    r"</?(?:html|head|body|div|p|table|t[rdh]|ul|ol|li|h[1-6]|section|article|main|nav|header|footer|span|a|pre"
-    r"|br|form|script|style|dl|d[td]|blockquote)(?:\s[^<>]{0,2000})?/?>",
-    re.I,
-)
-# A short text that begins with one of these is a fragment, also with no other tag: "<p>x".
-_FRAGMENT = re.compile(
-    r"\s*<(?:p|div|table|ul|ol|li|dl|h[1-6]|section|article|pre|blockquote|body)(?:\s[^<>]{0,2000})?>", re.I
-)
 # What begins so holds no text that could be pruned. Zip is also what office documents are.
 _BINARY = {
     b"%PDF-": "a PDF", b"PK\x03\x04": "a zip archive or an office document", b"\x1f\x8b": "gzip data",
     b"\xd0\xcf\x11\xe0": "an office document", b"\x89PNG": "a picture", b"\xff\xd8\xff": "a picture",
     b"GIF8": "a picture", b"\x7fELF": "a program", b"SQLite format 3": "a database",
 }  # fmt: skip
-_DETECT_WINDOW = 20_000  # characters looked at: a page shows itself early, and detection must stay cheap
 
-
-def detect_kind(text: str) -> Literal["html", "text"]:
-    """Tell HTML from plain text by a document type or structural tags near the start: one at it, or two."""
-    if _DOCTYPE.match(text):
-        return "html"
-    if "<" not in text:
-        return "text"
-    window = text[:_DETECT_WINDOW]
-    fenced = re.sub(r"```.*?(?:```|\Z)", "", window, flags=re.S)
-    tags = sum(1 for _ in _PAGE_TAG.finditer(fenced))
-    return "html" if (tags >= 2 or _FRAGMENT.match(text)) and tags * 400 >= len(fenced.strip()) else "text"
+# Of characters beyond ASCII so many to one that does not fit make an encoding the right one.
+_FITS = 4
+# What browsers take a label for (WHATWG Encoding, section 4.2): encodings that hold those of the label.
+_READ_AS = {
+    "ascii": "windows-1252", "iso8859-1": "windows-1252", "iso8859-9": "windows-1254", "iso8859-11": "cp874",
+    "tis-620": "cp874", "shift_jis": "cp932", "euc_kr": "cp949", "gb2312": "gb18030", "gbk": "gb18030",
+    "big5": "big5hkscs", "utf-16": "utf-8", "utf-16-le": "utf-8", "utf-16-be": "utf-8",
+}  # fmt: skip
+_OTHER_LABELS = {
+    "x-sjis": "cp932", "windows-31j": "cp932", "ms_kanji": "cp932", "x-gbk": "gb18030",
+    "ks_c_5601-1987": "cp949", "windows-949": "cp949", "x-x-big5": "big5hkscs", "cn-big5":
+    "big5hkscs", "x-euc-jp": "euc_jp", "x-mac-roman": "mac_roman", "x-cp1250": "cp1250", "x-cp1251":
+    "cp1251", "x-cp1252": "cp1252", "unicode-1-1-utf-8": "utf-8", "dos-874": "cp874",
+    "iso-8859-8-i": "iso8859-8", "gb_2312-80": "gb18030",
+}  # fmt: skip
+# Python's codecs that are no encodings of pages.
+_NO_PAGES = frozenset("utf-7 idna punycode unicode-escape raw-unicode-escape undefined utf-32".split())
 
 
 @dataclass(frozen=True)
@@ -86,6 +80,9 @@ class Document:
         Raises:
             DocumentError: as for the class, and where the bytes are those of a PDF, an archive, a picture.
         """
+        if not isinstance(data, bytes | bytearray | memoryview):
+            raise DocumentError(f"Document.from_bytes takes bytes, not {type(data).__name__}")
+        data = bytes(data)
         what = next((name for head, name in _BINARY.items() if data.startswith(head)), None)
         if what is not None:
             raise DocumentError(f"this is {what}, not text: extract its text first, and give that")
@@ -110,19 +107,39 @@ def decode(data: bytes) -> str:
     """Decode bytes to text; never fails.
 
     A byte order mark decides; then UTF-8 if the bytes are valid as such (many pages declare something else);
-    then what an XML or HTML declaration says; then Windows-1252, as browsers do.
+    then what an XML or HTML declaration says, read as browsers read that label; then UTF-8 or the declared
+    encoding if nearly all fits, with U+FFFD for what does not; then Windows-1252.
     """
     from bs4.dammit import EncodingDetector
 
     stripped, marked = EncodingDetector.strip_byte_order_mark(data)
-    declared = EncodingDetector.find_declared_encoding(stripped, is_html=True) or ""
+    if marked:
+        return stripped.decode(marked, errors="replace")
+    said = EncodingDetector.find_declared_encoding(stripped, is_html=True) or ""
+    declared = _as_browsers_read(said)
     # Only in these does ASCII not mean itself, so that valid UTF-8 proves nothing.
-    shifting = declared.lower().startswith(("iso-2022", "hz"))
-    names = (marked, declared if shifting else "", "utf-8", declared)
+    shifting = declared.startswith(("iso2022", "hz"))
+    names = [name for name in (declared if shifting else "", "utf-8", declared) if name]
     for name in names:
         try:
-            if name:
-                return stripped.decode(name)
+            return stripped.decode(name)
         except (ValueError, LookupError):
             continue
+    for name in names:
+        try:
+            text = stripped.decode(name, errors="replace")
+        except (ValueError, LookupError):
+            continue
+        if len(text) - len(text.encode("ascii", "ignore")) >= _FITS * text.count("\ufffd"):
+            return text
     return stripped.decode("windows-1252", errors="replace")
+
+
+def _as_browsers_read(label: str) -> str:
+    """Python's name of the encoding that browsers take a label for; "" for none that is one of text."""
+    label = label.strip().lower()
+    try:
+        found = codecs.lookup(_OTHER_LABELS.get(label, label))
+    except (LookupError, ValueError):
+        return ""
+    return "" if found.name in _NO_PAGES else _READ_AS.get(found.name, found.name)

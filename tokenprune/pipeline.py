@@ -201,7 +201,8 @@ class Pipeline:
                 if copy.current.kind not in pruner.kinds:
                     continue
                 ranked = ranked or pruner.ranks
-                if copy.current.kind == "html" and not pruner.as_is:
+                page = copy.current.kind == "html"
+                if page and not pruner.as_is:
                     with clock.time(f"segment:{pruner.name}"):
                         units = pruner.segmenter.segment(copy.current, counter)
                     scores, keep = np.full(len(units), np.nan), np.ones(len(units), dtype=bool)
@@ -215,6 +216,8 @@ class Pipeline:
                         dropped, dropping = "low-score", dropping or not keep.all()
                     with clock.time("render"):
                         copy.finish(pruner, units, scores, keep, counter, kept="fits-budget", dropped=dropped)
+                if page and pruner.ends:
+                    break
             copies.append(copy)
         if dropping and not any(copy.current.text.strip() for copy in copies):
             return None  # the selection knows what stays where nothing would
@@ -266,7 +269,7 @@ class Pipeline:
     def _is_last(self, n: int, units: Units) -> bool:
         """Whether no pruner behind the n-th accepts what it makes of a document."""
         behind = self.pruners[n + 1 :]
-        if not behind:
+        if not behind or (self.pruners[n].ends and units.document.kind == "html"):
             return True
         form = self.pruners[n].renderer.render(units, np.zeros(len(units), dtype=bool)).kind
         kind = form or units.document.kind

@@ -8,7 +8,7 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, wraps
 from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any, TypeVar
@@ -150,13 +150,20 @@ def pruner(name: str, *, kinds: Sequence[str] | None = None, **options: Any) -> 
     """
     info, factory = _registered(name)
     accepted = info.kinds if kinds is None else _kinds(info, kinds)
+    converted: dict[str, Any] = {}
+
+    @wraps(factory)
+    def build(**values: Any) -> Pruner:
+        converted.update(values)
+        return factory(**values)
+
     try:
-        built: Pruner = validate_call(factory)(**options)
+        built: Pruner = validate_call(build)(**options)
     except ValidationError as error:
         known = ", ".join(info.options) or "(none)"
         message = f"method {name!r}: {faults(error)}; its options: {known}{_elsewhere(name, error)}"
         raise ConfigError(message) from None
-    _check(name, options)
+    _check(name, {option: converted[option] for option in options})
     return replace(built, name=name, kinds=accepted)
 
 

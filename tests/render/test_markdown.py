@@ -145,7 +145,7 @@ def test_links_and_images():
     )
     text = markdown(page, attributes=("href", "src", "alt"))
     read = Read(text)
-    assert read.links == ["/a%20b?x=1&y=(2", "/c", ("i.png", "A | B"), "d"]
+    assert read.links == ["/a%20b?x=1&y=(2", "/c", ("i.png", "A | B"), "d", "f"]
     assert read.text.split() == "See the [best] page, , none wow!e block".split()
     assert "](" not in markdown(page)
 
@@ -292,6 +292,22 @@ blocks = st.recursive(
     max_leaves=8,
 )
 risky_pages = st.lists(blocks, min_size=1, max_size=4).map("".join)
+
+
+@pytest.mark.parametrize(
+    ("page", "text"),
+    [
+        ("<a href=/p><h3>Lamp</h3><p>180 lumens</p></a>", "### [Lamp](/p)\n\n180 lumens"),
+        ("<a href=/p>New: <h3>Lamp</h3></a><p>a", "[New:](/p)\n\n### Lamp\n\na"),
+        ("<a href=/p><div><p></p></div></a><p>a", "a"),
+        ("<a href=/p><pre>a  b</pre><p>c</p></a>", "```\na  b\n```\n\n[c](/p)"),
+        ("<ul><li><a href=/p><p>a</p></a><li>b</ul>", "- [a](/p)\n- b"),
+        ("<a href=/p><p>a</p><a href=/q>b</a>", "[a](/p)\n\n[b](/q)"),
+    ],
+)
+def test_a_link_around_blocks_is_that_of_its_first_line(page, text):
+    units = html(page, attributes=("href",))
+    assert Markdown().render(units, np.ones(len(units), dtype=bool)).text == text
 
 
 def same_words(units, keep, read_html):

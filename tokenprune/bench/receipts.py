@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tokenprune.bench.case import Case
-from tokenprune.document import detect_kind
+from tokenprune.detect import detect_kind
 from tokenprune.quality import reading, share_kept
 
 

@@ -15,9 +15,6 @@ if TYPE_CHECKING:
     from tokenprune.receipt import PruneResult
 
 
-_PAGES = (".html", ".htm", ".xhtml")  # a page even where it is empty or begins like a text
-
-
 class OutputForm(StrEnum):
     """What HTML becomes; see `tokenprune.render.OUTPUTS`."""
 
@@ -53,7 +50,10 @@ Threshold = Annotated[float | None, typer.Option(help="Keep what scores at least
 Kind = Annotated[DocumentKind | None, typer.Option(help="What the input is; default: look.")]
 Output = Annotated[
     OutputForm | None,
-    typer.Option(help="What HTML becomes: same (stays HTML), text or markdown; default: as configured."),
+    typer.Option(
+        help="What HTML becomes: same (stays HTML, briefly written), html (with all end tags), text or"
+        " markdown; default: as configured."
+    ),
 ]
 ConfigFile = Annotated[
     str | None, typer.Option("--config", help="YAML file with pipelines; --method names one.")
@@ -90,11 +90,10 @@ class Pruning:
             raise typer.BadParameter("give only one of --max-tokens, --keep-ratio and --threshold")
         from tokenprune.budget import Budget
         from tokenprune.config import with_output
+        from tokenprune.detect import kind_of_file
         from tokenprune.document import Document
 
-        kind = None if self.kind is None else self.kind.value
-        if kind is None and Path(file).suffix.lower() in _PAGES:
-            kind = "html"
+        kind = kind_of_file(file) if self.kind is None else self.kind.value
         document = Document.from_bytes(read(file), kind=kind)
         pipeline = self._pipeline(str(document.kind))
         if self.output is not None:

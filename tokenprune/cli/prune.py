@@ -15,7 +15,6 @@ from tokenprune.cli import one_document as one
 class OutputFormat(StrEnum):
     """What is written to standard output."""
 
-    html = "html"
     text = "text"
     json = "json"
 

@@ -31,6 +31,7 @@ class Pruner:
         reorder: whether the documents of a result stand in the order of their rank scores, best first; ranks
             are the scorer's own (see `tokenprune.score.Ranker`), else those of their best units.
         top_documents: of how many documents, the best by rank, anything may be kept; None: of all.
+        ends: whether a page that it wrote goes to no pruner behind it.
         as_is: whether HTML that fits the budget stays as it came; otherwise it is cleaned all the same.
     """
 
@@ -45,6 +46,7 @@ class Pruner:
     floor: float | None = None
     reorder: bool = False
     top_documents: int | None = None
+    ends: bool = False
     as_is: bool = False
 
     def __post_init__(self) -> None:

@@ -20,7 +20,10 @@ from tokenprune.select.simple import Everything, KeepRatio
     summary="no pruning; under a budget, the text cut at the end as a server would cut it",
 )
 def none(output: str = "same") -> Pruner:
-    """Keep everything; a budget keeps the beginning, ``output`` is ``same``, ``text`` or ``markdown``."""
+    """Keep everything; a budget keeps the beginning.
+
+    ``output`` is ``same``, ``html``, ``text`` or ``markdown``.
+    """
     return _cut("head", output)
 
 
@@ -31,7 +34,7 @@ def none(output: str = "same") -> Pruner:
     summary="no pruning; under a budget, the end of the text: what a window over a growing context keeps",
 )
 def tail(output: str = "same") -> Pruner:
-    """Keep everything; a budget keeps the end, ``output`` is ``same``, ``text`` or ``markdown``.
+    """Keep everything; a budget keeps the end, ``output`` is ``same``, ``html``, ``text`` or ``markdown``.
 
     Of the first sentence that does not fit whole, its beginning may stay.
     """
@@ -45,7 +48,10 @@ def tail(output: str = "same") -> Pruner:
     summary="no pruning; under a budget, both ends of the text: the middle goes first",
 )
 def middle_out(output: str = "same") -> Pruner:
-    """Keep everything; a budget keeps both ends, ``output`` is ``same``, ``text`` or ``markdown``."""
+    """Keep everything; a budget keeps both ends.
+
+    ``output`` is ``same``, ``html``, ``text`` or ``markdown``.
+    """
     return _cut("ends", output)
 
 
@@ -71,7 +77,7 @@ def random(
 ) -> Pruner:
     """Keep random units, a quarter of the tokens unless told otherwise.
 
-    ``output`` is ``same``, ``text`` or ``markdown``.
+    ``output`` is ``same``, ``html``, ``text`` or ``markdown``.
     """
     selector = choose(KeepRatio(0.25), threshold, keep_ratio, top_k)
     return Pruner(ByKind(), Random(seed), selector, renderer(output), uses_query=False)

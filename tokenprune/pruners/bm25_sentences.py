@@ -23,7 +23,10 @@ def bm25_sentences(
     top_k: int | None = None,
     output: str = "same",
 ) -> Pruner:
-    """Compose the method; ``threshold`` is a BM25 sum, ``output`` is ``same``, ``text`` or ``markdown``."""
+    """Compose the method.
+
+    ``threshold`` is a BM25 sum, ``output`` is ``same``, ``html``, ``text`` or ``markdown``.
+    """
     return Pruner(
         ByKind(), Structured(BM25()), choose(ShareOfBest(0.3), threshold, keep_ratio, top_k), renderer(output)
     )

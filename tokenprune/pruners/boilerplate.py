@@ -28,7 +28,10 @@ def boilerplate(
     keep_attributes: Sequence[str] = (),
     output: str = "same",
 ) -> Pruner:
-    """Compose the method; ``threshold`` is a likelihood in [0, 1] and takes the place of ``favour``."""
+    """Compose the method.
+
+    ``threshold`` is a likelihood in [0, 1] and takes the place of ``favour``.
+    """
     return Pruner(
         HtmlBlocks(max_words, tuple(keep_attributes), markup=True),
         MainContent(),

@@ -19,7 +19,8 @@ from tokenprune.select.simple import Everything
 def clean_html(keep_attributes: Sequence[str] = (), output: str = "same", drop_hidden: bool = True) -> Pruner:
     """Clean a page; a budget keeps its beginning.
 
-    ``drop_hidden=False`` keeps text that people do not see; ``output`` is ``same``, ``text`` or ``markdown``.
+    ``drop_hidden=False`` keeps text that people do not see, ``output`` is ``same``, ``html``, ``text`` or
+    ``markdown``.
     """
     return Pruner(
         HtmlBlocks(128, tuple(keep_attributes), brief=False, drop_hidden=drop_hidden),

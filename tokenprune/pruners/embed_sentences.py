@@ -25,6 +25,9 @@ def embed_sentences(
     top_k: int | None = None,
     output: str = "same",
 ) -> Pruner:
-    """Compose the method; ``threshold`` is a cosine, ``output`` is ``same``, ``text`` or ``markdown``."""
+    """Compose the method.
+
+    ``threshold`` is a cosine, ``output`` is ``same``, ``html``, ``text`` or ``markdown``.
+    """
     selector = choose(ShareOfBest(0.6), threshold, keep_ratio, top_k)
     return Pruner(ByKind(), Structured(Embedding(model)), selector, renderer(output))

@@ -49,7 +49,7 @@ def htmlrag(
     scores. 1 is the paper's way, for a model that was trained
     to write paths; one that was not guesses, and alone it loses half (benchmarks/RESULTS.md). With an
     ``upstream`` URL the model is asked there, under the name ``model``, not loaded here;
-    ``output`` is ``same``, ``text`` or ``markdown``.
+    ``output`` is ``same``, ``html``, ``text`` or ``markdown``.
     """
     steps: dict[str, Scorer] = {
         "bm25": Neighbours(BM25()),

@@ -27,7 +27,10 @@ def htmlrag_bm25(
     keep_attributes: Sequence[str] = (),
     output: str = "same",
 ) -> Pruner:
-    """Compose the method; ``threshold`` is a BM25 sum, ``output`` is ``same``, ``text`` or ``markdown``."""
+    """Compose the method.
+
+    ``threshold`` is a BM25 sum, ``output`` is ``same``, ``html``, ``text`` or ``markdown``.
+    """
     selector = choose(ShareOfBest(0.4), threshold, keep_ratio, top_k)
     return Pruner(
         HtmlBlocks(max_words, tuple(keep_attributes)),

@@ -30,7 +30,10 @@ def htmlrag_embed(
     keep_attributes: Sequence[str] = (),
     output: str = "same",
 ) -> Pruner:
-    """Compose the method; ``threshold`` is a score, ``output`` is ``same``, ``text`` or ``markdown``."""
+    """Compose the method.
+
+    ``threshold`` is a score, ``output`` is ``same``, ``html``, ``text`` or ``markdown``.
+    """
     selector = choose(ShareOfBest(0.65), threshold, keep_ratio, top_k)
     return Pruner(
         HtmlBlocks(max_words, tuple(keep_attributes)),

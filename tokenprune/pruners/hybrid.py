@@ -40,7 +40,7 @@ def hybrid(
 
     ``embed_tokens`` bounds what the encoder reads per call (at least two budgets): twice the tokens keep four
     points more of the evidence where a question shares few words with its answer (benchmarks/RESULTS.md).
-    ``output`` is ``same``, ``text`` or ``markdown``.
+    ``output`` is ``same``, ``html``, ``text`` or ``markdown``.
     """
     scorer = Structured(best_sections(model, embed_tokens))
     segmenter = ByKind(html=HtmlBlocks(max_words))

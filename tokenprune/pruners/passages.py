@@ -32,7 +32,7 @@ def bm25_passages(
     """Compose the method.
 
     A document of more than ``max_words`` words is cut into passages, HTML into blocks of half as many.
-    ``threshold`` is a BM25 sum, ``output`` is ``same``, ``text`` or ``markdown``.
+    ``threshold`` is a BM25 sum, ``output`` is ``same``, ``html``, ``text`` or ``markdown``.
     """
     return _retriever(BM25(), max_words, threshold, keep_ratio, top_k, output)
 
@@ -55,7 +55,7 @@ def embed_passages(
     """Compose the method.
 
     A document of more than ``max_words`` words is cut into passages, HTML into blocks of half as many.
-    ``threshold`` is a cosine, ``output`` is ``same``, ``text`` or ``markdown``.
+    ``threshold`` is a cosine, ``output`` is ``same``, ``html``, ``text`` or ``markdown``.
     """
     return _retriever(Embedding(model), max_words, threshold, keep_ratio, top_k, output)
 

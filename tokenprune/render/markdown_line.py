@@ -58,6 +58,7 @@ class Line:
         self._content = 0  # the first part of the open <code>
         self._spans: list[tuple[int, int]] = []  # parts that open and close each code span
         self._link: tuple[int, str] | None = None
+        self._carried = ""  # where an open <a> leads that a block in it cut off before its first word
         self._anchors: list[bool] = []  # of open <a>, whether it is the link
         self._marks: list[_Mark] = []
         self._formulas = Formulas(lambda: self._text, lambda text, i: self._add(text, i, self._words()))
@@ -95,6 +96,8 @@ class Line:
             piece = " "
         elif i > self.last + 1 and piece[0] not in WHITE:
             self._gap(i)
+        if self._carried and self._code < 0 and piece.strip(WHITE):
+            self._link, self._carried = (self._add("[", i, MARK), self._carried), ""
         self._add(piece, i, self._words())
 
     def verbatim(self, i: int, piece: str) -> None:
@@ -177,7 +180,7 @@ class Line:
     def open_link(self, i: int, tag: str) -> None:
         """Begin a link if the tag says where it leads."""
         to = destination(tag_attributes(tag).get("href", "")) if len(tag) > 3 else ""
-        is_link = bool(to) and self._code < 0 and self._link is None
+        is_link = bool(to) and self._code < 0 and self._link is None and not self._carried
         self._anchors.append(is_link)
         if is_link:
             self._gap(i)
@@ -185,7 +188,10 @@ class Line:
 
     def close_link(self, i: int) -> None:
         """End a link; one without words is none."""
-        if not self._anchors or not self._anchors.pop() or self._link is None:
+        if not self._anchors or not self._anchors.pop():
+            return
+        self._carried = ""
+        if self._link is None:
             return
         begin, to = self._link
         self._link = None
@@ -258,7 +264,10 @@ class Line:
     # -- the result -----------------------------------------------------------------------------------
 
     def _settle(self) -> None:
-        """Make plain text of what a block inside it, or its end, has cut off."""
+        """Make plain text of what a block inside it, or its end, has cut off.
+
+        A link ends with its first line.
+        """
         if self._code >= 0:
             self._text[self._code] = self._text[self._code].replace("`", "")
             for n in range(self._code + 1, len(self._text)):
@@ -266,8 +275,12 @@ class Line:
                     self._kind[n] = LITERAL
             self._code = -1
         if self._link is not None:
-            self._text[self._link[0]] = ""
-            self._link = None
+            (begin, to), self._link = self._link, None
+            if "".join(self._text[begin + 1 :]).strip(WHITE):
+                self._text[-1] = self._text[-1].rstrip(WHITE)
+                self._add(f"]({to})", self._piece[-1], MARK)
+            else:
+                self._text[begin], self._carried = "", to
         self._marks = [_Mark(-1, "")] * len(self._marks)
         self._delimit_code()
 

@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass
 
-from tokenprune.document import detect_kind
+from tokenprune.detect import detect_kind
 
 MAX_FRAME_PARAGRAPH = 600  # characters; an instruction is shorter than this
 _MAX_TAIL = 600  # characters after the last numbered passage that are taken for instructions

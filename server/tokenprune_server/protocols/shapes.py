@@ -8,7 +8,7 @@ import itertools
 import json
 import re
 
-from tokenprune.document import detect_kind
+from tokenprune.detect import detect_kind
 
 _MAX_TALK = 450  # characters of a frame paragraph that only its wording gives away
 _MAX_EDGE = 200  # characters of a first or last paragraph that is always frame

@@ -10,7 +10,7 @@ import re
 from collections import deque
 from dataclasses import dataclass
 
-from tokenprune.document import detect_kind
+from tokenprune.detect import detect_kind
 from tokenprune_server.protocols.passages import (
     MAX_FRAME_PARAGRAPH,
     Passage,

@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from tokenprune.document import detect_kind
+from tokenprune.detect import detect_kind
 from tokenprune_server.protocols.base import Path, Rules, Span, estimate_tokens
 from tokenprune_server.protocols.shapes import (
     code_ranges,
