@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import AddedToken, Regex, normalizers, pre_tokenizers
 
-from tokenprune import pretokens, tokens
+from tokenprune import pretokens
 from tokenprune.pretokens import PreTokens
-from tokenprune.tokens import DEFAULT_TOKENIZER, TokenCounter, get_counter, sanitize
+from tokenprune.tokens import DEFAULT_TOKENIZER, TokenCounter, get_counter, load_tokenizer, sanitize
 
 LLAMA = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 QWEN = LLAMA.replace("{1,3}", "")
@@ -33,7 +33,7 @@ def bytes_of(*, use_regex=False, add_prefix_space=False):
 
 def tokenizer(pre_tokenizer=None, normalizer=None):
     """The shipped vocabulary behind another pre-tokenizer."""
-    made = tokens._load(DEFAULT_TOKENIZER)
+    made = load_tokenizer(DEFAULT_TOKENIZER)
     if pre_tokenizer is not None:
         made.pre_tokenizer = pre_tokenizer
     if normalizer is not None:

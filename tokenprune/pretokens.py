@@ -13,7 +13,7 @@ import json
 import re
 import threading
 from collections.abc import Iterator, Sequence
-from itertools import repeat
+from itertools import accumulate, chain, repeat
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,7 +22,7 @@ from tokenprune.arrays import IntArray
 from tokenprune.points import code_points
 
 if TYPE_CHECKING:
-    from tokenizers import Encoding, Tokenizer
+    from tokenizers import Tokenizer
 
 # The alternatives of the expressions that are understood. All of them read white space only as their first
 # character, or alone, or line ends last: so what ends where a space begins is a pre-token of its own.
@@ -108,14 +108,12 @@ class _Table:
         self.first = np.zeros(1025, dtype=np.int64)  # place of its first token in ``at``
         self.at = np.zeros(1024, dtype=np.int64)  # where tokens start in their piece
 
-    def add(self, pieces: Sequence[str], encodings: Sequence[Encoding]) -> None:
-        """Add new pieces."""
+    def add(self, pieces: Sequence[str], starts: Sequence[Sequence[int]]) -> None:
+        """Add new pieces and where their tokens start."""
         n, tokens = len(self.rows), int(self.first[len(self.rows)])
-        count = np.fromiter(map(len, encodings), dtype=np.int64, count=len(pieces))
+        count = np.fromiter(map(len, starts), dtype=np.int64, count=len(pieces))
         length = np.fromiter(map(len, pieces), dtype=np.int64, count=len(pieces))
-        at = np.fromiter(
-            (start for e in encodings for start, _ in e.offsets), dtype=np.int64, count=int(count.sum())
-        )
+        at = np.fromiter(chain.from_iterable(starts), dtype=np.int64, count=int(count.sum()))
         # Columns are replaced, not written to where others read: rows that are known stay as they are.
         self.length, self.count = _extended(self.length, n, length), _extended(self.count, n, count)
         self.first = _extended(self.first, n + 1, tokens + np.cumsum(count))
@@ -220,6 +218,25 @@ class PreTokens:
                 table = self._table = _Table()
             new = [piece for piece in dict.fromkeys(pieces) if piece not in table.rows]
             if new:
-                table.add(new, self._tokenizer.encode_batch(new, add_special_tokens=False))
+                table.add(new, self._encoded(new))
         rows = np.fromiter(map(table.rows.__getitem__, pieces), dtype=np.int64, count=len(pieces))
         return table, rows
+
+    def _encoded(self, pieces: Sequence[str]) -> list[Sequence[int]]:
+        """Where the tokens of each piece start in it."""
+        found: list[Sequence[int]] = []
+        rest: list[int] = []
+        tokens_of = self._tokenizer.model.tokenize
+        for n, piece in enumerate(pieces):
+            starts: list[int] = []
+            if piece.isascii() and piece.isprintable():
+                # Its bytes are written as themselves, but for the space: the model alone reads it in a third.
+                ends = list(accumulate(len(token.value) for token in tokens_of(piece.replace(" ", "\u0120"))))
+                starts = [0, *ends[:-1]] if ends and ends[-1] == len(piece) else []
+            found.append(starts)
+            if not starts:
+                rest.append(n)
+        asked = self._tokenizer.encode_batch([pieces[n] for n in rest], add_special_tokens=False)
+        for n, encoding in zip(rest, asked, strict=True):
+            found[n] = [start for start, _ in encoding.offsets]
+        return found

@@ -112,7 +112,8 @@ def counts_between(starts: IntArray, bounds: IntArray) -> IntArray:
     return np.diff(at).astype(np.int64)
 
 
-def _load(name: str) -> Tokenizer:
+def load_tokenizer(name: str) -> Tokenizer:
+    """Load the tokenizer that `get_counter` counts with, as it is."""
     from tokenizers import Tokenizer
 
     if name in _SHIPPED:
@@ -174,4 +175,4 @@ def get_counter(name: str = DEFAULT_TOKENIZER) -> TokenCounter:
 
 @lru_cache(maxsize=16)
 def _cached_counter(name: str) -> TokenCounter:
-    return TokenCounter(name, _load(name))
+    return TokenCounter(name, load_tokenizer(name))

@@ -17,7 +17,7 @@ from benchmarks.html.context import Context
 from tokenprune.document import Document
 from tokenprune.segment.html_blocks import HtmlBlocks
 from tokenprune.segment.html_clean import clean
-from tokenprune.tokens import TokenCounter, get_counter
+from tokenprune.tokens import DEFAULT_TOKENIZER, TokenCounter, get_counter, load_tokenizer, sanitize
 
 TARGET = 20.0
 
@@ -34,6 +34,7 @@ class NoTokens(TokenCounter):
 
 def runners() -> dict[str, Callable[[str], Any]]:
     blocks, nothing, counter = HtmlBlocks(peers.MAX_WORDS), NoTokens(), get_counter()
+    tokenizer = load_tokenizer(DEFAULT_TOKENIZER)
     found: dict[str, Callable[[str], Any]] = {
         "ours: clean + blocks": lambda page: blocks.segment(Document(page, kind="html"), nothing),
         "ours: clean + blocks + tokens": lambda page: blocks.segment(Document(page, kind="html"), counter),
@@ -41,6 +42,8 @@ def runners() -> dict[str, Callable[[str], Any]]:
         "parse only: bs4 html.parser": lambda page: bs4.BeautifulSoup(page, "html.parser"),
         "parse only: bs4 lxml": lambda page: bs4.BeautifulSoup(page, "lxml"),
         "parse only: lxml": lxml.html.document_fromstring,
+        "tokens of the page: tokenizers": lambda page: tokenizer.encode(sanitize(page)).offsets,
+        "tokens of the page: ours": counter.starts,
     }
     try:
         package = peers.htmlrag()
