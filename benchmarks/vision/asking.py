@@ -214,13 +214,16 @@ def measure(
                 tokens = encode(engine, scene) if tokens is None else tokens
                 left, inner = method.reduce(tokens, keep), method.reducers(keep)
                 said = ask(engine, tokens, left, asked, inner)
-                read = rows_read(engine, tokens, left, asked[0].text, inner)
-                text = read[0] - len(left)
+                # What stays inside the language model may depend on the question.
+                shares = []
+                for question in asked if inner else asked[:1]:
+                    read = rows_read(engine, tokens, left, question.text, inner)
+                    shares.append((float(np.mean(read)) - (read[0] - len(left))) / len(tokens))
                 store.put(
                     key,
                     {
                         "right": [word == q.answer for word, q in zip(said, asked, strict=True)],
-                        "kept": (float(np.mean(read)) - text) / len(tokens),
+                        "kept": float(np.mean(shares)),
                     },
                 )
             row = rows.setdefault(

@@ -56,9 +56,10 @@ def test_features_and_attention_are_those_of_transformers(tower, layer):
         assert all(t.cls is None for t in encoded)
 
 
-@pytest.mark.parametrize("layer", [0, 2, -1])
-def test_keys_and_attention_of_another_layer(layer):
-    model = tiny_llava()
+@pytest.mark.parametrize(("layer", "read"), [(0, -2), (2, -2), (-1, -2), (-1, -3), (-1, -4), (-1, [-5, -3])])
+def test_keys_and_attention_of_another_layer(layer, read):
+    """Also of one that the projector does not need."""
+    model = tiny_llava(layer=read)
     encoder = VisionEncoder.of(model, image_processor())
     images = pictures(2)
     pixels = prepared(encoder, images)
@@ -105,6 +106,20 @@ def test_prepared_pixels_are_those_of_the_processor(tower, size):
     for mine, other in zip(made, encoder.encode(images), strict=True):
         assert torch.equal(mine.tokens.features, other.features)
         assert not mine.tokens.features.is_inference()
+
+
+@pytest.mark.parametrize("square", [True, False])
+def test_a_processor_that_pads_first_is_given_the_whole_picture(square):
+    """As LLaVA 1.5 did: what is squashed before it is padded is another picture."""
+    from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
+
+    size = {"height": 56, "width": 56} if square else {"shortest_edge": 56}
+    processor = LlavaImageProcessorPil(do_pad=True, do_center_crop=not square, size=size,
+                                       crop_size={"height": 56, "width": 56})  # fmt: skip
+    encoder = VisionEncoder.of(tiny_llava(), processor)
+    for image in pictures(1, size=(400, 200)) + pictures(1, size=(100, 300)):
+        plain = processor(images=[image], return_tensors="pt")["pixel_values"]
+        assert torch.equal(prepared(encoder, [image]), plain)
 
 
 def test_a_large_picture_does_not_reach_the_processor(monkeypatch):

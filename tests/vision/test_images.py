@@ -112,12 +112,57 @@ def test_modes_become_rgb(mode):
     assert read.mode == "RGB"
 
 
-def test_exif_orientation_is_applied_and_broken_exif_is_told():
+def test_a_transparent_value_of_sixteen_bits_is_white():
+    ramp = np.full((8, 8), 40_000, dtype=np.uint16)
+    ramp[0] = 20_000
+    read = read_image(encoded(Image.fromarray(ramp), transparency=40_000)).image
+    assert np.asarray(read)[:2, 0, 0].tolist() == [20_000 // 257, 255]
+
+
+def test_exif_orientation_is_applied_and_broken_exif_is_told(tmp_path):
     image = colours((24, 16))
     exif = Image.Exif()
     exif[0x0112] = 6  # turn right
-    read = read_image(encoded(image, exif=exif)).image
-    assert np.array_equal(np.asarray(read), np.rot90(np.asarray(image), -1))
+    (tmp_path / "turned.png").write_bytes(encoded(image, exif=exif))
+    upright = np.rot90(np.asarray(image), -1)
+    assert np.array_equal(np.asarray(read_file(tmp_path / "turned.png").image), upright)
+    assert np.array_equal(np.asarray(read_video_file(tmp_path / "turned.png")[0]), upright)
+    broken = read_image(encoded(image, exif=b"no EXIF at all"))
+    assert np.array_equal(np.asarray(broken.image), np.asarray(image))
+    assert len(broken.notes) == 1 and "EXIF data cannot be read" in broken.notes[0]
+
+
+def growing_gif(*sizes):
+    """A GIF of frames that stand out of what the first one says is its size; what the last one holds is missing."""
+    data = bytearray(encoded(Image.new("P", (16, 16)), "GIF"))
+    frame = data[data.index(b"\x2c", 13 + (3 << ((data[10] & 7) + 1) if data[10] & 128 else 0)) : -1]
+    for width, height in sizes:
+        frame[5:9] = width.to_bytes(2, "little") + height.to_bytes(2, "little")
+        data[-1:] = b"\x21\xf9\x04\x00\x00\x00\x00\x00" + frame + b";"
+    return bytes(data)
+
+
+@pytest.mark.parametrize("size", [(200, 200), (60_000, 60_000)])
+def test_frames_that_grow_are_counted_as_they_are(size, tmp_path):
+    (tmp_path / "a.gif").write_bytes(growing_gif((16, 16), size))
+    with pytest.raises(ImageError, match="pixels"):
+        read_video_file(tmp_path / "a.gif", ImageLimits(max_pixels=20_000))
+
+
+def test_pillows_own_limit_is_named():
+    with pytest.raises(ImageError, match="far more than 178,956,970 pixels"):
+        read_image(png_of_size(30_000, 30_000), limits=ImageLimits(max_pixels=10**9))
+
+
+def test_what_is_folded_or_escaped_counts_as_it_is():
+    data = encoded(colours((60, 40)))
+    limits = ImageLimits(max_bytes=len(data))
+    plain = base64.b64encode(data).decode()
+    for body in (plain, "\n".join(plain[i : i + 4] for i in range(0, len(plain), 4)),
+                 "".join(f"%{ord(c):02x}" for c in plain)):  # fmt: skip
+        assert data_url_bytes(f"data:image/png;base64,{body}", limits)[0] == data
+    with pytest.raises(ImageError, match=f"at most {len(data) - 4:,}"):
+        data_url_bytes(f"data:image/png;base64,{plain}", ImageLimits(max_bytes=len(data) - 4))
 
 
 def test_only_the_first_frame_of_an_animation_is_read_and_that_is_said():

@@ -194,6 +194,8 @@ def _resized(processor: Any, image: Image) -> Image:
     size, resample = processor.size, processor.resample
     if not processor.do_resize or image.mode != "RGB" or not isinstance(resample, int):
         return image
+    if getattr(processor, "do_pad", False):
+        return image  # to a square first, as LLaVA 1.5 did
     if size.get("shortest_edge") and not size.get("longest_edge"):
         shape = np.broadcast_to(np.uint8(0), (3, image.height, image.width))  # for its size; no memory
         height, width = get_resize_output_image_size(

@@ -99,7 +99,8 @@ def visual_pruning(
             language model may be named here too, with ``keep``.
         keep: Rows of each image, or a share, see :func:`tokenprune.vision.tokens.parse_keep`; None for
             methods that tell themselves, and those inside that have a share of their own. LLaVA-OneVision's
-            newlines come on top.
+            newlines come on top. A method inside counts the visual tokens of all pictures together, newlines
+            as any other.
         inner: Methods inside the language model, or their names.
         frames: Consecutive pictures that are a video together.
 

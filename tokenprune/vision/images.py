@@ -13,6 +13,8 @@ import struct
 import threading
 import warnings
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -44,7 +46,7 @@ class ImageLimits:
 
     Attributes:
         max_bytes: of the file.
-        max_pixels: width times height.
+        max_pixels: width times height; Pillow has a limit of its own, 178,956,970.
         min_side: pixels of the shorter side; below 4, image processors mistake rows for colour channels.
         max_aspect: longer by shorter side: the shorter one is scaled up to the encoder's size.
         max_frames: of an animation that is read as a video.
@@ -109,11 +111,14 @@ def data_url_bytes(url: str, limits: ImageLimits | None = None) -> tuple[bytes, 
     kind, *parameters = head[5:].split(";")
     if "base64" not in [p.strip().lower() for p in parameters]:
         raise ImageError("the data URL of the image is not base64: write data:image/png;base64,...")
-    if len(body) // 4 * 3 > limits.max_bytes + 3:
-        raise _too_large(len(body) // 4 * 3, limits)
+    if len(body) > 4 * limits.max_bytes + 4:  # each sign percent-encoded: decoding more would cost memory
+        raise _too_large(len(body) // 4, limits)
     try:
         raw = unquote_to_bytes(body) if "%" in body else body.encode("ascii")
-        data = base64.b64decode(b"".join(raw.split()), validate=True)
+        raw = b"".join(raw.split())
+        if len(raw) // 4 * 3 > limits.max_bytes + 3:
+            raise _too_large(len(raw) // 4 * 3, limits)
+        data = base64.b64decode(raw, validate=True)
     except (binascii.Error, UnicodeEncodeError) as error:
         raise ImageError(f"the data URL of the image is not valid base64: {error}") from None
     return data, kind.strip().lower()
@@ -143,20 +148,43 @@ def read_video_file(path: str | Path, limits: ImageLimits | None = None) -> list
     limits = limits or ImageLimits()
     data = _file_bytes(path, limits)
     image, kind = _opened(data, "", limits)
+    out: list[Image] = []
+    pixels = 0
     try:
         frames = int(getattr(image, "n_frames", 1)) if kind != "JPEG" else 1
-        if frames > limits.max_frames or frames * image.width * image.height > limits.max_pixels:
-            raise ImageError(
-                f"the animation has {frames} frames of {image.width:,} x {image.height:,} pixels; at most "
-                f"{limits.max_frames} frames and {limits.max_pixels:,} pixels in all are read"
-            )
-        out = []
+        _check_frames(frames, frames * image.width * image.height, image, limits)
         for number in range(frames):
-            image.seek(number)
-            out.append(_rgb(image.copy()))
+            with _too_many_pixels(limits):
+                image.seek(number)
+            pixels += image.width * image.height  # a GIF grows with a frame that stands out
+            _check_frames(frames, pixels, image, limits)
+            out.append(_rgb(_upright(image.copy(), [])))
         return out
     except (*_DAMAGED, EOFError, MemoryError) as error:
         raise _damaged(error) from None
+
+
+@contextmanager
+def _too_many_pixels(limits: ImageLimits) -> Iterator[None]:
+    """Have Pillow's own limit raise our error."""
+    from PIL import Image as pil
+
+    try:
+        # Pillow warns of many pixels, by a limit of its own, before ours is looked at.
+        with _OPENING, warnings.catch_warnings():
+            warnings.simplefilter("ignore", pil.DecompressionBombWarning)
+            yield
+    except pil.DecompressionBombError:
+        most = min(limits.max_pixels, 2 * (pil.MAX_IMAGE_PIXELS or limits.max_pixels))
+        raise ImageError(f"the image has far more than {most:,} pixels: make it smaller") from None
+
+
+def _check_frames(frames: int, pixels: int, image: Image, limits: ImageLimits) -> None:
+    if frames > limits.max_frames or pixels > limits.max_pixels:
+        raise ImageError(
+            f"the animation has {frames} frames of {image.width:,} x {image.height:,} pixels; at most "
+            f"{limits.max_frames} frames and {limits.max_pixels:,} pixels in all are read"
+        )
 
 
 def _file_bytes(path: str | Path, limits: ImageLimits) -> bytes:
@@ -220,14 +248,8 @@ def _opened(data: bytes, declared: str, limits: ImageLimits) -> tuple[Image, str
     if len(data) > limits.max_bytes:
         raise _too_large(len(data), limits)
     try:
-        # Pillow warns of many pixels, by a limit of its own, before ours is looked at.
-        with _OPENING, warnings.catch_warnings():
-            warnings.simplefilter("ignore", pil.DecompressionBombWarning)
+        with _too_many_pixels(limits):
             image = pil.open(io.BytesIO(data), formats=tuple(FORMATS))
-    except pil.DecompressionBombError:
-        raise ImageError(
-            f"the image has far more than {limits.max_pixels:,} pixels: make it smaller"
-        ) from None
     except UnidentifiedImageError:
         raise ImageError(f"the image is none of {', '.join(FORMATS)}, or its beginning is damaged") from None
     except _DAMAGED as error:
@@ -282,6 +304,9 @@ def _rgb(image: Image) -> Image:
         import numpy as np
 
         values = np.asarray(image).astype(np.int64).clip(0, 65535)
+        clear = image.info.get("transparency")
+        if isinstance(clear, int):
+            values[values == clear] = 65535
         return pil.fromarray((values // 257).astype(np.uint8)).convert("RGB")
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
         seen = image.convert("RGBA")

@@ -92,7 +92,7 @@ def diverse(unit: torch.Tensor, count: int) -> torch.Tensor:
         int64 [count], ascending.
     """
     n = len(unit)
-    distance = 1 - unit @ unit.T
+    distance = (unit @ unit.T).neg_().add_(1)  # in place: it is all of the method's memory
     chosen = torch.empty(count, dtype=torch.int64, device=unit.device)
     # distance to the nearest other; a single token has none
     nearest = distance.fill_diagonal_(torch.inf).min(dim=0).values

@@ -131,7 +131,7 @@ def read_features(
     for number, layer in enumerate(layers[: max(*states, chosen + 1)]):
         if number == chosen:
             attention = _attention(layer, hidden, has_cls)
-        if number + 1 <= max(states):
+        if number + 1 <= max(*states, chosen):
             hidden = layer(hidden, None)
         if number + 1 in states:
             found[number + 1] = hidden

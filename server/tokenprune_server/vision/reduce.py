@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from tokenprune.errors import ModelError, VisionError
@@ -263,6 +263,7 @@ class PictureReducer:
                 if ready:
                     made = self.encoder().encode_prepared(list(ready.values()))
                     for name, mine in zip(ready, made, strict=True):
+                        mine = replace(mine, tokens=_alone(mine.tokens))
                         items[name] = mine
                         self._put(name, mine, _tensor_bytes(mine.tokens))
             encoded += len(ready)
@@ -327,6 +328,15 @@ def probe_picture() -> Image:
     return picture
 
 
+_TENSORS = ("features", "frame", "row", "col", "received", "cls", "keys")
+
+
+def _alone(tokens: VisualTokens) -> VisualTokens:
+    """The tokens of one picture without those of its batch, of which its tensors are views."""
+    parts = {name: getattr(tokens, name) for name in _TENSORS}
+    return replace(tokens, **{name: part.clone() for name, part in parts.items() if part is not None})
+
+
 def _tensor_bytes(tokens: VisualTokens) -> int:
-    parts = (tokens.features, tokens.frame, tokens.row, tokens.col, tokens.received, tokens.cls, tokens.keys)
+    parts = (getattr(tokens, name) for name in _TENSORS)
     return _BYTES_PER_ENTRY + sum(int(p.nbytes) for p in parts if p is not None)

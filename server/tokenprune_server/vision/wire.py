@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 _NPY = b"\x93NUMPY"
 _ZIP = b"PK\x03\x04"
 _MAX_ROWS = 1_000_000
+_NUMBERS = ("torch.float16", "torch.bfloat16", "torch.float32", "torch.float64")
 
 
 def check_rows(rows: torch.Tensor, dimension: int) -> None:
@@ -33,8 +34,10 @@ def check_rows(rows: torch.Tensor, dimension: int) -> None:
         raise VisionError(f"embeddings have size {rows.shape[1]}, and the model's hidden size is {dimension}")
     if not 1 <= len(rows) <= _MAX_ROWS:
         raise VisionError(f"embeddings must have from 1 to {_MAX_ROWS} rows, not {len(rows)}")
-    if not rows.is_floating_point():
-        raise VisionError(f"embeddings must be floating-point numbers, not {rows.dtype}")
+    if str(rows.dtype) not in _NUMBERS:
+        raise VisionError(f"embeddings must be {', '.join(_NUMBERS)}, not {rows.dtype}")
+    if rows.device.type == "meta":
+        raise VisionError("embeddings have no numbers: they are on the device 'meta'")
     if not bool(rows.isfinite().all()):
         raise VisionError("embeddings hold NaN or infinity")
 

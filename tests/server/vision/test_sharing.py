@@ -182,6 +182,18 @@ def test_work_that_nobody_waits_for_does_not_wait_for_the_encoder(encoder, monke
         assert first.result().encoded == 1
 
 
+def test_what_is_kept_holds_no_other_picture_of_its_batch(encoder):
+    """Its tensors are no views of larger ones, so that their bytes are what they hold in memory."""
+    reducer = PictureReducer(SETTINGS)
+    reduced(reducer, URLS, threading.Event())
+    kept = [value.tokens for _, value in reducer._cache.items() if hasattr(value, "tokens")]
+    assert len(kept) == len(URLS)
+    for tokens in kept:
+        for name in reduce._TENSORS:
+            tensor = getattr(tokens, name)
+            assert tensor is None or tensor.untyped_storage().nbytes() == tensor.nbytes
+
+
 def test_a_request_that_took_too_long_is_given_up(door, monkeypatch):
     seen, done = [], threading.Event()
 

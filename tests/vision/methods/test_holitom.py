@@ -180,10 +180,9 @@ def test_rows_that_averaging_would_leave_unused_go_to_what_changed_most():
 def test_tau_follows_the_budget_as_published():
     given = video(6, 20, 0.9, seed=3)
     for share, tau in ((0.1, 0.65), (0.15, 0.8)):
-        for other, same in ((0.65, tau == 0.65), (0.8, tau == 0.8), (0.97, False)):
-            ours = vision_method("holitom").reduce(given, share)
-            theirs = vision_method("holitom", tau=other).reduce(given, share)
-            assert torch.equal(ours.into, theirs.into) or not same
+        ours = vision_method("holitom").reduce(given, share)
+        theirs = vision_method("holitom", tau=tau).reduce(given, share)
+        assert torch.equal(ours.into, theirs.into)
     noisy = VisualTokens.from_grid(  # neighbours in time have a cosine between the two values
         torch.cat(
             [
