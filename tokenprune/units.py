@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import compress, pairwise
+from types import MappingProxyType
 
 import numpy as np
 
@@ -13,6 +14,7 @@ from tokenprune.document import Document, Kind
 from tokenprune.markup import Markup
 from tokenprune.tokens import TokenCounter, counts_between
 
+_AS_THEY_ARE: Mapping[int, str] = MappingProxyType({})
 GONE = -1  # owner of a range that the segmenter dropped; -2 - w is a range that stays with wrapper w
 _CONTEXT = 300  # characters of the headings above a unit that scorers read
 
@@ -84,12 +86,18 @@ class Pieces:
             i += step
         return i if i < len(places) else -1
 
-    def join(self, keep: BoolArray, *, brief: bool = True) -> Rendered:
+    def join(
+        self, keep: BoolArray, *, brief: bool = True, written: Mapping[int, str] = _AS_THEY_ARE
+    ) -> Rendered:
         """Join the pieces under a mask, bool [p], in their brief form or as they are.
 
-        Of a page, white space at both ends goes: it stood beside something that is dropped.
+        Of a page, white space at both ends goes: it stood beside something that is dropped. ``written`` takes
+        the place of some of the pieces.
         """
         texts = list(compress(self.brief if brief and self.brief is not None else self.text, keep.tolist()))
+        if written:
+            for k, i in enumerate(np.flatnonzero(keep).tolist()):
+                texts[k] = written.get(i, texts[k])
         if self.tag is not None and len(texts) > 1:
             # Where something between two texts is dropped, their words must not run together.
             at = np.flatnonzero(keep)

@@ -14,7 +14,7 @@ from tokenprune.tokens import sanitize
 
 NAMES = (
     "div p span b i a em ul ol li dl dt dd table caption tbody tr td th h1 h2 pre code q form fieldset select"
-    " option textarea center section nav blockquote noscript label button svg math g title text my-tag"
+    " option textarea center section nav blockquote noscript label button svg math g title tspan my-tag"
 ).split()
 ATTRIBUTES = ["", "", "", " class='a b'", ' title="a > b"', " hidden", " style='visibility:hidden'",
               " style='visibility:visible'", " style='color:#fff;background:#fff'", " style='font-size:0'",

@@ -12,27 +12,25 @@ names, and the empty one costs about a token a column.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from tokenprune.arrays import BoolArray
+from tokenprune.render.item_numbers import item_numbers
 from tokenprune.render.markdown_escape import BREAK, MARK, fence_of
 from tokenprune.render.markdown_line import SPACES, Line, Part
 from tokenprune.render.markdown_tables import Table, layout_tables
-from tokenprune.render.places import Parts, source_attributes
+from tokenprune.render.places import Parts
 from tokenprune.render.scripts import MATH, WHITE
-from tokenprune.segment.html_tags import BLOCKS, CELLS, HEADINGS, PRE, read_tag
+from tokenprune.segment.html_tags import BLOCKS, CELLS, HEADINGS, LIST_TAGS, PRE, read_tag
 from tokenprune.units import Pieces, Rendered, Units
 
-_LISTS = frozenset(("ul", "ol", "dl", "menu", "dir", "select"))
 _ITEMS = frozenset(("li", "dd", "option"))
 _OWN_LINES = _ITEMS | {"dt", "tr", "br"}  # parted by <br> where a cell holds them
 # Items and quotes nested deeper get no indent: every line would pay for all those around it.
 _DEEPEST = 10
-_INTEGER = re.compile(r"\s*([+-]?[0-9]{1,9})(?![0-9])")
 _LARGEST = 999_999_999  # number of an item, in CommonMark
 
 
@@ -56,9 +54,6 @@ class _List:
     """An open list."""
 
     ordered: bool
-    counted: int  # the piece up to which the items of the original are counted
-    number: int = 0  # of its last item
-    step: int = 1
     last: int = -1  # how many blocks there were when its last item ended
 
 
@@ -73,11 +68,6 @@ class _Container:
     started: bool = False
 
 
-def _integer(value: str) -> int | None:
-    found = _INTEGER.match(value)
-    return int(found[1]) if found else None
-
-
 class _Writer:
     """Reads kept pieces in order and writes Markdown."""
 
@@ -90,8 +80,9 @@ class _Writer:
         self.last_quotes = 0  # around the last block
         self.stack: list[_Container] = []
         self.rest = ""  # what lines of the current block begin with
+        self.numbers = item_numbers(pieces)
         self.lists: list[_List] = []
-        self.loose = _List(ordered=False, counted=0)  # of items outside a list
+        self.loose = _List(ordered=False)  # of items outside a list
         self.tables: list[Table | None] = []  # None: one that only lays out
         self.layout: set[int] = set()
         self.flat = 0  # depth of elements that hold a single line: headings and cells
@@ -202,19 +193,7 @@ class _Writer:
 
     def _open_list(self, i: int, name: str) -> None:
         if not self._edge(i, name):
-            items = _List(name == "ol", i)
-            if items.ordered:
-                self._begin_numbers(items, i)
-            self.lists.append(items)
-
-    def _begin_numbers(self, items: _List, i: int) -> None:
-        """Read where a list begins to count, and which way."""
-        found = source_attributes(self.pieces, i)
-        items.step = -1 if "reversed" in found else 1
-        first = _integer(found.get("start", ""))
-        if first is None:
-            first = 1 if items.step > 0 else sum(1 for _ in self._items(i + 1, len(self.tag)))
-        items.number = first - items.step
+            self.lists.append(_List(name == "ol"))
 
     def _close_list(self, i: int, name: str) -> None:
         if not self._edge(i, name) and self.lists:
@@ -230,29 +209,8 @@ class _Writer:
             items.last = self.blocks if above.started else items.last
         marker = "- "
         if items.ordered and len(self.stack) < _DEEPEST:
-            marker = f"{self._number(items, i)}. "
+            marker = f"{min(max(0, self.numbers[i]), _LARGEST)}. "
         self._push(marker, " " * len(marker), name, items)
-
-    def _number(self, items: _List, i: int) -> int:
-        """The number of an item in its original list."""
-        for j in self._items(items.counted + 1, i + 1):
-            value = _integer(source_attributes(self.pieces, j).get("value", ""))
-            items.number = items.number + items.step if value is None else value
-        items.counted = i
-        return min(max(0, items.number), _LARGEST)
-
-    def _items(self, first: int, end: int) -> Iterator[int]:
-        """The items of one list, kept or not, that begin in a stretch of pieces that begins inside it."""
-        text, tag, depth = self.pieces.text, self.tag, 0
-        for j in range(first, end):
-            if tag[j]:
-                name, closing = read_tag(text[j])
-                if name in _LISTS:
-                    depth += -1 if closing else 1
-                    if depth < 0:
-                        return
-                elif name == "li" and not closing and not depth:
-                    yield j
 
     def _open_term(self, i: int, name: str) -> None:
         if not self._edge(i, name):
@@ -429,7 +387,7 @@ _CLOSE: dict[str, _Handler] = dict(_OPEN)
 for _names, _open, _close in (
     (HEADINGS | CELLS | {"title"}, _Writer._open_flat, _Writer._close_flat),
     (PRE, _Writer._open_pre, _Writer._close_pre),
-    (_LISTS, _Writer._open_list, _Writer._close_list),
+    (LIST_TAGS, _Writer._open_list, _Writer._close_list),
     (_ITEMS, _Writer._open_item, _Writer._pop),
     (("blockquote",), _Writer._open_quote, _Writer._pop),
     (("dt",), _Writer._open_term, _Writer._close_term),

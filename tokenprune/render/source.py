@@ -5,12 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tokenprune.arrays import BoolArray
+from tokenprune.render.item_numbers import renumbered
 from tokenprune.units import Rendered, Units
 
 
 @dataclass(frozen=True)
 class SameForm:
     """Join the pieces of kept units and the tags of the wrappers around them.
+
+    Items of ordered lists keep the number they had: they say it where items before them are dropped.
 
     Args:
         brief: whether HTML leaves out the tags that the standard makes optional.
@@ -20,4 +23,6 @@ class SameForm:
 
     def render(self, units: Units, keep: BoolArray) -> Rendered:
         """Return the kept pieces in document order."""
-        return units.pieces.join(units.piece_mask(keep), brief=self.brief)
+        mask = units.piece_mask(keep)
+        written = {} if units.pieces.tag is None else renumbered(units.pieces, mask)
+        return units.pieces.join(mask, brief=self.brief, written=written)

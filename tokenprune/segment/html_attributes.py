@@ -12,6 +12,9 @@ from tokenprune.segment.invisible import drop_invisible
 
 # Addresses that run as a script, read as browsers do; they say nothing to a reader and harm who follows them.
 _ADDRESSES = frozenset("href src action formaction data poster cite longdesc background xlink:href".split())
+# What numbers the items of lists otherwise than from 1: with it, people see other numbers.
+NUMBERS = ("start", "value", "reversed")
+_INTEGER = re.compile(r"\s*([-+]?[0-9]{1,9})\b", re.A)
 _IGNORED = re.compile(r"[\x00-\x20]+")
 _RUNS = re.compile(r"javascript:|vbscript:|data:(?:text/html|application/xhtml\+xml)", re.I)
 
@@ -29,3 +32,17 @@ def kept_attributes(source: str, keep: Collection[str], *, drop_hidden: bool) ->
         shown = {k: drop_invisible(v, entities=False)[0] for k, v in shown.items()}
     shown = {k: v for k, v in shown.items() if k not in _ADDRESSES or not _RUNS.match(_IGNORED.sub("", v))}
     return "".join(f' {k}="{escape(v)}"' for k, v in shown.items())
+
+
+def numbers_of(source: str, but: Collection[str]) -> str:
+    """Return those attributes of a list or an item that number it, written briefly, but for some.
+
+    Only integers, as browsers read them: elsewhere anything could be said that nobody sees.
+    """
+    found = attributes(source)
+    written = ""
+    for name in NUMBERS:
+        if name in found and name not in but:
+            number = _INTEGER.match(unescape(found[name]))
+            written += " reversed" if name == "reversed" else f" {name}={int(number[1])}" if number else ""
+    return written

@@ -15,10 +15,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from tokenprune.arrays import IntArray
-from tokenprune.segment.html_attributes import kept_attributes
+from tokenprune.segment.html_attributes import NUMBERS, kept_attributes, numbers_of
 from tokenprune.segment.html_concealed import Concealer
 from tokenprune.segment.html_hidden import UNDONE
 from tokenprune.segment.html_math import write_math
+from tokenprune.segment.html_names import codes_among
 from tokenprune.segment.html_nesting import nested
 from tokenprune.segment.html_output import Output
 from tokenprune.segment.html_page import TEXT, CleanPage, word_count
@@ -27,12 +28,13 @@ from tokenprune.segment.html_repair import Events, repaired
 from tokenprune.segment.html_rows import Rows, keep_tags, leave_out, nest, placed
 from tokenprune.segment.html_settle import merged, settle_signs, unwrap
 from tokenprune.segment.html_sheets import Rule, read_sheet
-from tokenprune.segment.html_source import Source, scan
+from tokenprune.segment.html_source import KNOWN, OPENS, Source, scan
 from tokenprune.segment.html_spans import fill_columns
 from tokenprune.segment.html_texts import Texts, read_texts
 from tokenprune.segment.html_unseen import NOTHING, Ranges, unseen
 from tokenprune.tokens import sanitize
 
+_LISTS = frozenset(4 * KNOWN.index(name) + OPENS for name in ("ol", "li"))
 _NOT_BELIEVED = (
     "more than half of the words are {why}: as on pages that fade in by script, they are taken for visible"
 )
@@ -84,6 +86,17 @@ class Cleaned:
         return gone
 
 
+def _numbering(page: Source, kept: dict[int, str], keep: Collection[str]) -> dict[int, str]:
+    """What says how people see lists numbered, behind what stays of their attributes otherwise, by tag."""
+    found: dict[int, str] = {}
+    for k in np.flatnonzero(codes_among(page.codes, _LISTS)).tolist():
+        if any(name in page.tag[k].lower() for name in NUMBERS):
+            said = numbers_of(page.attributes(k), keep)
+            if said:
+                found[k] = kept.get(k, "") + said
+    return found
+
+
 def _kept(page: Source, events: Events, keep: Collection[str], drop_hidden: bool) -> dict[int, str]:
     """Attributes that stay, by tag of the source."""
     found: dict[int, str] = {}
@@ -103,6 +116,7 @@ def _write(
     texts: Texts,
     keep: Collection[str],
     kept: dict[int, str],
+    numbering: dict[int, str],
     reach: Reach,
     ranges: Ranges | None,
 ) -> Cleaned:
@@ -118,7 +132,13 @@ def _write(
     write_math(rows, source.names, source.attributes)
     found = nest(rows, source.names)
     output = Output(
-        rows, found, source.names, texts, np.append(concealed.texts, False), kept, source.attributes
+        rows,
+        found,
+        source.names,
+        texts,
+        np.append(concealed.texts, False),
+        kept | numbering,
+        source.attributes,
     )
     page = output.write()
     if concealed.veiled and output.white:
@@ -146,11 +166,12 @@ def read(source: str, keep_attributes: Collection[str], drop_hidden: bool) -> Cl
     texts = read_texts(events.joined)
     keep = frozenset(a.lower() for a in keep_attributes)
     kept = _kept(page, events, keep, drop_hidden)
+    numbering = _numbering(page, kept, keep)
     sheet = read_sheet("\n".join(page.styles)) if drop_hidden and page.styles else None
     doubted: set[str] = set()
     for left in (2, 1, 0):
         reach, ranges = unseen(page, sheet, nesting, doubted) if drop_hidden else (NOTHING, [])
-        made = _write(page, events, texts, keep, kept, reach, ranges)
+        made = _write(page, events, texts, keep, kept, numbering, reach, ranges)
         gone = made.overdone()
         if not gone:
             break

@@ -30,6 +30,7 @@ APART = BLOCKS | UNWRAPPED_BLOCKS | {"html", "head"}
 CODE = frozenset("code kbd samp".split())
 HEADINGS = frozenset("h1 h2 h3 h4 h5 h6".split())
 LISTS = frozenset(("ul", "ol", "dl"))
+LIST_TAGS = LISTS | {"menu", "dir", "select"}  # what holds items
 # Cells stay when empty: the columns of a table depend on them.
 CELLS = frozenset(("td", "th"))
 SECTIONS = frozenset(("tbody", "thead", "tfoot"))
