@@ -156,7 +156,12 @@ def test_shapes_and_types(samples):
         ("token", "tokens"),
         ("stop", "stopped", "stopping"),
         ("cache", "caches", "cached", "caching"),
-        ("library", "library"),
+        ("library", "libraries"),
+        ("city", "cities"),
+        ("body", "bodies"),
+        ("movie", "movies"),
+        ("study", "studies", "studied", "studying"),
+        ("happy", "happily"),
     ],
 )
 def test_stem_joins_forms(words):
@@ -182,8 +187,8 @@ def test_stem_keeps_apart(one, two):
 
 @given(st.text(min_size=1))
 def test_stem_shortens_only(word):
-    assert word.startswith(stem(word))
-    assert stem(word)
+    assert word.startswith(stem(word)) or (word.startswith(stem(word)[:-1]) and stem(word)[-1] == "i")
+    assert len(word) >= len(stem(word)) > 0
 
 
 @pytest.mark.parametrize(
@@ -200,6 +205,12 @@ def test_stem_shortens_only(word):
         ("ไทย", ["ไท", "ทย"]),
         ("abc日本def", ["abc", "日本", "def"]),
         ("ÉCOLE", ["école"]),
+        ("Germany's, Napoleon\u2019s or James'", ["germani", "napoleon", "or", "jame"]),
+        ("L'eau, d\u2019où", ["eau", "où"]),
+        ("we'll o'clock aujourd'hui", ["we'll", "clock", "aujourd'hui"]),
+        ("भारत की", ["भारत", "की"]),
+        ("Zu\u0308rich", ["zürich"]),
+        ("မြန်မာ", ["မြ", "ြန", "န်", "်မ", "မာ"]),
         ("— …", []),
     ],
 )

@@ -57,6 +57,36 @@ def test_headings_and_repetitions_get_the_lowest_score():
     assert scores.tolist() == [5, 2, 2, 2, 3, 2]
 
 
+@pytest.mark.parametrize("question", ["<h3>{}</h3>", "<p>{}</p>"])
+def test_the_same_words_about_something_else_are_no_repetition(question):
+    asked = ["Do you ship to Canada?", "Do you ship to Norway?", "Do you ship to Mexico?"]
+    answers = ["Yes, in five days.", "No, sorry.", "Yes, in five days."]
+    page = "".join(f"{question.format(q)}<p>{a}</p>" for q, a in zip(asked, answers, strict=True))
+    units = html(page)
+    scores = Structured(Fixed(range(1, 7))).score("q", [units])[0]
+    assert scores[[units.texts.index(asked[2]) + 1]].tolist() == [6]
+    assert scores[1::2].tolist() == [2, 4, 6]
+
+
+def test_signs_and_digits_tell_texts_apart():
+    text = "Build 11.2 came on Monday. Build 1.12 came on Monday. Build 1.12 came on Monday."
+    assert Structured(Fixed([3, 2, 1.5])).score("q", [sentences(text)])[0].tolist() == [3, 2, 1.5]
+    assert Structured(Fixed([3, 2, 1.5, 1])).score("q", [sentences(text + " One.")])[0][2] == 1
+
+
+def test_a_sentence_that_introduces_a_list_may_be_the_answer():
+    page = (
+        "<p>Acme Corp was founded in 1907 in Vienna by three brothers:</p><ul><li>Otto Acme the first"
+        "</li><li>Karl Acme the second</li></ul><p>Its rooms:</p><ul><li>one in the old harbour</li><li>two in "
+        "the new harbour</li></ul>"
+    )
+    units = html(page)
+    scores = Structured(Fixed(range(len(units), 0, -1))).score("q", [units])[0]
+    heads = sorted({int(i) for i in units.lead if i >= 0})
+    assert [units.texts[i][:4] for i in heads] == ["Acme", "Its "]
+    assert scores[heads].tolist() == [len(units), 1]
+
+
 def test_entry_of_a_table_of_contents():
     page = "<p>Sleeping cats</p><h2>Sleeping cats</h2><p>They do it all day.</p>"
     assert Structured(Fixed([9, 9, 1])).score("q", [html(page)])[0].tolist() == [1, 1, 1]

@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
+import regex
 
 from tokenprune.arrays import FloatArray
 from tokenprune.score import scorer_texts
 from tokenprune.units import Units
 
-# Scripts written without spaces are matched by character pairs; all else by words.
-_SCRIPTS = "\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\u0e00-\u0e7f"
-_TERM = re.compile(rf"[{_SCRIPTS}]+|[^\W_{_SCRIPTS}]+(?:['\u2019][^\W_{_SCRIPTS}]+)?")
+# Scripts written without spaces are matched by character pairs; all else by words, to which the marks on
+# their letters belong (the vowels of Hindi, say).
+_SCRIPTS = "\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"
+_LETTERS = rf"[[\p{{L}}\p{{N}}\p{{M}}]--[{_SCRIPTS}]]"
+_TERM = regex.compile(rf"(?V1)[{_SCRIPTS}]+|{_LETTERS}+(?:'{_LETTERS}+)?")
+_ASCII_TERM = re.compile("[a-z0-9]+(?:'[a-z0-9]+)?")
 _UNSPACED = re.compile(f"[{_SCRIPTS}]")
+# What stands behind an apostrophe in English contractions; otherwise a short word before it is elided.
+_CONTRACTED = frozenset("t s d m re ve ll".split())
+_ELIDED = 4  # letters at most
 
 # Words of questions rather than of answers; a list this short cannot hide a topic.
 STOPWORDS = frozenset(
@@ -32,27 +40,46 @@ _SUFFIXES = ("ization", "ational", "fulness", "ousness", "iveness", "ingly", "at
 
 @lru_cache(maxsize=65_536)
 def stem(word: str) -> str:
-    """Cut common English suffixes, longest first, leaving at least four characters; never a digit."""
-    if len(word) < 5 or not word.isascii() or not word.isalpha():
+    """Cut common English suffixes, longest first, leaving at least four characters; never a digit.
+
+    A "y" behind a consonant becomes "i", as in the plural.
+    """
+    if len(word) < 4 or not word.isascii() or not word.isalpha():
         return word
-    for suffix in _SUFFIXES:
+    for suffix in _SUFFIXES if len(word) > 4 else ():
         if word.endswith(suffix) and len(word) - len(suffix) >= 4 - (suffix == "s"):
-            word = word[: -len(suffix)]
+            word = word[: -len(suffix)] + "i" * (suffix in ("ies", "ied"))
             break
+    if word[-1] == "y" and word[-2] not in "aeiou":
+        return word[:-1] + "i"
     if len(word) > 4 and word[-1] == "e":
         return word[:-1]
     return word[:-1] if len(word) > 4 and word[-1] == word[-2] and word[-1] not in "ls" else word
 
 
 def terms(text: str) -> list[str]:
-    """Split a text into lower-case, stemmed terms; Chinese, Japanese, Korean, Thai into character pairs."""
+    """Split a text into lower-case, stemmed terms; Chinese, Japanese, Korean, Thai into character pairs.
+
+    Possessives and elided articles are no part of a word: "Germany's" and "l'eau" are "germany" and "eau".
+    """
+    text = text.lower()
+    if text.isascii():
+        return [stem(_plain(word) if "'" in word else word) for word in _ASCII_TERM.findall(text)]
     out: list[str] = []
-    for word in _TERM.findall(text.lower()):
+    for word in _TERM.findall(unicodedata.normalize("NFC", text).replace("\u2019", "'")):
         if _UNSPACED.match(word):
             out.extend(word[i : i + 2] for i in range(max(1, len(word) - 1)))
         else:
-            out.append(stem(word))
+            out.append(stem(_plain(word) if "'" in word else word))
     return out
+
+
+def _plain(word: str) -> str:
+    """A word with an apostrophe in it without what is no part of it."""
+    head, _, tail = word.partition("'")
+    if tail == "s":
+        return head
+    return tail if len(head) <= _ELIDED and tail not in _CONTRACTED else word
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,12 @@ import numpy as np
 
 from tokenprune.arrays import FloatArray
 from tokenprune.score import Scorer, within
+from tokenprune.segment.html_page import word_count
 from tokenprune.units import Units
+
+_LONG = 20  # words: so many mean the same under another heading
+_SENTENCE = 6  # words: what leads a list in so many, and is no heading, may hold the answer
+_ENDS = (":", ".", "!", "\uff1a", "\u3002")
 
 
 @dataclass(frozen=True)
@@ -17,8 +22,10 @@ class Structured:
     """Let titles and repetitions not pass for answers.
 
     A heading or an entry of a table of contents resembles the question more than the answer does, and says
-    nothing. So a unit that only repeats a heading or an earlier unit, and a heading that leads others, get
-    the lowest score of the call: a heading comes along when something below it is kept.
+    nothing. So a unit that only repeats a heading or an earlier unit, and a heading or header row that leads
+    others, get the lowest score of the call: a heading comes along when something below it is kept. "Yes, in
+    five days." behind another question or under another heading is another answer, and no repetition; a
+    sentence that introduces a list is no heading.
     """
 
     scorer: Scorer
@@ -38,22 +45,32 @@ class Structured:
 
 
 def _empty_of_answers(units: Units) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
-    leading = np.zeros(len(units), dtype=bool)
+    empty = np.zeros(len(units), dtype=bool)
     heads = units.lead[units.lead >= 0]
     if units.along is not None:
         heads = heads[~units.along[heads]]  # a row of data that others are read with is content
-    leading[heads] = True
-    titles = {_folded(units.texts[i]) for i in np.unique(heads).tolist() if len(units.texts[i]) < 200}
-    seen: set[str] = set()
+    leading = [
+        i for i in np.unique(heads).tolist() if len(units.texts[i]) < 200
+    ]  # a long lead is content too
+    titles = {_folded(units.texts[i]) for i in leading}
+    empty[[i for i in leading if not _is_sentence(units, i)]] = True
+    seen: set[tuple[str, ...]] = set()
+    before = ""
     for i, text in enumerate(units.texts):
-        key = _folded(text)
-        if leading[i] and len(text) >= 200:  # a long lead is content as well
-            leading[i] = False
-        elif key in titles or key in seen:
-            leading[i] = True
-        seen.add(key)
-    return leading
+        said = _folded(text)
+        place = (said,) if word_count(text) >= _LONG else (said, before, units.context[i])
+        if (said in titles and i not in leading) or said == before or place in seen:
+            empty[i] = True
+        seen.add(place)
+        before = said
+    return empty
+
+
+def _is_sentence(units: Units, i: int) -> bool:
+    text = units.texts[i].strip()
+    heading = text.startswith("#") if units.heading is None else bool(units.heading[i])
+    return not heading and text.endswith(_ENDS) and word_count(text) >= _SENTENCE
 
 
 def _folded(text: str) -> str:
-    return "".join(c for c in text.lower() if c.isalnum())
+    return " ".join(text.casefold().split()).rstrip("\xb6:.")
