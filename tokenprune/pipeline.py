@@ -25,7 +25,7 @@ from tokenprune.render.costs import priced
 from tokenprune.score import ranks, score_rank_and_note, within
 from tokenprune.select.partial import SMALL
 from tokenprune.select.simple import ranking
-from tokenprune.selection import Scored, adaptive, by_pruner, with_floor, within_budget
+from tokenprune.selection import Scored, above_floor, adaptive, by_pruner, with_floor, within_budget
 from tokenprune.tokens import DEFAULT_TOKENIZER, TokenCounter, get_counter
 from tokenprune.units import Units
 
@@ -212,7 +212,7 @@ class Pipeline:
                         with clock.time(f"score:{pruner.name}"):
                             scores = pruner.scorer.score("", [units])[0]
                         with clock.time("select"):
-                            keep = adaptive([Scored(copy, pruner, units, scores)], counter)[0]
+                            keep = above_floor(Scored(copy, pruner, units, scores))
                         dropped, dropping = "low-score", dropping or not keep.all()
                     with clock.time("render"):
                         copy.finish(pruner, units, scores, keep, counter, kept="fits-budget", dropped=dropped)

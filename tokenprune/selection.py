@@ -72,6 +72,14 @@ def adaptive(scored: Sequence[Scored], counter: TokenCounter) -> list[BoolArray]
     return masks
 
 
+def above_floor(item: Scored) -> BoolArray:
+    """What of a document no budget drops: all that its pruner's floor lets pass, and what leads that."""
+    floor_ = item.pruner.floor
+    mask: BoolArray = np.ones(len(item.units), dtype=bool) if floor_ is None else item.scores >= floor_
+    _with_leads(item.units, mask)
+    return mask
+
+
 def _with_leads(units: Units, mask: BoolArray) -> None:
     """Keep what leads a kept unit, too, and with a term the beginning of what it means."""
     if units.term is not None:

@@ -399,3 +399,15 @@ def test_furniture_goes_from_a_page_that_fits_its_budget():
     free = tp.Pipeline(["boilerplate"]).prune("", given)
     assert roomy.documents[0].text == free.documents[0].text
     assert "honey" in roomy.documents[0].text and "Sport" not in roomy.documents[0].text
+
+
+@pytest.mark.parametrize("options", [{"keep_ratio": 0.1}, {"top_k": 2}])
+def test_a_given_budget_takes_the_place_of_a_selector(options, samples):
+    """A budget in which everything fits keeps what a budget just too small keeps, and no less."""
+    pages = [tp.Document(samples.page(3), kind="html"), tp.Document(samples.page(2), kind="html")]
+    found = [
+        tp.Pipeline([tp.pruner("boilerplate", **given)]).prune("", pages, tp.Budget(10**6))
+        for given in ({}, options)
+    ]
+    assert found[0].tokens_after == found[1].tokens_after > 0
+    assert [d.text for d in found[0].documents] == [d.text for d in found[1].documents]

@@ -80,7 +80,7 @@ def test_a_sentence_that_introduces_a_list_may_be_the_answer():
         "</li><li>Karl Acme the second</li></ul><p>Its rooms:</p><ul><li>one in the old harbour</li><li>two in "
         "the new harbour</li></ul>"
     )
-    units = html(page)
+    units = HtmlBlocks(12).segment(Document(page, kind="html"), get_counter())
     scores = Structured(Fixed(range(len(units), 0, -1))).score("q", [units])[0]
     heads = sorted({int(i) for i in units.lead if i >= 0})
     assert [units.texts[i][:4] for i in heads] == ["Acme", "Its "]

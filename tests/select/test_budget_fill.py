@@ -8,9 +8,11 @@ from hypothesis import strategies as st
 from tokenprune.budget import Budget
 from tokenprune.document import Document
 from tokenprune.pipeline import Pipeline
+from tokenprune.pruners.base import Pruner
 from tokenprune.segment.html_blocks import HtmlBlocks
 from tokenprune.segment.sentences import Sentences
 from tokenprune.select.budget import fill
+from tokenprune.select.simple import Everything
 from tokenprune.tokens import get_counter
 
 # A unit alone may hold a token more than inside its text: room for that, and for less than another unit.
@@ -112,16 +114,96 @@ def test_headings_further_up_come_along_where_they_are_short():
 
 
 def test_headings_have_a_small_share_of_a_budget_and_terms_do_not():
-    """A long heading goes where its paragraph takes most of the budget; a term stays with what it defines."""
+    """A long heading goes where paragraphs take most of the budget; a term stays with what it defines."""
     words = " ".join(["word"] * 30)
     long = " ".join(["long"] * 20)
-    for lead, what in ((f"<h2>{long}</h2><p>", "</p>"), (f"<dl><dt>{long}</dt><dd>", "</dd></dl>")):
+    for lead, what, other in (
+        (f"<h2>{long}</h2><p>", "</p>", 2),
+        (f"<dl><dt>{long}</dt><dd>", "</dd></dl>", 0),
+    ):
         units = [segment(f"<p>other {words}</p>{lead}answer {words}{what}", "html", 40)]
-        scores = [0 if text.startswith("other") else -1 if text == long else 1 for text in units[0].texts]
+        scores = [other if text.startswith("other") else -1 if text == long else 1 for text in units[0].texts]
         found = kept(units, filled(units, [scores], int(units[0].cost.sum()) - 3)[0])[0]
         assert f"answer {words}" in found
         assert (long in found) == ("dt" in lead)
         assert units[0].heading.tolist() == [text == long and "h2" in lead for text in units[0].texts]
+
+
+PLANS = "".join(f"<h2>Plan {n}</h2><p>Price {n}0 dollars</p><p>Seats are {n} here</p>" for n in "123456")
+
+
+def test_the_best_unit_has_its_heading_however_long():
+    long = " ".join(["long"] * 9)
+    units = [
+        segment(f"<p>Some words first</p><h2>{long}</h2><p>the answer</p><p>more words here</p>", max_words=9)
+    ]
+    masks, _ = filled(units, [[1, 0, 3, 2]], int(units[0].cost[1:3].sum()) + SLACK)
+    assert kept(units, masks) == [[long, "the answer"]]
+
+
+def test_nothing_is_kept_under_the_heading_of_another_section():
+    units = [segment(PLANS, max_words=4)]
+    prices = [n for n, text in enumerate(units[0].texts) if text.startswith("Price")]
+    scores = np.where(np.isin(np.arange(len(units[0])), prices), 1.0, 0.0)
+    scores[prices[3]] = 2.0
+    for limit in range(10, 120):
+        masks, tokens = filled(units, [scores], limit)
+        texts = kept(units, masks)[0]
+        for text in texts:
+            if text.startswith("Price"):
+                above = [t for t in texts[: texts.index(text)] if t.startswith("Plan")]
+                assert above[-1:] in ([], [f"Plan {text[6]}"]), (limit, texts)
+        assert tokens <= limit
+
+
+def test_a_heading_has_the_one_above_it_where_another_section_would_take_its_place():
+    page = "".join(f"<h2>Plan {n}</h2><h3>Price</h3><p>It is {n}0 dollars</p>" for n in "12")
+    units = [segment(page, max_words=4)]
+    for limit in range(4, 60):
+        for scores in ([0, 0, 2, 0, 0, 3], [0, 0, 3, 0, 0, 2], [3, 0, 1, 0, 0, 2], [0, 0, 2, 3, 0, 0]):
+            found = kept(units, filled(units, [scores], limit)[0])[0]
+            if "Plan 1" in found and "It is 20 dollars" in found:
+                assert "Plan 2" in found, (limit, found)
+
+
+@given(data=st.data())
+def test_what_is_kept_is_read_under_its_own_headings(data):
+    """In any outline, at any budget, whatever the scores: by the page's own rules of what leads what."""
+    levels = data.draw(st.lists(st.integers(0, 4), min_size=1, max_size=14))
+    page = "".join(f"<h{n}>H{i}</h{n}>" if n else f"<p>some words p{i}</p>" for i, n in enumerate(levels))
+    units = segment(page, max_words=3)
+    scores = data.draw(st.lists(st.integers(0, 9), min_size=len(units), max_size=len(units)))
+    document = [Document(page, kind="html")]
+    pruner = Pruner(HtmlBlocks(3), Fixed(scores), Everything(), name="fixed")
+    limit = data.draw(st.integers(3, 90))
+    result = Pipeline([pruner]).prune("q", document, Budget(limit))
+    out = segment(result.documents[0].text, max_words=3)
+    for n, text in enumerate(out.texts):
+        if text in units.texts:  # else the beginning of one
+            own = parents(units, units.texts.index(text))
+            before = units.texts[: units.texts.index(text)]
+            heading = next((t for t in reversed(before) if t[0] == "H"), None)
+            above = parents(out, n)
+            assert not above or above[0] in own or above[0] == heading, (levels, result.documents[0].text)
+
+
+def parents(units, n):
+    found = []
+    while units.lead[n] >= 0:
+        n = int(units.lead[n])
+        found.append(units.texts[n])
+    return found
+
+
+class Fixed:
+    def __init__(self, scores):
+        self.scores = scores
+
+    def score(self, query, documents):
+        return [
+            np.array(self.scores[: len(u)] + [0] * (len(u) - len(self.scores)), dtype=float)
+            for u in documents
+        ]
 
 
 def test_wrappers_are_counted():

@@ -68,7 +68,7 @@ def _empty_of_answers(units: Units) -> np.ndarray[tuple[int], np.dtype[np.bool_]
 
 def _is_sentence(units: Units, i: int) -> bool:
     text = units.texts[i].strip()
-    heading = text.startswith("#") if units.heading is None else bool(units.heading[i])
+    heading = units.heading is not None and units.heading[i]
     return not heading and text.endswith(_ENDS) and word_count(text) >= _SENTENCE
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from sentencex import get_sentence_boundaries
 
 from tokenprune.document import Document
-from tokenprune.segment.text_structure import text_leads
+from tokenprune.segment.text_structure import heading_levels, text_leads
 from tokenprune.segment.word_breaks import cut_before, outside_words
 from tokenprune.tokens import TokenCounter, counts_between, sanitize
 from tokenprune.units import Units
@@ -278,7 +278,10 @@ class Sentences:
         starts = split_long(text, starts, self.max_characters)
         if self.max_tokens is not None and text:
             starts = _split_costly(text, starts, self.max_tokens, counter)
-        return Units.from_starts(document, starts, counter, text_leads)
+        units = Units.from_starts(document, starts, counter, text_leads)
+        levels = heading_levels(units.texts)
+        units.heading = np.asarray(levels) > 0 if any(levels) else None
+        return units
 
     def finer(self, max_tokens: int) -> Sentences:
         """Return a segmenter whose units are small enough for a budget of ``max_tokens``."""

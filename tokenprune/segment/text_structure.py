@@ -11,6 +11,17 @@ _INDENT = re.compile(r"[ \t]*")
 _MIN_ROWS = 4  # lines with the same number of separators that make a table of comma-separated values
 
 
+def heading_levels(units: list[str]) -> list[int]:
+    """Return the level of each unit that is a heading in Markdown, 1 to 6; 0 for others."""
+    levels: list[int] = []
+    at_line_start = True
+    for unit in units:
+        found = _HEADING.match(unit) if at_line_start else None
+        levels.append(len(found[1]) if found else 0)
+        at_line_start = unit.endswith("\n")
+    return levels
+
+
 def text_leads(units: list[str]) -> list[int]:
     """Return for each unit an earlier one that should travel with it, -1 for none.
 
@@ -25,13 +36,11 @@ def text_leads(units: list[str]) -> list[int]:
     line_lead = -1  # what leads the line that is being read
     at_line_start = True
     separated = _separated(units)
-    for n, unit in enumerate(units):
+    for n, (unit, level) in enumerate(zip(units, heading_levels(units), strict=True)):
         line = unit.rstrip("\n")
         indent = len(_INDENT.match(line)[0].expandtabs(4)) if at_line_start else -1  # type: ignore[index]
         above = headings[-1][1] if headings else -1
-        heading = _HEADING.match(line) if at_line_start else None
-        if heading:
-            level = len(heading[1])
+        if level:
             while headings and headings[-1][0] >= level:
                 headings.pop()
             leads.append(headings[-1][1] if headings else -1)

@@ -7,7 +7,8 @@ counted once and only the final text is counted again.
 
 The heading, header row or lead-in right above a unit comes with it where it fits; what is above that (the
 headings of the chapter and of the page, its title) only where it is short beside the unit. All headings that
-come so have a small share of the budget.
+come so have a small share of the budget, but for that of the best unit and those without which a unit would
+be read under the heading of another section: such a unit has its own heading, or is passed over.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tokenprune.arrays import BoolArray, FloatArray
+from tokenprune.select.headings import Headings
 from tokenprune.select.simple import best_first
 from tokenprune.units import Units
 
@@ -32,7 +34,8 @@ _FURTHER_UP = 0.5
 # bound -> .1 -> .06: docs .953 / .916 / .833 -> the same -> .953 / .913 / .841, heading deleted .938 / .861 /
 # .671 -> .935 / .872 / .695 -> .943 / .881 / .717, wikitables .872 / .767 / .567 -> .889 / .767 / .567 -> the
 # same. NLL of answers at 512 tokens (17 questions of docs) .618 -> .623 at .06. At .06 and 300 tokens a page
-# may lose the one heading that says what it is about.
+# may lose the one heading that says what it is about. (All of before units had to stand under their own
+# headings, which costs two to five points at 256 tokens and none at 512 and more.)
 _FOR_HEADINGS = 0.1
 _LEAST_FOR_HEADINGS = 16  # tokens: one of them
 _ROUNDS = 12  # corrections when the tokens of joined pieces are not the sum of their parts
@@ -101,6 +104,7 @@ def _greedy(
     """One pass from the best unit down; a unit that does not fit is passed over."""
     keep = [np.zeros(len(u), dtype=bool) for u in documents]
     opened = [np.zeros(len(u.wrapper_parent), dtype=bool) for u in documents]
+    headings = [Headings(u, k) for u, k in zip(documents, keep, strict=True)]
     left, for_headings = limit, max(_FOR_HEADINGS * limit, _LEAST_FOR_HEADINGS)
     ended: set[int] = set()
     smallest = min((int(u.cost.min()) for u in documents if len(u)), default=0)
@@ -110,10 +114,12 @@ def _greedy(
         if keep[i][unit] or i in ended:
             continue
         units = documents[i]
-        company = _company(units, unit, keep[i], opened[i], left, for_headings)
-        if company.tokens <= left:
+        company = _company(units, unit, keep[i], opened[i], headings[i], left, for_headings)
+        if company is not None and company.tokens <= left:
             left -= company.tokens
-            for_headings -= company.of_headings
+            if company.of_headings <= for_headings:  # else they had to come
+                for_headings -= company.of_headings
+            headings[i].add(company.members)
             keep[i][company.members] = True
             opened[i][company.wrappers] = True
         elif in_order and in_order[i]:
@@ -131,23 +137,49 @@ class _Company(NamedTuple):
 
 
 def _company(
-    units: Units, unit: int, keep: BoolArray, opened: BoolArray, left: int, for_headings: float
-) -> _Company:
-    """What keeping one unit adds: with all of its leads, the nearest, or alone."""
+    units: Units,
+    unit: int,
+    keep: BoolArray,
+    opened: BoolArray,
+    headings: Headings,
+    left: int,
+    for_headings: float,
+) -> _Company | None:
+    """What keeping one unit adds: with all of its leads, the nearest, or alone.
+
+    None: however it was kept, something would be read under a heading that is not its own.
+    """
     alone = _needed(units, unit, keep, opened, leads=0)
     lead = units.lead[unit]
-    if lead < 0 or keep[lead]:  # most units: nothing to be looked at that often
+    if lead >= 0 and keep[lead]:  # most units: nothing to be looked at that often
         return alone
-    near = _needed(units, unit, keep, opened, leads=1)
-    if near.tokens > left or near.of_headings > for_headings:
+    found = [alone]
+    if lead >= 0:
+        near = _needed(units, unit, keep, opened, leads=1)
+        all_ = _needed(units, unit, keep, opened, leads=len(units))
+        found = _in_order(units, unit, (alone, near, all_), left, for_headings if keep.any() else left)
         if near.tokens > left and units.must_lead(unit, beside=True):
             apart = _needed(units, unit, keep, opened, leads=0, beside=True)
-            return apart if apart.tokens <= left or keep.any() else alone
-        return alone
-    all_ = _needed(units, unit, keep, opened, leads=len(units))
-    if all_.tokens > left or all_.of_headings > for_headings:
-        return near
-    return all_ if all_.tokens - alone.tokens <= _FURTHER_UP * units.cost[unit] else near
+            found = [apart] if apart.tokens <= left or keep.any() else [alone]
+    return next((c for c in found if not headings.misread(c.members, keep)), None)
+
+
+def _in_order(
+    units: Units, unit: int, ways: tuple[_Company, _Company, _Company], left: int, for_headings: float
+) -> list[_Company]:
+    """Ways to keep a unit (alone, with its nearest lead, with all) that fit, what is wanted most first."""
+    alone, near, all_ = ways
+    if near.tokens > left or near.of_headings > for_headings:
+        order = [alone, near, all_]
+    elif (
+        all_.tokens <= left
+        and all_.of_headings <= for_headings
+        and all_.tokens - alone.tokens <= _FURTHER_UP * units.cost[unit]
+    ):
+        order = [all_, near, alone]
+    else:
+        order = [near, all_, alone]
+    return [alone] if alone.tokens > left else [c for c in order if c.tokens <= left]
 
 
 def _needed(

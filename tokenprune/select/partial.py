@@ -13,6 +13,7 @@ import numpy as np
 
 from tokenprune.arrays import BoolArray, FloatArray
 from tokenprune.segment.divide import Divisible
+from tokenprune.select.headings import Headings
 from tokenprune.select.simple import best_first
 from tokenprune.units import Units
 
@@ -131,7 +132,13 @@ def _keep_part(state: _State, n: int, unit: int, *, bare: bool, sentences: bool)
         return
     with_leads = leads and not bare and int(units.cost[leads].sum()) <= room // 2
     least = [] if bare else leads[:must]
-    for brought in (leads, least) if with_leads else (least,):
+    headings = Headings(units, keep)
+    ways = [leads, least] if with_leads else [least]
+    if leads and not bare and headings.misread([unit, *least], keep):
+        ways += [leads[:1], leads]  # better much of a heading than words below another one
+    for brought in ways:
+        if headings.misread([unit, *brought], keep):
+            continue
         mask = keep.copy()
         mask[[unit, *brought]] = True
         cut, tokens = _longest(state, n, part, mask, sentences=sentences)

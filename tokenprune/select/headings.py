@@ -1,0 +1,86 @@
+"""Under which headings kept units stand for a reader of the output.
+
+A paragraph that is kept without its heading is read as part of the section whose heading stands above it:
+the price of one plan becomes that of another. What stands under which heading is known from the whole page;
+here it is told whether the kept ones say the same.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
+
+from tokenprune.arrays import BoolArray
+from tokenprune.units import Units
+
+
+class Headings:
+    """The kept headings of one document.
+
+    Args:
+        units: of the document.
+        keep: bool [n], what is kept.
+    """
+
+    def __init__(self, units: Units, keep: BoolArray) -> None:
+        n = len(units)
+        self._heading = [False] * n if units.heading is None else units.heading.tolist()
+        self._kept: list[int] = []
+        self.any = any(self._heading)
+        if not self.any:
+            return
+        self._lead: list[int] = units.lead.tolist()
+        self._depth = [0] * n  # headings that lead a unit
+        self._before = [-1] * n  # the heading that stands before it in the page
+        last = -1
+        for i in range(n):
+            up = self._lead[i]
+            self._depth[i] = 0 if up < 0 else self._depth[up] + self._heading[up]
+            self._before[i] = last
+            last = i if self._heading[i] else last
+        self._kept = [i for i in keep.nonzero()[0].tolist() if self._heading[i]]
+
+    def add(self, members: Sequence[int]) -> None:
+        """Note that units are kept."""
+        if self.any:
+            self._kept = sorted({*self._kept, *(i for i in members if self._heading[i])})
+
+    def misread(self, members: Sequence[int], keep: BoolArray) -> bool:
+        """Whether with further units any would be read as if it stood under a heading that is not its own.
+
+        Args:
+            members: units that are not kept yet.
+            keep: bool [n], those that are.
+        """
+        if not self.any:
+            return False
+        new = [i for i in members if self._heading[i]]
+        kept = sorted({*self._kept, *new}) if new else self._kept
+        if not kept or any(self._is_wrong(i, kept) for i in members):
+            return bool(kept)
+        for head in new:  # what it stands above now
+            at = bisect_left(kept, head) + 1
+            end = kept[at] if at < len(kept) else len(keep)
+            if any(self._is_wrong(i, kept) for i in range(head + 1, end) if keep[i]):
+                return True
+            while at < len(kept) and self._depth[kept[at]] > self._depth[head]:
+                if self._is_wrong(kept[at], kept):
+                    return True
+                at += 1
+        return False
+
+    def _is_wrong(self, unit: int, kept: list[int]) -> bool:
+        """Whether the kept heading that a reader would put a unit under is none of its own."""
+        at = bisect_left(kept, unit) - 1
+        if self._heading[unit]:
+            while at >= 0 and self._depth[kept[at]] >= self._depth[unit]:
+                at -= 1
+        if at < 0 or kept[at] == self._before[unit]:
+            return False
+        return kept[at] not in self._leads(unit)
+
+    def _leads(self, unit: int) -> Iterator[int]:
+        unit = self._lead[unit]
+        while unit >= 0:
+            yield unit
+            unit = self._lead[unit]
