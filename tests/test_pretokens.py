@@ -86,7 +86,8 @@ def test_every_sign_is_read_as_the_tokenizer_does(kind):
     signs = [chr(c) for c in range(1, 0x3100)]
     for start in range(0, len(signs), 64):
         some = signs[start : start + 64]
-        text = "".join(f"a{c}b {c}c  {c} \n{c}\nd{c} 1{c}2!{c}\n" for c in some)
+        words = "and so many plain words here that most of the text is ASCII "
+        text = "".join(f"a{c}b {c}c  {c} \n{c}\nd{c} 1{c}2!{c}\n{words}" for c in some)
         found = COUNTERS[kind]._pre_tokens.starts(text)
         assert found.tolist() == by_tokenizer(kind, text).tolist(), some
 
@@ -141,6 +142,27 @@ def test_no_special_tokens_and_no_trimmed_spaces():
     made = tokenizer()
     made.post_processor = ByteLevel(trim_offsets=True)
     assert TokenCounter("trimming", made).starts("a b").tolist() == [0, 1]
+
+
+def test_long_texts_are_read_in_parts(monkeypatch):
+    monkeypatch.setattr(pretokens, "_TURN", 7)
+    counter = TokenCounter("parts", tokenizer())
+    for text in (
+        "a b  c\n d" * 20,
+        "word " * 30,
+        "x" * 99,
+        " " * 50 + "x y" * 9,
+        "é b c d e f g " * 9,
+        "日本語 a " * 20,
+    ):
+        assert counter.starts(text).tolist() == by_tokenizer("shipped", text).tolist()
+
+
+def test_added_tokens_that_are_normalized_are_left_to_the_tokenizer():
+    made = tokenizer(normalizer=normalizers.NFC())
+    assert PreTokens.of(made) is not None
+    made.add_tokens(["Vi\u1ec7t Nam"])
+    assert PreTokens.of(made) is None
 
 
 def test_what_is_remembered_is_bounded(monkeypatch):

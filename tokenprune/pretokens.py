@@ -52,6 +52,8 @@ _WHITE[[0x2028, 0x2029, 0x202F, 0x205F, 0x3000]] = True
 _LINE_ENDS = [10, 13]
 _PIECES = 1 << 17  # that are remembered
 _CHARACTERS = 1 << 22  # of all of them
+_SHORT = 64  # characters; of longer ones the tokenizer, which lets other threads run, is asked
+_TURN = 1 << 16  # characters that are read at once
 
 
 def _in_ascii(alternative: str) -> str:
@@ -153,7 +155,11 @@ class PreTokens:
     @classmethod
     def of(cls, tokenizer: Tokenizer) -> PreTokens | None:
         """Those of a tokenizer; None where they cannot be read here."""
-        if any(step["type"] != "NFC" for step in _steps(tokenizer.normalizer, "normalizers")):
+        normal = _steps(tokenizer.normalizer, "normalizers")
+        added = tokenizer.get_added_tokens_decoder().values()
+        if any(step["type"] != "NFC" for step in normal) or (
+            normal and any(token.normalized and not token.content.isascii() for token in added)
+        ):
             return None
         expression = _expression(_steps(tokenizer.pre_tokenizer, "pretokenizers"))
         return None if expression is None or not _reads_all(expression) else cls(tokenizer, expression)
@@ -182,18 +188,37 @@ class PreTokens:
         return found
 
     def _pieces(self, text: str) -> list[str] | None:
-        """The text in pieces of one pre-token or several; None where it holds an added token."""
+        """The text in pieces of one pre-token or several.
+
+        None where it holds an added token, or more words beyond ASCII than others.
+        """
         if any(head in text and any(map(text.__contains__, added)) for head, added in self._added.items()):
             return None
         if text.isascii():
-            return self._read(text)
+            return self._in_ascii(text, 0, len(text))
+        beyond = list(self._beyond_ascii(text))
+        if 2 * sum(stop - start for start, stop in beyond) > len(text):
+            return None
         pieces: list[str] = []
         end = 0
-        for start, stop in self._beyond_ascii(text):
-            pieces += self._read(text, end, start)
+        for start, stop in beyond:
+            pieces += self._in_ascii(text, end, start)
             pieces.append(text[start:stop])
             end = stop
-        return pieces + self._read(text, end)
+        return pieces + self._in_ascii(text, end, len(text))
+
+    def _in_ascii(self, text: str, start: int, stop: int) -> list[str]:
+        """The pre-tokens of a stretch of ASCII; other threads have their turn between parts of it."""
+        pieces: list[str] = []
+        while stop - start > _TURN:
+            end = text.find(" ", start + _TURN, stop)
+            while end > 0 and text[end - 1].isspace():
+                end = text.find(" ", end + 1, stop)
+            if end < 0:
+                break
+            pieces += self._read(text, start, end)
+            start = end
+        return pieces + self._read(text, start, stop)
 
     def _beyond_ascii(self, text: str) -> Iterator[tuple[int, int]]:
         """Where words with a character beyond ASCII start and end, with the white space before them."""
@@ -213,12 +238,13 @@ class PreTokens:
         if (rows >= 0).all():
             return table, rows
         with self._lock:
-            table = self._table
             if len(table.rows) > _PIECES or table.characters > _CHARACTERS:
                 table = self._table = _Table()
-            new = [piece for piece in dict.fromkeys(pieces) if piece not in table.rows]
-            if new:
-                table.add(new, self._encoded(new))
+        new = [piece for piece in dict.fromkeys(pieces) if piece not in table.rows]
+        starts = self._encoded(new)  # without the lock: others need not wait for it
+        with self._lock:
+            missing = [n for n, piece in enumerate(new) if piece not in table.rows]
+            table.add([new[n] for n in missing], [starts[n] for n in missing])
         rows = np.fromiter(map(table.rows.__getitem__, pieces), dtype=np.int64, count=len(pieces))
         return table, rows
 
@@ -229,7 +255,7 @@ class PreTokens:
         tokens_of = self._tokenizer.model.tokenize
         for n, piece in enumerate(pieces):
             starts: list[int] = []
-            if piece.isascii() and piece.isprintable():
+            if len(piece) <= _SHORT and piece.isascii() and piece.isprintable():
                 # Its bytes are written as themselves, but for the space: the model alone reads it in a third.
                 ends = list(accumulate(len(token.value) for token in tokens_of(piece.replace(" ", "\u0120"))))
                 starts = [0, *ends[:-1]] if ends and ends[-1] == len(piece) else []
