@@ -67,6 +67,12 @@ def test_detection_of_adversarial_text_is_quick_enough_to_finish():
         "return " * 70_000 + "<",
         "const x" * 70_000 + "<",
         "-" * 500_000 + "<",
+        "<!--a--> " * 50_000,
+        "<!" * 50_000 + "<p>",
+        "<?xml " + "<!" * 50_000,
+        "x\n" + "1 " * 50_000 + "<p>",
+        "<" + "a " * 50_000,
+        "./" * 50_000 + "<",
     ):
         assert detect_kind(text) in ("html", "text")
 
@@ -146,6 +152,8 @@ def test_from_bytes():
         ("<meta charset=euc-jp>日本語の文".encode("euc-jp") + b"\xff", "<meta charset=euc-jp>日本語の文\ufffd"),
         (codecs.BOM_UTF8 + "é".encode() + b"\xff", "é\ufffd"),
         (codecs.BOM_UTF16_LE + "é日".encode("utf-16-le") + b"a", "é日\ufffd"),
+        ("<!-- <meta charset=koi8-r> --><meta charset=windows-1251>Привет".encode("cp1251"),
+         "<!-- <meta charset=koi8-r> --><meta charset=windows-1251>Привет"),
         # what is declared does not fit
         ("<meta charset=utf-8>naïve café".encode("cp1252"), "<meta charset=utf-8>naïve café"),
         # declared encodings that do not exist or are no encodings of text
@@ -234,12 +242,32 @@ Use `<span>` inside a line and `<div>` around lines; `<p>` is a paragraph.
         "<script>\n  import A from './A.svelte';\n</script>\n<p>a</p><p>b</p>\n",
         'const row = (a) => {\n  return "<tr><td>" + a + "</td></tr>";\n};\n',
         '{"html": "<p>one</p><p>two</p>"}',
+        'from flask import Flask\n\nPAGE = """\n'
+        + PAGE
+        + '"""\n\n\n@app.get(\'/\')\ndef index():\n    return f(PAGE)\n',
+        "{% extends 'base' %}\n<div><p>{{ a }}</p></div>\n",
+        "<ul>\n<% items.each do |i| %>\n<li><%= i %></li>\n<% end %>\n</ul>\n",
+        '{{ define "page" }}\n<div><p>{{ .Name }}</p></div>\n{{ end }}\n',
+        "@@ -1,3 +1,3 @@\n <div>\n-<p>one</p>\n+<p>two</p>\n </div>\n",
+        "-<p>one</p>\n+<p>two</p>\n-<ul></ul>\n",
+        "web/page0.html:12: <p>one</p>\nweb/page1.html:3: <p>two</p>\n",
+        "    1\t<div>\n    2\t<p>one</p>\n    3\t</div>\n",
+        "[1]<a role=button>One />\n\t[2]<div>two</div>\n[3]<p>x</p>\n",
+        "2024-05-01 12:00:01 body=<html><p>a</p></html>\n2024-05-01 12:00:02 body=<html><p>b</p></html>\n",
+        "From: Ann <ann@example.org>\nTo: Bob <bob@example.org>\n\n<p>Dear Bob</p><p>no</p>\n",
+        "Links are written with <a>, cells with <td> and <th>, and lines of text with <span>.",
+        "| a | b |\n| x<br>y | <p>z</p> |\n",
+        "key: |\n  <div>\n  <p>one</p>\n  </div>\n",
+        '<rss version="2.0"><channel><title>t</title><item><p>one</p><p>two</p></item></channel></rss>',
+        '<?xml version="1.0"?>\n<feed><entry><div><p>one</p></div></entry></feed>',
+        "<book><section><p>one</p><p>two</p></section></book>",
         "Say `<p>` and `</p>`.",
     ],
 )
 def test_code_and_markdown_that_mention_tags_are_text(text):
     assert detect_kind(text) == detect_kind("\n" + text) == "text"
-    assert detect_kind("Explain this:\n\n" + text) == "text"
+    if not text.startswith(("<rss", "<?xml", "<book")):
+        assert detect_kind("Explain this:\n\n" + text) == "text"
 
 
 @pytest.mark.parametrize(
@@ -249,6 +277,10 @@ def test_code_and_markdown_that_mention_tags_are_text(text):
         "What does it say?\n\n" + PAGE,
         'What does it say?\n\n<div><p>It\'s said: "one".</p><p>The tenant shall (a) pay;\nb) leave;</p></div>',
         "<!-- saved --><div><p>a</p></div>",
+        "<p>" + "A long paragraph of words. " * 40 + "</p><p style='display:none'>x</p>",
+        "<my-element><div><p>a</p></div></my-element>",
+        '<?xml version="1.0"?><!-- a --><!DOCTYPE x><html xmlns="x"><p>a</p></html>',
+        "Hello,<br><br>our offer:<br>- one<br>- two<br><br>Regards",
         "<p>a</p><script>const a = (b) => {\n  return c;\n};\nimport(d);\n</script><p>b</p>",
         "From the docs:\n<p>Call it so:</p><pre>def f(x):\n    return (\n</pre><p>and\n# then</p>",
         "<div><p>a</p>" + "<script>var a = {\n};</script>" * 300 + "<p>b</p></div>",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
@@ -20,6 +21,8 @@ _BINARY = {
     b"GIF8": "a picture", b"\x7fELF": "a program", b"SQLite format 3": "a database",
 }  # fmt: skip
 
+_COMMENT = re.compile(rb"<!--.*?-->", re.S)
+_HEAD = 20_000  # bytes in which a declaration is looked for
 # Of characters beyond ASCII so many to one that does not fit make an encoding the right one.
 _FITS = 4
 # What browsers take a label for (WHATWG Encoding, section 4.2): encodings that hold those of the label.
@@ -30,10 +33,10 @@ _READ_AS = {
 }  # fmt: skip
 _OTHER_LABELS = {
     "x-sjis": "cp932", "windows-31j": "cp932", "ms_kanji": "cp932", "x-gbk": "gb18030",
-    "ks_c_5601-1987": "cp949", "windows-949": "cp949", "x-x-big5": "big5hkscs", "cn-big5":
-    "big5hkscs", "x-euc-jp": "euc_jp", "x-mac-roman": "mac_roman", "x-cp1250": "cp1250", "x-cp1251":
-    "cp1251", "x-cp1252": "cp1252", "unicode-1-1-utf-8": "utf-8", "dos-874": "cp874",
-    "iso-8859-8-i": "iso8859-8", "gb_2312-80": "gb18030",
+    "ks_c_5601-1987": "cp949", "windows-949": "cp949", "x-x-big5": "big5hkscs", "cn-big5": "big5hkscs",
+    "x-euc-jp": "euc_jp", "x-mac-roman": "mac_roman", "x-mac-cyrillic": "mac_cyrillic",
+    "x-cp1250": "cp1250", "x-cp1251": "cp1251", "x-cp1252": "cp1252", "unicode-1-1-utf-8": "utf-8",
+    "dos-874": "cp874", "iso-8859-8-i": "iso8859-8", "gb_2312-80": "gb18030",
 }  # fmt: skip
 # Python's codecs that are no encodings of pages.
 _NO_PAGES = frozenset("utf-7 idna punycode unicode-escape raw-unicode-escape undefined utf-32".split())
@@ -115,7 +118,7 @@ def decode(data: bytes) -> str:
     stripped, marked = EncodingDetector.strip_byte_order_mark(data)
     if marked:
         return stripped.decode(marked, errors="replace")
-    said = EncodingDetector.find_declared_encoding(stripped, is_html=True) or ""
+    said = EncodingDetector.find_declared_encoding(_COMMENT.sub(b"", stripped[:_HEAD]), is_html=True) or ""
     declared = _as_browsers_read(said)
     # Only in these does ASCII not mean itself, so that valid UTF-8 proves nothing.
     shifting = declared.startswith(("iso2022", "hz"))

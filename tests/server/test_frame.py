@@ -7,7 +7,7 @@ import pytest
 
 from tokenprune_server.decide import Facts, skip_reason
 from tokenprune_server.protocols import BY_ROUTE
-from tokenprune_server.protocols.base import Rules
+from tokenprune_server.protocols.base import Rules, Span, splice
 from tokenprune_server.protocols.shapes import (
     code_ranges,
     is_few_shot,
@@ -352,3 +352,70 @@ def test_hostile_shapes_take_linear_time(text):
     for look in (is_json, json_ranges, code_ranges, is_few_shot, needs_whole_text):
         look(text)
     assert time.process_time() - start < 3
+
+
+def _located(text, role="user"):
+    """Texts of a message that may be pruned, behind a question."""
+    call = {"id": "c", "type": "function", "function": {"name": "read", "arguments": "{}"}}
+    said = [{"role": "user", "content": Q}, {"role": "assistant", "content": None, "tool_calls": [call]}]
+    return spans(locate(*said, {"role": role, "content": text, "tool_call_id": "c"}))
+
+
+@pytest.mark.parametrize("code", [CODE, YAML, LOG, C_CODE, CSV])
+def test_code_in_a_json_string_is_code_as_well(code):
+    assert not _located(json.dumps({"path": "a", "content": code}), "tool")
+    assert _located(json.dumps({"path": "a", "content": F}), "tool") == [F]
+
+
+LISTINGS = {
+    "cat -n": "".join(f"{n:6}\t{line}\n" for n, line in enumerate(F.replace(". ", ".\n").splitlines(), 1)),
+    "grep": "".join(f"docs/a{n}.txt:{n}:{fact}\n" for n, fact in enumerate(FACTS * 3)),
+    "patch": "@@ -1,9 +1,9 @@\n" + "\n".join(f" {line}" for line in F.replace(". ", ".\n").splitlines()),
+    "clickable": "".join(f"[{n}]<a role=button>{fact} />\n" for n, fact in enumerate(FACTS * 3)),
+}
+
+
+@pytest.mark.parametrize("name", LISTINGS)
+def test_lines_that_need_each_other_stay(name):
+    assert not _located(LISTINGS[name], "tool")
+
+
+def test_queries_in_lower_case_are_code():
+    sql = "\n".join(
+        f"select c.name, sum(o.total) as t{n}\nfrom customers c\nleft join orders o on o.customer_id = c.id\n"
+        f"where o.year = 20{n}\ngroup by c.name\norder by t{n} desc;\n"
+        for n in range(10, 16)
+    )
+    assert not _located(sql, "tool")
+
+
+def test_sources_with_numbers_are_passages():
+    sources = "\n".join(f'<source id="{n}" name="f{n}.txt">{f}</source>' for n, f in enumerate(FACTS * 3, 1))
+    found = spans(locate({"role": "user", "content": f"<context>\n{sources}\n</context>\n\n{Q}"}))
+    assert found == list(FACTS * 3)
+
+
+@pytest.mark.parametrize(
+    ("original", "inner", "pruned", "expected"),
+    [
+        ("Rooms: 5<br>7 windows<br>", "<br>7 windows<br>", "7 windows", "Rooms: 5\n7 windows"),
+        ("Dear Bob,<br>x<br>the roof", "<br>x<br>", "", "Dear Bob,\nthe roof"),
+        ("Of 2024\n<p>x</p>\nRegards", "<p>x</p>", "x", "Of 2024\nx\nRegards"),
+        ("Of 2024<p>x</p>Regards", "<p>x</p>", "<p>x", "Of 2024\n<p>x\nRegards"),
+    ],
+)
+def test_words_around_a_page_stay_apart(original, inner, pruned, expected):
+    start = original.index(inner)
+    span = Span(("content",), start, start + len(inner), inner, "html", None)
+    assert splice(original, [(span, pruned)]) == expected
+
+
+def test_half_a_surrogate_pair_stays_escaped():
+    original = json.dumps({"text": "first words. last words \ud83d"})
+    start = original.index('"first')
+    span = Span(
+        ("content",), start, len(original) - 1, "first words. last words \ud83d", "text", None, quoted=True
+    )
+    spliced = splice(original, [(span, "last words \ud83d")])
+    assert spliced == '{"text": "last words \\ud83d"}'
+    assert spliced.encode()

@@ -157,10 +157,29 @@ def splice(original: str, changes: Sequence[tuple[Span, str]]) -> str:
     at = 0
     for span, text in sorted(changes, key=lambda change: change[0].start):
         start, end = span.drop if span.drop is not None and not text else (span.start, span.end)
-        out += [original[at:start], json.dumps(text, ensure_ascii=False) if span.quoted else text]
+        if span.kind == "html" and not span.quoted:
+            text = _apart(original[start - 1 : start] if start else "", text, original[end : end + 1])
+        out += [original[at:start], _quoted(text) if span.quoted else text]
         at = end
     out.append(original[at:])
     return "".join(out)
+
+
+def _apart(before: str, page: str, behind: str) -> str:
+    """A pruned page with a line end where words would run together that its outermost tags kept apart."""
+    if not page:
+        return "\n" if before.strip() and behind.strip() else page
+    first = "\n" if before.strip() and not page[0].isspace() else ""
+    return first + page + ("\n" if behind.strip() and not page[-1].isspace() else "")
+
+
+def _quoted(text: str) -> str:
+    """A JSON string; half of a surrogate pair, which no tokenizer reads, stays escaped."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return json.dumps(text)
+    return json.dumps(text, ensure_ascii=False)
 
 
 def value_at(value: Any, path: Path) -> Any:

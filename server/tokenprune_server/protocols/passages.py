@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from itertools import islice
 
 from tokenprune.detect import detect_kind
 
@@ -63,6 +64,14 @@ PASSAGE_TAG = re.compile(
     r"\b([^<>]{0,300})>",
     re.I,
 )
+# Names that say less: elements of these are passages where several have a number or a name of their own.
+_NUMBERED = re.compile(
+    r"<(source|item|result|entry|file)\s[^<>]{0,300}?\b(?:id|index|name|path|number)=", re.I
+)
+_ANY_TAG = re.compile(
+    PASSAGE_TAG.pattern.replace("(document_content|", "(source|item|result|entry|file|document_content|", 1),
+    re.I,
+)
 TAG_TITLE = re.compile(r"title=[\"']([^\"'<>]{0,300})[\"']", re.I)
 TAG_SOURCE = re.compile(r"<(?:source|title)>([^<>]{1,300})</", re.I)
 WRAPPERS = ("document", "doc", "passage", "chunk", "snippet", "excerpt", "search_result")
@@ -110,7 +119,8 @@ def _tagged(text: str, start: int, end: int) -> tuple[Passage, ...]:
     """Contents of the innermost passage elements; one alone in its element takes that along when dropped."""
     passages: list[Passage] = []
     opened: list[tuple[re.Match[str], int]] = []  # open elements, and how many passages came before each
-    for tag in PASSAGE_TAG.finditer(text, start, end):
+    numbered = list(islice(_NUMBERED.finditer(text, start, end), 2))
+    for tag in (_ANY_TAG if len(numbered) > 1 else PASSAGE_TAG).finditer(text, start, end):
         if not tag.group(1):
             if not tag.group(3).rstrip().endswith("/"):
                 opened.append((tag, len(passages)))

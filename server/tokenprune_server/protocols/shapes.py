@@ -39,17 +39,30 @@ _CODE_LINE = re.compile(
     r"|(?:[^,\t;|\n]{0,120}[,\t;|](?=\S)){2}"  # CSV
     r"|(?:SELECT|INSERT|UPDATE|DELETE|CREATE|ALTER|DROP|FROM|WHERE|JOIN|VALUES|RUN|COPY|ENV)"
     r"[ \t]{1,4}[\w*\"`(/]"
+    r"|(?:select|insert into|update|delete from|(?:left |inner |outer )?join|group by|order by|having)"
+    r"[ \t]{1,4}[\w*\"`(.,]{1,80}(?:[ \t]|,|;|$)(?!.{0,300}[.!?]$)"
+    r"|(?:from|where|and|or)[ \t]{1,4}[\w\"`.]{1,80}[ \t]{0,4}"
+    r"(?:[=<>!;]|\b(?:in|is|like|as)\b|[a-z]\d?[;,]?$)"
     r")",
 )
 _CODE_END = re.compile(r"(?:[{};]|\)[,:;]|[(\[]|^[ \t]*\],?)$")
 _INDENTED = re.compile(r"[ \t]{2,}\S|\t\S")
 _PROSE = re.compile(r"[ \t]*(?:[-*•][ \t]{1,4}|\d{1,3}[.)][ \t]{1,4})?[^\W\d_]")
 _CODE_SIGN = re.compile(r"[={}\[\]#<>\\|]|\)\.|\(\)|__")
+_LISTED_LINES = 3  # and a third of all
+_PATCH = re.compile(r"^@@ -\d+(?:,\d+)? \+\d+(?:,\d+)? @@", re.M)
+# Of a view with numbers, a search, or what a browser shows to an agent.
+_NUMBERED_LINE = re.compile(
+    r"^(?:[ \t]*\d{1,6}(?:\t|[ ]{0,2}[→│])|[\w-]*[./][\w./-]{0,200}:\d{1,6}:|[ \t]*\*?\[\d{1,6}\][ \t]*<)",
+    re.M,
+)
 _COMMENT = re.compile(r"[ \t]{0,40}(?:#|//|/\*|--|<!--|\"\"\"|''')")
 
 _TALK = re.compile(
     r"\b(?:answer(?:s|ed|ing)?|respon[ds]e?(?:s|ing)?|reply|replies|repl(?:ied|ying)|output|json|step by step"
-    r"|the question|you|your|yourself|let's|i|i'm|i've|my|me|please|do not|don't|make sure|must be)\b",
+    r"|the question|you|your|yourself|let's|i|i'm|i've|my|me|please|do not|don't|make sure|must be"
+    r"|(?:be)?antworte\w*|répond(?:s|ez|re)|respond[ae]n?|conteste?a?|rispond(?:i|ete)|отвечай\w*|ответь\w*)\b"
+    r"|回答|回答して|답변",
     re.I,
 )
 IMPERATIVE = re.compile(
@@ -113,6 +126,12 @@ _HOW_TO = re.compile(
 def needs_whole_text(question: str | None) -> bool:
     """Whether a question is about all of the text: a summary, a translation, a count, every mention."""
     return question is not None and _WHOLE_TEXT.search(_HOW_TO.sub(" ", question[-4000:])) is not None
+
+
+def is_listing(text: str) -> bool:
+    """Whether a text is a patch, or lines of files with their numbers: each line is needed for the others."""
+    numbered = sum(1 for _ in _NUMBERED_LINE.finditer(text))
+    return _PATCH.search(text) is not None or numbered >= max(_LISTED_LINES, text.count("\n") / 3)
 
 
 def is_comment(text: str) -> bool:

@@ -37,7 +37,7 @@ INLINE_QUESTION = re.compile(r"(?<=[ \t.!?])(?:Question|Query)[:：]")
 CONTEXT_MARK = re.compile(
     _MARK + r"(?:(?:retrieved|relevant|supporting|reference|background|given)[ \t])?"
     r"(?:context|contexts|context information|documents?|passages?|sources|search results|results|references?"
-    r"|background|knowledge|information|evidence|excerpts|kontext|contexto|上下文|文档|文檔|資料|参考情報)"
+    r"|background|knowledge|information|evidence|excerpts|kontext|contexte?|contexto|上下文|文档|文檔|資料|参考情報)"
     + _COLON,
     re.I | re.M,
 )

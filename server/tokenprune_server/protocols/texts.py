@@ -11,6 +11,7 @@ from tokenprune_server.protocols.shapes import (
     code_ranges,
     is_few_shot,
     is_json,
+    is_listing,
     json_ranges,
     needs_whole_text,
 )
@@ -107,7 +108,7 @@ def document_spans(
 
 def _prose(text: str, rules: Rules) -> list[tuple[int, int]]:
     """The ranges of a text that are neither data nor (unless asked) code."""
-    if is_json(text):
+    if is_json(text) or is_listing(text):
         return []
     ranges = _without(text, [(0, len(text))], json_ranges)
     if not rules.prune_code_fences:
@@ -185,8 +186,10 @@ def json_spans(text: str, path: Path, rules: Rules) -> tuple[Span, ...]:
             continue
         value = json.loads(match.group(0), strict=False)
         # Inner JSON (a schema, arguments of a call) is as untouchable as the outer one.
-        if not is_json(value) and (rules.prune_code_fences or "```" not in value):
-            spans.append(Span(path, match.start(), match.end(), value, detect_kind(value), quoted=True))
+        kind = detect_kind(value)
+        # Nor is code: a value is pruned only where all of it is prose.
+        if kind == "html" or _prose(value, rules) == [(0, len(value))]:
+            spans.append(Span(path, match.start(), match.end(), value, kind, quoted=True))
     return tuple(spans)
 
 
