@@ -367,6 +367,23 @@ def test_code_in_a_json_string_is_code_as_well(code):
     assert _located(json.dumps({"path": "a", "content": F}), "tool") == [F]
 
 
+@pytest.mark.parametrize(
+    ("question", "pruned"),
+    [
+        ("Why does the Add button do nothing?", False),
+        ("What is wrong with the CSS?", False),
+        ("Fix the bug in orders.html, please.", False),
+        ("What is the class of the <nav> element?", False),
+        ("When was the lighthouse built?", True),
+        ("Which form do I need to visit the lighthouse?", True),
+    ],
+)
+def test_a_page_is_code_where_its_code_is_asked_about(question, pruned):
+    page = f"<html><body><form action=/add><button>Add</button></form><p>{'</p><p>'.join(FACTS * 3)}</p></body></html>"
+    found = spans(locate({"role": "user", "content": f"{question}\n\n{page}"}))
+    assert found == ([page] if pruned else [])
+
+
 LISTINGS = {
     "cat -n": "".join(f"{n:6}\t{line}\n" for n, line in enumerate(F.replace(". ", ".\n").splitlines(), 1)),
     "grep": "".join(f"docs/a{n}.txt:{n}:{fact}\n" for n, fact in enumerate(FACTS * 3)),

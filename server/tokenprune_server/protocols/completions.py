@@ -41,6 +41,7 @@ class CompletionsProtocol(Protocol):
                 short += 1
                 spans = ()
             query, whole = query_of(reading.question, rules)
+            spans = tuple(s for s in spans if not (s.kind == "html" and asks_about_markup(query)))
             jobs.append(Job(query, spans, whole))
         return Located(tuple(jobs), short, few_shot)
 

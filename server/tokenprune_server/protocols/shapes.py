@@ -49,6 +49,12 @@ _CODE_END = re.compile(r"(?:[{};]|\)[,:;]|[(\[]|^[ \t]*\],?)$")
 _INDENTED = re.compile(r"[ \t]{2,}\S|\t\S")
 _PROSE = re.compile(r"[ \t]*(?:[-*•][ \t]{1,4}|\d{1,3}[.)][ \t]{1,4})?[^\W\d_]")
 _CODE_SIGN = re.compile(r"[={}\[\]#<>\\|]|\)\.|\(\)|__")
+_ABOUT_MARKUP = re.compile(
+    r"\b(?:html|css|javascript|js|style ?sheets?|markup|source code|scripts?|dom|selectors?|xpath|refactor\w*"
+    r"|debug\w*|buttons?|on ?click|href|action url|[\w-]{1,80}\.(?:html?|css|js|php|vue|jsx|tsx|svelte))\b"
+    r"|<[a-z]|\b(?:fix|bug|class|attribute|id|tag|element)\b[^.?!\n]{0,60}\b(?:page|form|tag|element|attribute|class)\b",
+    re.I,
+)
 _LISTED_LINES = 3  # and a third of all
 _PATCH = re.compile(r"^@@ -\d+(?:,\d+)? \+\d+(?:,\d+)? @@", re.M)
 # Of a view with numbers, a search, or what a browser shows to an agent.
@@ -126,6 +132,11 @@ _HOW_TO = re.compile(
 def needs_whole_text(question: str | None) -> bool:
     """Whether a question is about all of the text: a summary, a translation, a count, every mention."""
     return question is not None and _WHOLE_TEXT.search(_HOW_TO.sub(" ", question[-4000:])) is not None
+
+
+def asks_about_markup(question: str | None) -> bool:
+    """Whether a question is about the code of a page: then none of its tags and scripts says nothing."""
+    return question is not None and _ABOUT_MARKUP.search(question) is not None
 
 
 def is_listing(text: str) -> bool:
