@@ -23,16 +23,9 @@ from tokenprune_server.protocols.base import (
     no_place,
     replaced,
 )
-from tokenprune_server.protocols.shapes import is_frame
+from tokenprune_server.protocols.shapes import asks_about_markup, is_frame
 from tokenprune_server.protocols.templates import asks
-from tokenprune_server.protocols.texts import (
-    Reading,
-    asks_about_markup,
-    is_data,
-    json_spans,
-    query_of,
-    read_text,
-)
+from tokenprune_server.protocols.texts import Reading, is_data, json_spans, query_of, read_text
 
 _DOCUMENT_ROLES = ("user", "tool", "function")
 _MAX_ROLE = 20  # characters of a role that is worth remembering how it is written

@@ -16,7 +16,7 @@ from tokenprune_server.protocols.base import (
     long_enough,
     no_place,
 )
-from tokenprune_server.protocols.shapes import is_json
+from tokenprune_server.protocols.shapes import asks_about_markup, is_json
 from tokenprune_server.protocols.texts import query_of, read_text
 
 _DEFAULT_OUTPUT = 16  # the API's own default of max_tokens
