@@ -205,6 +205,31 @@ def test_two_step():
     assert TwoStep(Fixed([[]]), second).score("q", [html("")])[0].tolist() == []
 
 
+class Writes:
+    """A path model that remembers what it was asked; a token is a character."""
+
+    def encode(self, text):
+        return list(text.encode())
+
+    def prompt(self, text):
+        self.asked = text
+        return list(text.encode())
+
+    def score(self, prompt, trie):
+        return -np.arange(len(trie.leaf), dtype=float)
+
+
+@pytest.mark.parametrize("template", ["{page}|{question}", "{question}|{page}"])
+def test_markers_of_the_template_in_question_and_page(template):
+    model = Writes()
+    units = html("<p>a {question} b</p><p>{page}</p>")
+    PathProbability(model, template).score("What is {page} or {question}?", [units])
+    page = outline([units], [np.ones(2, dtype=bool)]).text
+    assert model.asked == "|".join(
+        page if part == "{page}" else "What is {page} or {question}?" for part in template.split("|")
+    )
+
+
 @pytest.mark.models
 def test_local_model_against_a_forward_per_node():
     """SmolLM2 in float32: the scores of the whole page equal those of the published way of reading."""

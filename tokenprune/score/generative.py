@@ -8,6 +8,7 @@ passes, with the same scores.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
@@ -33,6 +34,7 @@ TEMPLATE = (
     "text piece in the HTML document. An example for the output is: <html1><body><div2><p>Some key "
     "information..."
 )
+_MARKERS = re.compile(r"(\{page\}|\{question\})")
 
 
 class PathModel(Protocol):
@@ -141,6 +143,11 @@ class PathProbability:
         if not paths:
             return [np.zeros(0) for _ in sizes]
         trie = PathTrie.build([self.model.encode(path) for path in paths])
-        text = self.template.replace("{question}", sanitize(query)).replace("{page}", sanitize(seen.text))
+        text = self._text(sanitize(query), sanitize(seen.text))
         scores = self.model.score(self.model.prompt(text), trie)
         return np.split(scores, np.cumsum(sizes)[:-1])
+
+    def _text(self, question: str, page: str) -> str:
+        """Fill the template in; its markers may be part of a question or of a page as well."""
+        said = {"{page}": page, "{question}": question}
+        return "".join(said.get(part, part) for part in _MARKERS.split(self.template))
