@@ -278,6 +278,10 @@ class Units:
             opened &= self.separates < np.flatnonzero(keep)[-1]
         return opened
 
+    def tokens(self, keep: BoolArray) -> int:
+        """Return what the units under a mask, bool [n], and the wrappers around them cost together."""
+        return int(self.cost[keep].sum() + self.wrapper_cost[self.open_wrappers(keep)].sum())
+
     def piece_mask(self, keep: BoolArray) -> BoolArray:
         """Return which pieces are rendered when the units under ``keep``, bool [n], are kept."""
         owner = self.pieces.owner

@@ -78,6 +78,31 @@ def test_empty_and_edges(encoder) -> None:
         encoder.encode(["x"], prompt="nope")
 
 
+def test_windows(encoder) -> None:
+    """What fits is embedded as before, and a first window as the beginning is."""
+    fits = [text for text in TEXTS if len(text) < 200]
+    vectors, first = encoder.encode_windows(fits, [""] * len(fits))
+    np.testing.assert_array_equal(vectors, encoder.encode(fits))
+    assert first.tolist() == list(range(len(fits)))
+    texts = [" ".join(f"w{i}" for i in range(n)) for n in (40, 3, 60)]
+    vectors, first = encoder.encode_windows(texts, ["w0 w1", "", None], max_length=22)
+    assert first[0] == 0 and first[1] > 2 and len(vectors) == first[2] + 1
+    np.testing.assert_allclose(vectors[first], encoder.encode(texts, max_length=22), atol=1e-6)
+    assert encoder.encode_windows([], [])[0].shape == (0, 384)
+    with pytest.raises(ModelError, match="max_length"):
+        encoder.encode_windows(["x"], [""], max_length=2)
+
+
+@pytest.mark.parametrize(("limit", "head"), [(3, ""), (4, "a b c d e"), (9, ""), (9, "a b"), (20, "a " * 40)])
+def test_windows_cover_a_text(encoder, limit, head) -> None:
+    for tokens in range(2, 60):
+        windows = [list(w) for w in encoder._windows(tokens, head, limit)]
+        assert set().union(*windows) == set(range(tokens))
+        assert all(w == sorted(set(w)) and len(w) <= limit for w in windows)
+        assert all(w[0] == 0 and w[-1] == tokens - 1 for w in windows)
+        assert len(windows) == 1 or tokens > limit
+
+
 def test_loaded_once_and_thread_safe(encoder) -> None:
     assert Encoder.load("minilm-l6", dtype="float32") is encoder
     expected = encoder.encode(TEXTS[:12])

@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 
 from tokenprune.document import Document
+from tokenprune.models.encoder import Encoder
 from tokenprune.pipeline import Pipeline
 from tokenprune.registry import pruner
 from tokenprune.score.embedding import Embedding
 from tokenprune.segment.html_blocks import HtmlBlocks
+from tokenprune.segment.passages import Passages
 from tokenprune.segment.sentences import Sentences
 from tokenprune.tokens import get_counter
 
@@ -62,6 +64,33 @@ def test_headings_are_read_unless_told_otherwise():
     query = "When did the volcano erupt?"
     with_headings, without = (Embedding(context=c).score(query, [units])[0] for c in (True, False))
     assert with_headings[1] > without[1]
+
+
+def test_the_end_of_a_long_unit_is_read():
+    filler = "Bread and butter are sold here on every day of the week but for Sunday. " * 30
+    told = "The launch code of the reactor is 4711."
+    units = [
+        Passages(10**6).segment(Document(text, kind="text"), get_counter())
+        for text in (filler, filler + told, told + " " + filler)
+    ]
+    plain, end, begin = np.concatenate(Embedding().score("What is the launch code of the reactor?", units))
+    assert end > plain + 0.2 and begin > plain + 0.2
+
+
+def test_each_window_has_the_title():
+    filler = "It is said that this was so for a while and then it was not so. " * 60
+    units = [
+        Passages(10**6).segment(Document(filler, kind="text", title=title), get_counter())
+        for title in ("The eruption of the volcano", None)
+    ]
+    vectors = Encoder.load("minilm-l6").encode_windows(
+        [f"{units[0].document.title}\n{filler}", filler], ["The eruption of the volcano\n", ""]
+    )
+    asked = Encoder.load("minilm-l6").encode(["When did the volcano erupt?"])[0]
+    titled, bare = np.split(vectors[0] @ asked, vectors[1][1:])
+    assert len(titled) > 2 and titled.min() > bare.max() + 0.1
+    got = np.concatenate(Embedding().score("When did the volcano erupt?", units))
+    np.testing.assert_allclose(got, [titled.max(), bare.max()], atol=1e-2)
 
 
 def test_nothing_to_score():

@@ -1,5 +1,6 @@
 """Path probabilities: the trie against brute force, the one-prefill reading against a forward per node."""
 
+from contextlib import nullcontext
 from functools import lru_cache
 
 import numpy as np
@@ -7,10 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tokenprune.budget import Budget
 from tokenprune.document import Document
 from tokenprune.errors import ModelError
 from tokenprune.models.causal_lm import LoadedLM
 from tokenprune.models.tree_reading import PROMPT_END, read_tree
+from tokenprune.pipeline import Pipeline
+from tokenprune.registry import pruner
 from tokenprune.score.coarse import coarse_blocks
 from tokenprune.score.generative import LocalPathModel, PathProbability
 from tokenprune.score.outline import outline
@@ -184,9 +188,9 @@ class Fixed:
 class Reads:
     """A second step that remembers what it was shown, and prefers what comes last."""
 
-    def score_kept(self, query, documents, keeps):
-        self.keeps = keeps
-        return [-np.arange(int(k.sum()), 0, -1.0) for k in keeps]
+    def score_best(self, query, documents, choose, max_tokens):
+        self.keeps = choose(max_tokens)
+        return self.keeps, [-np.arange(int(k.sum()), 0, -1.0) for k in self.keeps]
 
 
 def test_two_step():
@@ -203,6 +207,100 @@ def test_two_step():
     assert np.allclose(half[[0, 2]], [0.75 * 0.9 + 0.25 * 0.5, 0.75 * 0.5 + 0.25 * 0.9])
     assert scorer.within(4000).first_budget == 8000
     assert TwoStep(Fixed([[]]), second).score("q", [html("")])[0].tolist() == []
+
+
+class Writes:
+    """A path model that remembers what it was asked; a token is a byte."""
+
+    def __init__(self, positions=None):
+        self.positions, self.prompts = positions, 0
+
+    def opened(self):
+        return nullcontext(self)
+
+    def room(self):
+        return self.positions
+
+    def encode(self, text):
+        return list(text.encode())
+
+    def encode_many(self, texts):
+        return [self.encode(text) for text in texts]
+
+    def prompt(self, text):
+        self.asked = text
+        self.prompts += 1
+        return list(text.encode())
+
+    def score(self, prompt, trie):
+        assert self.positions is None or len(prompt) + int(trie.depth.max()) <= self.positions
+        self.read = len(prompt)
+        return -np.arange(len(trie.leaf), dtype=float)
+
+
+@pytest.mark.parametrize("template", ["{page}|{question}", "{question}|{page}"])
+def test_markers_of_the_template_in_question_and_page(template):
+    model = Writes()
+    units = html("<p>a {question} b</p><p>{page}</p>")
+    PathProbability(model, template).score("What is {page} or {question}?", [units])
+    page = outline([units], [np.ones(2, dtype=bool)]).text
+    assert model.asked == "|".join(
+        page if part == "{page}" else "What is {page} or {question}?" for part in template.split("|")
+    )
+
+
+SECTIONS = "<h1>T</h1>" + "".join(
+    f"<h2>Part {i}</h2><p>Paragraph {i} tells of river {7 * i} and a boat.</p>" for i in range(120)
+)
+
+
+def test_too_large_a_page_is_read_in_part():
+    """The best blocks stay, most of the room is used, and few prompts are encoded."""
+    units = html(SECTIONS)
+    model = Writes(4000)
+    worth = np.arange(len(units), 0, -1.0)
+    scorer = TwoStep(Fixed([worth]), PathProbability(model), 10**6, blend=0.0)
+    scorer.score("Which river?", [units])
+    assert model.prompts <= 8 and 3000 < model.read <= 4000
+    assert "river 7 " in model.asked and "river 700" not in model.asked
+
+
+@given(st.integers(1, 3000), st.integers(0, 4000), st.integers(1, 10**5))
+def test_what_is_read_fits_any_model(positions, length, budget):
+    units = [html("<p>é one</p>" * 9), html("<h2>Part</h2><ul><li>a b c<li>d e f</ul>" * 20, 4)]
+    question = ("wörd " * (length // 5 + 1))[:length]
+    worth = [np.linspace(0, 1, len(u)) for u in units]
+    scores = TwoStep(Fixed(worth), PathProbability(Writes(positions)), budget).score(question, units)
+    assert [len(s) for s in scores] == [len(u) for u in units]
+    assert all(np.isfinite(s).all() for s in scores)
+
+
+def test_a_long_question_leaves_room_for_the_page():
+    model = Writes(3000)
+    units = html(SECTIONS[:600])
+    TwoStep(Fixed([np.ones(len(units))]), PathProbability(model)).score("river " * 9000, [units])
+    assert 1000 < model.asked.count("river ") * 6 < 1600 and "Paragraph 5 " in model.asked
+
+
+@pytest.mark.models
+def test_large_budgets_and_long_questions_are_read_as_far_as_the_model_can(monkeypatch):
+    """The model's own tokens and template; it is not run."""
+    seen = []
+
+    def positions(lm, prompt, trie):
+        seen.append((len(prompt) + int(trie.depth.max()), lm.max_positions))
+        return np.zeros(len(trie.leaf))
+
+    monkeypatch.setattr("tokenprune.score.generative.score_trie", positions)
+    page = "<h1>T</h1>" + "".join(
+        f"<h2>Part {i}</h2><p>Paragraph {i} tells a story about river {i * 7}, a boat, and the people who live "
+        f"near the water in year {1000 + i}.</p>" for i in range(500)
+    )  # fmt: skip
+    method = Pipeline([pruner("htmlrag", first="bm25")])
+    method.prune("Which river is in the year 1200?", [page], Budget(max_tokens=5000))
+    method.prune("river " * 9000, ["<p>A river.</p><p>A boat that is here.</p>" * 3], Budget(max_tokens=20))
+    assert len(seen) == 2 and all(size <= room for size, room in seen)
+    assert seen[0][0] > 7000
 
 
 @pytest.mark.models

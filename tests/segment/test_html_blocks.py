@@ -12,8 +12,8 @@ from tokenprune.render.markdown import Markdown
 from tokenprune.render.text import PlainText
 from tokenprune.segment.by_kind import ByKind
 from tokenprune.segment.html_blocks import HtmlBlocks
-from tokenprune.segment.html_page import word_count
 from tokenprune.segment.html_ranges import partition
+from tokenprune.segment.word_counts import word_count
 from tokenprune.tokens import get_counter, sanitize
 from tokenprune.units import GONE
 

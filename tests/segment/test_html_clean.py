@@ -15,7 +15,7 @@ from tokenprune.document import Document
 from tokenprune.pipeline import Pipeline
 from tokenprune.registry import pruner
 from tokenprune.segment.html_clean import clean
-from tokenprune.segment.html_page import BREAK, CLOSE, OPEN, TEXT, escape_text, word_count
+from tokenprune.segment.html_page import BREAK, CLOSE, OPEN, TEXT, escape_text
 from tokenprune.segment.html_sheets import read_sheet
 from tokenprune.segment.html_source import ENDED, OPENS, scan
 
@@ -365,13 +365,6 @@ def test_escape_text_reads_back(text):
 )
 def test_escape_text(text, expected):
     assert escape_text(text) == expected
-
-
-def test_word_count():
-    assert word_count("one two  three\n") == 3
-    assert word_count("") == 0
-    assert word_count("日本語の文章です") == 4
-    assert word_count("a" * 1000) == 40
 
 
 @pytest.mark.parametrize(

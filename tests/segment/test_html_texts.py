@@ -1,24 +1,14 @@
-"""Texts folded and counted all at once come out as each does alone."""
+"""Texts folded all at once come out as each does alone."""
 
 import re
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tokenprune.segment.html_page import escape_text, word_count
-from tokenprune.segment.html_texts import read_texts, word_counts
+from tokenprune.segment.html_page import escape_text
+from tokenprune.segment.html_texts import read_texts
 
 texts = st.lists(st.text("ab1 \t\n\f&<;#/\xa0\u2003\u3000日本한カe\u0301😀", max_size=30), max_size=8)
-
-
-@given(texts)
-def test_word_counts(some):
-    assert word_counts(some).tolist() == [word_count(text) for text in some]
-
-
-def test_word_counts_of_blobs():
-    some = ["x" * 100, "日" * 7, " " * 60, "a b", ""]
-    assert word_counts(some).tolist() == [word_count(text) for text in some] == [4, 3, 2, 2, 0]
 
 
 @given(texts.filter(len))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -109,15 +110,53 @@ class Encoder:
         Raises:
             ModelError: ``max_length`` leaves no room for a token, or the model has no such prompt.
         """
-        if max_length < 3:
-            raise ModelError(f"max_length is {max_length}; it must be 3 or more")
+        limit = self._limit(max_length)
         result = np.empty((len(texts), self.dimension), dtype=np.float32)
         prefix = self._prefix(prompt)
-        limit = min(max_length, self.max_seq_length)
         for start in range(0, len(texts), TOKENISE_AT_ONCE):
             part = [prefix + text for text in texts[start : start + TOKENISE_AT_ONCE]]
-            self._encode_part(part, limit, result[start : start + len(part)])
+            result[start : start + len(part)] = self._read(*self._tokens(part, limit))
         return result
+
+    def encode_windows(
+        self, texts: Sequence[str], heads: Sequence[str | None], max_length: int = 256
+    ) -> tuple[NDArray[np.float32], IntArray]:
+        """Embed texts of any length in windows; a text that fits has one, and is embedded as by `encode`.
+
+        The windows of a text are as few as can be and stand at even distances, so that they overlap by what
+        is left over.
+
+        Args:
+            texts: Any strings.
+            heads: What each text begins with and each of its windows repeats (a title, say), as far as it
+                takes no more than half; None: only the beginning of that text is read.
+            max_length: Tokens of a window, special tokens included; at most :attr:`max_seq_length` counts.
+
+        Returns:
+            float32 [windows, dimension], rows of unit length in the order of ``texts``, and int64
+            [len(texts)], the row of each text's first window.
+
+        Raises:
+            ModelError: ``max_length`` leaves no room for a token.
+        """
+        limit, prefix = self._limit(max_length), self._prefix(None)
+        vectors, counts = [np.empty((0, self.dimension), dtype=np.float32)], np.zeros(len(texts), np.int64)
+        for start in range(0, len(texts), TOKENISE_AT_ONCE):
+            end = start + TOKENISE_AT_ONCE
+            ids, types = self._tokens([prefix + text for text in texts[start:end]], None)
+            leads = [head if head is None else prefix + head for head in heads[start:end]]
+            windows = [self._windows(len(row), lead, limit) for row, lead in zip(ids, leads, strict=True)]
+            counts[start:end] = [len(own) for own in windows]
+            parts = [(i, columns) for i, own in enumerate(windows) for columns in own]
+            cut_ids = [[ids[i][c] for c in columns] for i, columns in parts]
+            cut_types = None if types is None else [[types[i][c] for c in columns] for i, columns in parts]
+            vectors.append(self._read(cut_ids, cut_types))
+        return np.concatenate(vectors), np.cumsum(counts) - counts
+
+    def _limit(self, max_length: int) -> int:
+        if max_length < 3:
+            raise ModelError(f"max_length is {max_length}; it must be 3 or more")
+        return min(max_length, self.max_seq_length)
 
     def _prefix(self, prompt: str | None) -> str:
         key = prompt if prompt is not None else self._model.default_prompt_name
@@ -129,32 +168,64 @@ class Encoder:
             known = ", ".join(sorted(self._model.prompts)) or "(none)"
             raise ModelError(f"model {self.name!r} has no prompt {key!r}; it has: {known}") from None
 
-    def _encode_part(self, texts: list[str], limit: int, out: NDArray[np.float32]) -> None:
+    def _tokens(self, texts: list[str], limit: int | None) -> tuple[list[list[int]], list[list[int]] | None]:
+        """Token ids of each text, cut to a limit if there is one, and their types where the model has any."""
+        with self._tokenizer_lock:
+            encoded = self._tokenizer(
+                texts,
+                truncation=limit is not None,
+                max_length=limit,
+                return_attention_mask=False,
+                verbose=False,
+            )
+        return encoded["input_ids"], encoded.get("token_type_ids")
+
+    def _windows(self, tokens: int, head: str | None, limit: int) -> list[Sequence[int]]:
+        """Which tokens of a text each of its windows holds."""
+        if tokens <= limit:
+            return [range(tokens)]
+        before, after = self._special
+        room, end = limit - before - after, tokens - after
+        with self._tokenizer_lock:
+            own = self._tokenizer(head, add_special_tokens=False)["input_ids"] if head else ()
+        lead = before + min(len(own), room // 2)
+        each = before + room - lead
+        count = 1 if head is None else -(-(end - lead) // each)
+        starts = np.linspace(lead, end - each, count).astype(np.int64).tolist()
+        return [[*range(lead), *range(at, at + each), *range(end, tokens)] for at in starts]
+
+    @cached_property
+    def _special(self) -> tuple[int, int]:
+        """Special tokens in front of a text and behind it."""
+        with self._tokenizer_lock:
+            mask = self._tokenizer("a", return_special_tokens_mask=True)["special_tokens_mask"]
+        return mask.index(0), mask[::-1].index(0)
+
+    def _read(self, ids: list[list[int]], types: list[list[int]] | None) -> NDArray[np.float32]:
         import torch
 
-        with self._tokenizer_lock:
-            encoded = self._tokenizer(texts, truncation=True, max_length=limit, return_attention_mask=False)
-        ids: list[list[int]] = encoded["input_ids"]
         lengths = np.fromiter(map(len, ids), dtype=np.int64, count=len(ids))
+        out = np.empty((len(ids), self.dimension), dtype=np.float32)
 
         def read_rows(rows: IntArray) -> NDArray[np.float32]:
             with torch.inference_mode():
-                return self._forward([ids[row] for row in rows], encoded, rows)
+                own = None if types is None else [types[row] for row in rows]
+                return self._forward([ids[row] for row in rows], own)
 
         batches = list(by_length(lengths, self._budget))
         for rows, read in zip(batches, self._each(read_rows, batches), strict=True):
             look()
             out[rows] = read
+        return out
 
-    def _forward(self, ids: list[list[int]], encoded: Any, rows: IntArray) -> NDArray[np.float32]:
+    def _forward(self, ids: list[list[int]], types: list[list[int]] | None) -> NDArray[np.float32]:
         from torch.nn.functional import normalize
 
         values: dict[str, Any] = {
             "input_ids": self._pad(ids, self._tokenizer.pad_token_id or 0),
             "attention_mask": self._pad([[1] * len(row) for row in ids], 0),
         }
-        if "token_type_ids" in encoded:
-            types = [encoded["token_type_ids"][row] for row in rows]
+        if types is not None:
             values["token_type_ids"] = self._pad(types, self._tokenizer.pad_token_type_id)
         for index, module in enumerate(self._model):
             values = module(values)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from tokenprune.arrays import IntArray
-from tokenprune.segment.html_page import word_count
+from tokenprune.segment.word_counts import word_count
 from tokenprune.units import Units
 
 

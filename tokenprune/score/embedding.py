@@ -15,12 +15,12 @@ from tokenprune.units import Units
 
 @dataclass(frozen=True)
 class Embedding:
-    """Cosine of query and unit under a sentence encoder.
+    """Cosine of query and unit under a sentence encoder; of a unit longer than it reads, of its best window.
 
     Args:
         model: a named model, a folder or a hub name.
-        max_length: tokens read of each unit.
-        context: whether the headings above a unit are read with it.
+        max_length: tokens of a window; at most what the encoder reads.
+        context: whether the headings above a unit are read with it, in each of its windows.
     """
 
     model: str = "minilm-l6"
@@ -28,14 +28,19 @@ class Embedding:
     context: bool = True
 
     def score(self, query: str, documents: Sequence[Units]) -> list[FloatArray]:
-        """Return cosines in [-1, 1]; all units of all documents are encoded in one batch by length."""
+        """Return cosines in [-1, 1]; all units of all documents are encoded in batches by length."""
         from tokenprune.models.encoder import Encoder
 
         sizes = [len(u) for u in documents]
         if not sum(sizes):
             return [np.zeros(n) for n in sizes]
         texts = [t for u in documents for t in (scorer_texts(u) if self.context else u.texts)]
-        safe = [sanitize(text) for text in (query, *texts)]
-        vectors = Encoder.load(self.model).encode(safe, max_length=self.max_length)
-        scores = (vectors[1:] @ vectors[0]).astype(np.float64)
+        bodies = [t for u in documents for t in u.texts]
+        heads = [text.removesuffix(body) for text, body in zip(texts, bodies, strict=True)]
+        vectors, first = Encoder.load(self.model).encode_windows(
+            [sanitize(text) for text in (query, *texts)],
+            [None, *map(sanitize, heads)],
+            self.max_length,
+        )
+        scores = np.maximum.reduceat(vectors @ vectors[0], first)[1:].astype(np.float64)
         return np.split(scores, np.cumsum(sizes)[:-1])

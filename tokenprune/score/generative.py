@@ -8,7 +8,9 @@ passes, with the same scores.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -33,13 +35,30 @@ TEMPLATE = (
     "text piece in the HTML document. An example for the output is: <html1><body><div2><p>Some key "
     "information..."
 )
+# Of what a prompt may have beside its template, the most a question gets; its beginning stays.
+_QUERY_SHARE = 0.5
+# Of the tokens that fit by the mean of what was read before: parts of a page differ.
+_SPARED = 0.05
+_MARKERS = re.compile(r"(\{page\}|\{question\})")
 
 
 class PathModel(Protocol):
     """What can tell how likely the branches of a trie are behind a prompt."""
 
+    def opened(self) -> AbstractContextManager[PathModel]:
+        """Return the model as it is used for one call: a connection is held open, say."""
+        ...
+
+    def room(self) -> int | None:
+        """Tokens that a prompt and a path may have together; None: not known."""
+        ...
+
     def encode(self, text: str) -> list[int]:
         """Token ids without special tokens."""
+        ...
+
+    def encode_many(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of each text without special tokens."""
         ...
 
     def prompt(self, text: str) -> list[int]:
@@ -63,20 +82,33 @@ class LocalPathModel:
     model: str = "smollm2-135m"
     dtype: str | None = None
 
+    @contextmanager
+    def opened(self) -> Iterator[LocalPathModel]:
+        """Nothing has to be opened."""
+        yield self
+
+    def room(self) -> int:
+        """Positions of the model."""
+        return self._lm().max_positions
+
     def encode(self, text: str) -> list[int]:
         """Token ids without special tokens."""
-        ids: list[int] = self._lm().tokenizer.encode(text, add_special_tokens=False)
+        ids: list[int] = self._lm().tokenizer.encode(text, add_special_tokens=False, verbose=False)
         return ids
+
+    def encode_many(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of each text without special tokens."""
+        return [self.encode(text) for text in texts]
 
     def prompt(self, text: str) -> list[int]:
         """Apply the model's chat template, where it has one."""
         tokenizer = self._lm().tokenizer
         if tokenizer.chat_template is None:
-            return list(tokenizer.encode(text + "\n"))
+            return list(tokenizer.encode(text + "\n", verbose=False))
         written = tokenizer.apply_chat_template(
             [{"role": "user", "content": text}], add_generation_prompt=True, tokenize=False
         )
-        ids: list[int] = tokenizer.encode(written, add_special_tokens=False)
+        ids: list[int] = tokenizer.encode(written, add_special_tokens=False, verbose=False)
         return ids
 
     def score(self, prompt: Sequence[int], trie: PathTrie) -> FloatArray:
@@ -135,12 +167,93 @@ class PathProbability:
         Raises:
             ModelError: the kept units do not fit the model's context.
         """
+        with self.model.opened() as model:
+            return self._asked(model, sanitize(query), documents, keeps).scores(model)
+
+    def score_best(
+        self,
+        query: str,
+        documents: Sequence[Units],
+        choose: Callable[[int], list[BoolArray]],
+        max_tokens: int,
+    ) -> tuple[list[BoolArray], list[FloatArray]]:
+        """Score the best units, as many as fit the model's context, where that is known.
+
+        What does not fit is counted, not tried: of the budget goes as large a share as of the page must. A
+        question has at most half of what the template leaves; its beginning stays.
+
+        Args:
+            query: the question.
+            documents: segmented pages.
+            choose: budget -> bool [n] per document, the units to read; fewer for less.
+            max_tokens: the first budget, tokens of the documents' own counter.
+
+        Returns:
+            What was chosen in the end, and what `score_kept` returns of it.
+
+        Raises:
+            ModelError: the model cannot be asked.
+        """
+        query = sanitize(query)
+        with self.model.opened() as model:
+            room = model.room()
+            query = query if room is None else self._shorter(model, query, room)
+            while True:
+                keeps = choose(max_tokens)
+                asked = self._asked(model, query, documents, keeps)
+                if room is None or asked.tokens <= room:
+                    return keeps, asked.scores(model)
+                alone = len(model.prompt(self._text(query, "")))
+                left = max(0, room - asked.longest - alone) / max(1, len(asked.prompt) - alone)
+                used = sum(u.tokens(k) for u, k in zip(documents, keeps, strict=True))
+                max_tokens = int(used * min(left, 1.0) * (1 - _SPARED))
+
+    def _asked(
+        self, model: PathModel, query: str, documents: Sequence[Units], keeps: Sequence[BoolArray]
+    ) -> _Asked:
         seen = outline(documents, keeps)
-        paths = [path for below in seen.paths for path in below]
         sizes = [len(below) for below in seen.paths]
+        paths = [path for below in seen.paths for path in below]
         if not paths:
-            return [np.zeros(0) for _ in sizes]
-        trie = PathTrie.build([self.model.encode(path) for path in paths])
-        text = self.template.replace("{question}", sanitize(query)).replace("{page}", sanitize(seen.text))
-        scores = self.model.score(self.model.prompt(text), trie)
-        return np.split(scores, np.cumsum(sizes)[:-1])
+            return _Asked([], PathTrie.build([]), sizes)
+        prompt = model.prompt(self._text(query, sanitize(seen.text)))
+        return _Asked(prompt, PathTrie.build(model.encode_many(paths)), sizes)
+
+    def _shorter(self, model: PathModel, question: str, room: int) -> str:
+        """Cut a question to its share of a prompt."""
+        most = max(0, int(_QUERY_SHARE * (room - len(model.prompt(self._text("", ""))))))
+        if len(question.encode()) <= most:  # no token is less than a byte
+            return question
+        while (own := len(model.encode(question))) > most:
+            question = question[: len(question) * most // own]
+        return question
+
+    def _text(self, question: str, page: str) -> str:
+        """Fill the template in; its markers may be part of a question or of a page as well."""
+        said = {"{page}": page, "{question}": question}
+        return "".join(said.get(part, part) for part in _MARKERS.split(self.template))
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """A prompt, what may follow it, and how many of the paths belong to each document."""
+
+    prompt: list[int]
+    trie: PathTrie
+    sizes: list[int]
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest path."""
+        return int(self.trie.depth.max())
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of the prompt and the longest path."""
+        return len(self.prompt) + self.longest
+
+    def scores(self, model: PathModel) -> list[FloatArray]:
+        """Ask the model, unless there is nothing to ask."""
+        if not self.prompt:
+            return [np.zeros(0) for _ in self.sizes]
+        return np.split(model.score(self.prompt, self.trie), np.cumsum(self.sizes)[:-1])

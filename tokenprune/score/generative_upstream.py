@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +17,7 @@ from tokenprune.score.path_trie import PathTrie
 if TYPE_CHECKING:
     import httpx
 
+_AT_ONCE = 8  # requests for the tokens of paths; a server answers each within a millisecond or so
 _TINY = 1e-300  # a probability that came back as 0 must have a logarithm
 
 
@@ -32,20 +35,53 @@ class UpstreamPathModel:
         model: name under which the model is served.
         api_key: sent as a bearer token.
         timeout_s: seconds one request may take.
+        client: asked instead of one that is made and closed for each question; see `opened`.
     """
 
     url: str
     model: str
     api_key: str | None = None
     timeout_s: float = 120.0
+    client: httpx.Client | None = None
+
+    @contextmanager
+    def opened(self) -> Iterator[UpstreamPathModel]:
+        """Yield the model with one client for all that is asked within the block."""
+        with self._asking() as client:
+            yield replace(self, client=client)
+
+    def room(self) -> int | None:
+        """Tokens of prompt and path, as ``/v1/models`` says; the server writes one token behind them."""
+        import httpx
+
+        with self._asking() as client:
+            try:
+                models = client.get("/v1/models").json()["data"]
+                lengths = {m["id"]: m["max_model_len"] for m in models if m.get("max_model_len")}
+            except (httpx.HTTPError, ValueError, LookupError, TypeError, AttributeError):
+                return None  # who is not reached says so when the prompt is asked for
+        # A server with one model often answers to any name.
+        length = lengths.get(self.model, next(iter(lengths.values())) if len(lengths) == 1 else None)
+        return length - 1 if isinstance(length, int) else None
 
     def encode(self, text: str) -> list[int]:
         """Token ids of the server's tokenizer, without special tokens."""
-        return self._tokens({"prompt": text, "add_special_tokens": False})
+        return self.encode_many([text])[0]
+
+    def encode_many(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of each text by the server's tokenizer, without special tokens; equal ones ask once."""
+        distinct = list(dict.fromkeys(texts))
+        bodies = [{"prompt": text, "add_special_tokens": False} for text in distinct]
+        with self._asking() as client, ThreadPoolExecutor(_AT_ONCE) as threads:
+            found = list(threads.map(lambda body: self._tokens(client, body), bodies))
+        ids = dict(zip(distinct, found, strict=True))
+        return [ids[text] for text in texts]
 
     def prompt(self, text: str) -> list[int]:
         """Token ids of a user's message in the server's chat template."""
-        return self._tokens({"messages": [{"role": "user", "content": text}], "add_generation_prompt": True})
+        body = {"messages": [{"role": "user", "content": text}], "add_generation_prompt": True}
+        with self._asking() as client:
+            return self._tokens(client, body)
 
     def score(self, prompt: Sequence[int], trie: PathTrie) -> FloatArray:
         """Log probability of each path of the trie, float64 [p].
@@ -60,7 +96,7 @@ class UpstreamPathModel:
         if not edges:
             return np.zeros(len(trie.leaf))
         found: dict[tuple[int, int], float] = {}
-        with self._client() as client:
+        with self._asking() as client:
             for token, nodes in edges.items():
                 scored = self._next_token(client, list(prompt), [_prefix(trie, n) for n in nodes], token)
                 if scored is None:
@@ -112,10 +148,17 @@ class UpstreamPathModel:
                 node = next(c for c in trie.children[node] if int(trie.token[c]) == token)
         return found
 
-    def _tokens(self, body: dict[str, Any]) -> list[int]:
-        with self._client() as client:
-            answer = self._post(client, "/tokenize", {"model": self.model, **body})
+    def _tokens(self, client: httpx.Client, body: dict[str, Any]) -> list[int]:
+        answer = self._post(client, "/tokenize", {"model": self.model, **body})
         return [int(t) for t in answer["tokens"]] if answer else []
+
+    @contextmanager
+    def _asking(self) -> Iterator[httpx.Client]:
+        if self.client is not None:
+            yield self.client
+            return
+        with self._client() as client:
+            yield client
 
     def _client(self) -> httpx.Client:
         try:

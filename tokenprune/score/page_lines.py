@@ -13,8 +13,8 @@ import numpy as np
 from tokenprune.arrays import BoolArray, FloatArray, IntArray
 from tokenprune.markup import Markup
 from tokenprune.score import page_rules as rules
-from tokenprune.segment.html_page import word_count
 from tokenprune.segment.html_tags import attributes
+from tokenprune.segment.word_counts import word_count
 
 PLAIN, OFF, ASIDE, CONTENT, BYLINE = range(5)
 _PART = re.compile(r"[A-Za-z]+")

@@ -27,7 +27,7 @@ class TwoStep:
     Args:
         first: reads all units.
         second: reads what the first one chose.
-        first_budget: tokens, tags included, of what the second step reads.
+        first_budget: tokens, tags included, of what the second step reads; fewer where its model reads fewer.
         coarse_words: the paper uses 256 in its first step.
         blend: share of the generative score; 1 is the paper, which drops the first score.
     """
@@ -43,8 +43,10 @@ class TwoStep:
         first = self.first.score(query, documents)
         if not sum(map(len, first)):
             return first
-        keeps = self._choose(documents, first)
-        second = np.concatenate(self.second.score_kept(query, documents, keeps))
+        keeps, found = self.second.score_best(
+            query, documents, lambda budget: self._choose(documents, first, budget), self.first_budget
+        )
+        second = np.concatenate(found)
         chosen, flat = np.concatenate(keeps), np.concatenate(first)
         total = flat.copy()
         if chosen.any():
@@ -63,18 +65,14 @@ class TwoStep:
         budget = max(self.first_budget, 2 * max_tokens)
         return replace(self, first=within(self.first, budget), first_budget=budget)
 
-    def _choose(self, documents: Sequence[Units], scores: Sequence[FloatArray]) -> list[BoolArray]:
-        """The units of the best coarse blocks, up to the first budget."""
+    def _choose(
+        self, documents: Sequence[Units], scores: Sequence[FloatArray], budget: int
+    ) -> list[BoolArray]:
+        """The units of the best coarse blocks, up to a budget."""
         raised = []
         for units, score in zip(documents, scores, strict=True):
             block = coarse_blocks(units, self.coarse_words)
             best = np.full(int(block.max()) + 1 if len(block) else 0, -np.inf)
             np.maximum.at(best, block, score)
             raised.append(best[block])
-
-        def tokens(i: int, keep: BoolArray) -> int:
-            units = documents[i]
-            opened = units.open_wrappers(keep)
-            return int(units.cost[keep].sum() + units.wrapper_cost[opened].sum())
-
-        return fill(documents, raised, self.first_budget, tokens)
+        return fill(documents, raised, budget, lambda i, keep: documents[i].tokens(keep))

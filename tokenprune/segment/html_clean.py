@@ -22,7 +22,7 @@ from tokenprune.segment.html_math import write_math
 from tokenprune.segment.html_names import codes_among
 from tokenprune.segment.html_nesting import nested
 from tokenprune.segment.html_output import Output
-from tokenprune.segment.html_page import TEXT, CleanPage, word_count
+from tokenprune.segment.html_page import TEXT, CleanPage
 from tokenprune.segment.html_reach import Reach
 from tokenprune.segment.html_repair import Events, repaired
 from tokenprune.segment.html_rows import Rows, keep_tags, leave_out, nest, placed
@@ -32,6 +32,7 @@ from tokenprune.segment.html_source import KNOWN, OPENS, Source, scan
 from tokenprune.segment.html_spans import fill_columns
 from tokenprune.segment.html_texts import Texts, read_texts
 from tokenprune.segment.html_unseen import NOTHING, Ranges, unseen
+from tokenprune.segment.word_counts import word_count
 from tokenprune.tokens import sanitize
 
 _LISTS = frozenset(4 * KNOWN.index(name) + OPENS for name in ("ol", "li"))

@@ -11,7 +11,7 @@ import numpy as np
 from tokenprune.arrays import BoolArray, IntArray
 from tokenprune.segment.html_hidden import UNDONE, VISIBILITY
 from tokenprune.segment.html_open import Unseen
-from tokenprune.segment.html_page import fold, word_count
+from tokenprune.segment.html_page import fold
 from tokenprune.segment.html_reach import Reach
 from tokenprune.segment.html_repair import Events
 from tokenprune.segment.html_rows import NOTHING, PARTS, Rows
@@ -20,6 +20,7 @@ from tokenprune.segment.html_source import CLOSES, ENDED, OPENS, Source
 from tokenprune.segment.html_tags import VOID
 from tokenprune.segment.html_unseen import Ranges
 from tokenprune.segment.invisible import Dropped
+from tokenprune.segment.word_counts import word_count
 
 
 class _Veil(NamedTuple):

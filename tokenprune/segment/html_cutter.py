@@ -12,12 +12,12 @@ import numpy as np
 from tokenprune.arrays import BoolArray, IntArray
 from tokenprune.document import Document
 from tokenprune.segment.html_leads import Leads
-from tokenprune.segment.html_page import BREAK, CLOSE, OPEN, TEXT, CleanPage, word_count
+from tokenprune.segment.html_page import BREAK, CLOSE, OPEN, TEXT, CleanPage
 from tokenprune.segment.html_ranges import source_offsets, whole_entities
 from tokenprune.segment.html_tags import APART, CELLS, GENERIC, HEADINGS, LISTS, PARTED_MATH
-from tokenprune.segment.html_texts import word_counts
 from tokenprune.segment.sentences import sentence_starts, split_long
 from tokenprune.segment.word_breaks import next_break
+from tokenprune.segment.word_counts import word_count, word_counts
 
 # A row is read as a whole, and so is a thead; what is in it becomes blocks of its own only when it is much
 # longer than a block.

@@ -1,4 +1,4 @@
-"""A cleaned page: a flat list of tags and texts, how its text is written, and how its words are counted."""
+"""A cleaned page: a flat list of tags and texts, and how its text is written."""
 
 from __future__ import annotations
 
@@ -17,18 +17,8 @@ from tokenprune.segment.invisible import Dropped
 _AMPERSAND = re.compile(r"&(?=[a-zA-Z0-9#\0]|\Z)")
 _LESS = re.compile(r"<(?=[a-zA-Z/!?\0]|\Z)")
 _SPACES = re.compile(r" [ \t\n\r\f]++|[\t\n\r\f][ \t\n\r\f]*+")
-_NONASCII_WORD = re.compile("[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")
 
 OPEN, CLOSE, TEXT, BREAK = range(4)
-
-
-def word_count(text: str) -> int:
-    """Count words; of scripts without spaces, one per two characters; of a long blob, one per ten."""
-    words = text.split()
-    count = len(words)
-    if len(text) > 10 * count or not text.isascii():
-        count = max(count, len(_NONASCII_WORD.findall(text)) // 2, len(text) // 25)
-    return count
 
 
 def fold(text: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -14,8 +13,6 @@ from tokenprune.points import (
     bounds,
     code_points,
     from_points,
-    how_many,
-    is_space,
     is_white,
 )
 from tokenprune.segment.html_page import escape_text
@@ -77,19 +74,3 @@ def read_texts(joined: str) -> Texts:
     inner[starts[before]] = inner[ends[behind] - 1] = False
     written = escape_text(from_points(points[inner])).split(NUL)
     return Texts(joined, written, some, words, before, behind, sign, first, last)
-
-
-def word_counts(texts: Sequence[str]) -> IntArray:
-    """`html_page.word_count` of each text, int64 [n]; none of them holds a NUL."""
-    points = code_points(NUL.join(texts))
-    starts, ends = bounds(points)
-    space = is_space(points)
-    first = ~space
-    first[1:] &= space[:-1]
-    counts = how_many(first, starts, ends)
-    if points.itemsize > 1:
-        signs = (points >= 0x3040) & (points <= 0x30FF) | (points >= 0x3400) & (points <= 0x9FFF)
-        signs |= (points >= 0xAC00) & (points <= 0xD7AF)
-        counts = np.maximum(counts, how_many(signs, starts, ends) // 2)
-    found: IntArray = np.maximum(counts, (ends - starts) // 25)[: len(texts)]
-    return found
