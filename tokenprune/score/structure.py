@@ -9,7 +9,7 @@ import numpy as np
 
 from tokenprune.arrays import FloatArray
 from tokenprune.score import Scorer, within
-from tokenprune.segment.html_page import word_count
+from tokenprune.segment.word_counts import word_count
 from tokenprune.units import Units
 
 _LONG = 20  # words: so many mean the same under another heading
