@@ -154,6 +154,21 @@ def test_a_number_alone_is_cut(check):
     assert result.tokens_after >= 36
 
 
+@pytest.mark.parametrize("limit", range(14, 60, 2))
+def test_rows_and_items_that_are_cut_end_their_line(limit, check):
+    names = ("Basic", "Team", "Giant", "Small", "Family")
+    rows = "".join(f"| {name} | {n * 5} | {name} support by mail on days |\n" for n, name in enumerate(names))
+    table = f"| Plan | Price | Help |\n|---|---|---|\n{rows}"
+    items = "1. Open the lid of the box slowly.\n2. Press the red button twice.\n3. Close it and wait.\n"
+    for text in (table, items):
+        document = Document(text, kind="text")
+        result = Pipeline(["bm25-sentences"]).prune("Which help has Team?", [document], Budget(limit))
+        check(result, [document], limit)
+        for line in result.documents[0].text.splitlines():
+            assert sum(f"| {name} |" in line for name in names) <= 1, line
+            assert sum(f"{n}. " in line for n in (1, 2, 3)) <= 1, line
+
+
 def test_what_is_used_up_is_left_as_it_was(monkeypatch, samples):
     def no(*_args, **_options):
         raise AssertionError("a unit was cut")

@@ -161,7 +161,10 @@ class Divisible:
         """
         units, pieces = self.units, self.units.pieces
         unit, rest = self.unit, len(self.units)
-        if at < self.length and self.text[at].isspace():
+        last = next(p for p, t in zip(reversed(self.own), reversed(self.tag), strict=True) if not t)
+        words = len(pieces.text[last].rstrip())
+        ends_line = "\n" in pieces.text[last][words:]  # which is what stands behind the first part as well
+        if at < self.length and self.text[at].isspace() and not ends_line:
             at += 1  # it keeps the last word apart from what follows
         n = int(np.searchsorted(self.ends, at))  # the piece that holds the last kept character
         first = self.own[n]
@@ -178,10 +181,8 @@ class Divisible:
         if inside < length:
             parts[first] = [(0, inside, unit), (inside, length, rest)]
         tail = -1  # where in the source the white space begins that ends the unit
-        last = next(p for p, t in zip(reversed(self.own), reversed(self.tag), strict=True) if not t)
-        words = len(pieces.text[last].rstrip())
         length = len(pieces.text[last])
-        if words < length and not self.bare and not self.text[at - 1].isspace():
+        if words < length and not self.bare and (ends_line or not self.text[at - 1].isspace()):
             tail = int(pieces.src_end[last]) - (length - words)
             if last != first:
                 parts[last] = [(0, words, rest), (words, length, unit)]
