@@ -166,6 +166,19 @@ def test_a_heading_has_the_one_above_it_where_another_section_would_take_its_pla
                 assert "Plan 2" in found, (limit, found)
 
 
+@pytest.mark.parametrize("limit", [100, 1000, 4000])
+def test_sections_with_parts_use_the_budget(limit):
+    """A part that was kept without the heading of its chapter brings it when another chapter comes before it."""
+    page = "".join(
+        f"<h2>Heading {i}</h2><p>words about needle {i} here</p>"
+        if i % 5
+        else f"<h2>Part {i}</h2><h3>Sub {i}</h3><p>needle {i} words</p>"
+        for i in range(400)
+    )
+    result = Pipeline(["htmlrag-bm25"]).prune("needle words", [Document(page, kind="html")], Budget(limit))
+    assert 0.9 * limit <= result.tokens_after <= limit
+
+
 @given(data=st.data())
 def test_what_is_kept_is_read_under_its_own_headings(data):
     """In any outline, at any budget, whatever the scores: by the page's own rules of what leads what."""

@@ -161,7 +161,30 @@ def _company(
         if near.tokens > left and units.must_lead(unit, beside=True):
             apart = _needed(units, unit, keep, opened, leads=0, beside=True)
             found = [apart] if apart.tokens <= left or keep.any() else [alone]
-    return next((c for c in found if not headings.misread(c.members, keep)), None)
+    for way in found:
+        wrong = headings.misread(way.members, keep)
+        if wrong:  # with their own headings they may be right
+            way = _joined(units, way, headings.missing(wrong, way.members, keep), opened)
+            wrong = headings.misread(way.members, keep) if way.tokens <= left else wrong
+        if not wrong:
+            return way
+    return None
+
+
+def _joined(units: Units, company: _Company, more: Sequence[int], opened: BoolArray) -> _Company:
+    """What keeping further headings adds to it."""
+    tokens, of_headings = company.tokens, company.of_headings
+    wrappers = [*company.wrappers]
+    for unit in more:
+        own = int(units.cost[unit])
+        w = int(units.wrapper[unit])
+        while w >= 0 and not opened[w] and w not in wrappers:
+            wrappers.append(w)
+            own += int(units.wrapper_cost[w])
+            w = int(units.wrapper_parent[w])
+        tokens += own
+        of_headings += own
+    return _Company(tokens, [*company.members, *more], wrappers, of_headings)
 
 
 def _in_order(

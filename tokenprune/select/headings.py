@@ -7,8 +7,10 @@ here it is told whether the kept ones say the same.
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from bisect import bisect_left, insort
+from collections.abc import Collection, Iterator, Sequence
+
+import numpy as np
 
 from tokenprune.arrays import BoolArray
 from tokenprune.units import Units
@@ -43,37 +45,52 @@ class Headings:
     def add(self, members: Sequence[int]) -> None:
         """Note that units are kept."""
         if self.any:
-            self._kept = sorted({*self._kept, *(i for i in members if self._heading[i])})
+            self._kept = self._with(members)
 
-    def misread(self, members: Sequence[int], keep: BoolArray) -> bool:
-        """Whether with further units any would be read as if it stood under a heading that is not its own.
+    def _with(self, members: Sequence[int]) -> list[int]:
+        kept = self._kept.copy()
+        for i in members:
+            if self._heading[i]:
+                insort(kept, i)
+        return kept
+
+    def misread(self, members: Sequence[int], keep: BoolArray) -> list[int]:
+        """What would be read, with further units, as if it stood under a heading that is not its own.
 
         Args:
             members: units that are not kept yet.
             keep: bool [n], those that are.
         """
         if not self.any:
-            return False
+            return []
         new = [i for i in members if self._heading[i]]
-        kept = sorted({*self._kept, *new}) if new else self._kept
-        if not kept or any(self._is_wrong(i, kept) for i in members):
-            return bool(kept)
+        kept = self._with(new) if new else self._kept
+        if not kept:
+            return []
+        wrong = [i for i in members if self._is_wrong(i, kept)]
         for head in new:  # what it stands above now
             at = bisect_left(kept, head) + 1
             end = kept[at] if at < len(kept) else len(keep)
-            if any(self._is_wrong(i, kept) for i in range(head + 1, end) if keep[i]):
-                return True
+            under = np.flatnonzero(keep[head + 1 : end]) + head + 1
+            wrong += [i for i in under.tolist() if self._is_wrong(i, kept)]
             while at < len(kept) and self._depth[kept[at]] > self._depth[head]:
                 if self._is_wrong(kept[at], kept):
-                    return True
+                    wrong.append(kept[at])
                 at += 1
-        return False
+        return wrong
+
+    def missing(self, wrong: Sequence[int], kept: Collection[int], keep: BoolArray) -> list[int]:
+        """The headings of some units that are not kept."""
+        found = (i for unit in wrong for i in self._leads(unit) if self._heading[i])
+        return sorted({i for i in found if not keep[i] and i not in kept})
 
     def _is_wrong(self, unit: int, kept: list[int]) -> bool:
         """Whether the kept heading that a reader would put a unit under is none of its own."""
         at = bisect_left(kept, unit) - 1
         if self._heading[unit]:
             while at >= 0 and self._depth[kept[at]] >= self._depth[unit]:
+                if self._lead[kept[at]] == self._lead[unit]:
+                    return False  # it stands where its sibling stands
                 at -= 1
         if at < 0 or kept[at] == self._before[unit]:
             return False
