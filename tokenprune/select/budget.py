@@ -151,10 +151,11 @@ def _company(
     """
     alone = _needed(units, unit, keep, opened, leads=0)
     lead = units.lead[unit]
-    if lead >= 0 and keep[lead]:  # most units: nothing to be looked at that often
+    led = lead >= 0 and bool(keep[lead])
+    if led and not headings.among(unit):  # most units: nothing to be looked at that often
         return alone
     found = [alone]
-    if lead >= 0:
+    if lead >= 0 and not led:
         near = _needed(units, unit, keep, opened, leads=1)
         all_ = _needed(units, unit, keep, opened, leads=len(units))
         found = _in_order(units, unit, (alone, near, all_), left, for_headings if keep.any() else left)

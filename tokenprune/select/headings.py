@@ -47,6 +47,10 @@ class Headings:
         if self.any:
             self._kept = self._with(members)
 
+    def among(self, unit: int) -> bool:
+        """Whether a unit is a heading."""
+        return self._heading[unit]
+
     def _with(self, members: Sequence[int]) -> list[int]:
         kept = self._kept.copy()
         for i in members:
