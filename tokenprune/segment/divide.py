@@ -38,10 +38,13 @@ class Divisible:
         bare: whether only the first stretch of words without tags is kept, and without the unit's own tags
             and wrappers that nothing else opens: for budgets that the markup alone would use up.
         keep: bool [n], what is kept so far; read when ``bare``.
+        last: whether nothing will be kept behind it, so that no line need end where it is cut.
     """
 
-    def __init__(self, units: Units, unit: int, keep: BoolArray, *, bare: bool = False) -> None:
-        self.units, self.unit, self.bare = units, unit, bare
+    def __init__(
+        self, units: Units, unit: int, keep: BoolArray, *, bare: bool = False, last: bool = False
+    ) -> None:
+        self.units, self.unit, self.bare, self.last = units, unit, bare, last
         pieces = units.pieces
         self.own: list[int] = np.flatnonzero(pieces.owner == unit).tolist()
         self.tagged = pieces.tag is not None
@@ -163,7 +166,9 @@ class Divisible:
         unit, rest = self.unit, len(self.units)
         last = next(p for p, t in zip(reversed(self.own), reversed(self.tag), strict=True) if not t)
         words = len(pieces.text[last].rstrip())
-        ends_line = "\n" in pieces.text[last][words:]  # which is what stands behind the first part as well
+        ends_line = (
+            not self.last and "\n" in pieces.text[last][words:]
+        )  # which is what stands behind the first part as well
         if at < self.length and self.text[at].isspace() and not ends_line:
             at += 1  # it keeps the last word apart from what follows
         n = int(np.searchsorted(self.ends, at))  # the piece that holds the last kept character

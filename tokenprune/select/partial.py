@@ -118,7 +118,7 @@ def _keep_part(state: _State, n: int, unit: int, *, bare: bool, sentences: bool)
     units, keep = state.documents[n], state.masks[n]
     if bare and units.pieces.tag is None:
         return
-    part = Divisible(units, unit, keep, bare=bare)
+    part = Divisible(units, unit, keep, bare=bare, last=not sentences)
     if not part.possible or not part.length:
         return
     room = state.limit - state.total
