@@ -14,9 +14,9 @@ Points = NDArray[np.uint8] | NDArray[np.uint32]
 _IS_WHITE = np.zeros(256, dtype=bool)
 _IS_WHITE[[ord(c) for c in " \t\n\r\f"]] = True
 # White space as `str.split` takes it, and then any other character.
-_IS_SPACE = np.zeros(0x3002, dtype=bool)
-_IS_SPACE[[*range(9, 14), *range(28, 33), 0x85, 0xA0, 0x1680, *range(0x2000, 0x200B)]] = True
-_IS_SPACE[[0x2028, 0x2029, 0x202F, 0x205F, 0x3000]] = True
+IS_SPACE = np.zeros(0x3002, dtype=bool)
+IS_SPACE[[*range(9, 14), *range(28, 33), 0x85, 0xA0, 0x1680, *range(0x2000, 0x200B)]] = True
+IS_SPACE[[0x2028, 0x2029, 0x202F, 0x205F, 0x3000]] = True
 
 
 def code_points(text: str) -> Points:
@@ -40,7 +40,7 @@ def is_white(points: Points) -> BoolArray:
 
 def is_space(points: Points) -> BoolArray:
     """Which characters stand between words, bool [length]."""
-    found = _IS_SPACE[points if points.itemsize == 1 else np.minimum(points, len(_IS_SPACE) - 1)]
+    found = IS_SPACE[points if points.itemsize == 1 else np.minimum(points, len(IS_SPACE) - 1)]
     result: BoolArray = found | (points == 0)
     return result
 

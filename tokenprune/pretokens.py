@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tokenprune.arrays import IntArray
-from tokenprune.points import code_points
+from tokenprune.points import IS_SPACE, code_points
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -46,9 +46,8 @@ _KNOWN = frozenset((
 _GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 _APART = re.compile(r"\|(?![^(]*\))")  # a bar that stands in no group
 
-_WHITE = np.zeros(0x3002, dtype=bool)  # the white space of these expressions; beyond it there is none
-_WHITE[[*range(9, 14), 0x20, 0x85, 0xA0, 0x1680, *range(0x2000, 0x200B)]] = True
-_WHITE[[0x2028, 0x2029, 0x202F, 0x205F, 0x3000]] = True
+_WHITE = IS_SPACE.copy()  # the white space of these expressions
+_WHITE[0x1C:0x20] = False  # which `str.split` takes for some
 _LINE_ENDS = [10, 13]
 _PIECES = 1 << 17  # that are remembered
 _CHARACTERS = 1 << 22  # of all of them

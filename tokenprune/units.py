@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import compress, pairwise
 from types import MappingProxyType
@@ -277,6 +277,21 @@ class Units:
         if self.separates is not None and keep.any():
             opened &= self.separates < np.flatnonzero(keep)[-1]
         return opened
+
+    def closed_wrappers(self, unit: int, opened: BoolArray, also: Collection[int] = ()) -> list[int]:
+        """Return the wrappers around a unit, from the innermost, that are not open yet.
+
+        Args:
+            unit: which one.
+            opened: bool [w], wrappers that are.
+            also: further ones that are.
+        """
+        found: list[int] = []
+        w = int(self.wrapper[unit])
+        while w >= 0 and not opened[w] and w not in also:
+            found.append(w)
+            w = int(self.wrapper_parent[w])
+        return found
 
     def tokens(self, keep: BoolArray) -> int:
         """Return what the units under a mask, bool [n], and the wrappers around them cost together."""

@@ -14,15 +14,15 @@ import regex
 
 from tokenprune.arrays import FloatArray
 from tokenprune.score import scorer_texts
+from tokenprune.segment.word_counts import UNSPACED
 from tokenprune.units import Units
 
 # Scripts written without spaces are matched by character pairs; all else by words, to which the marks on
 # their letters belong (the vowels of Hindi, say).
-_SCRIPTS = "\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"
-_LETTERS = rf"[[\p{{L}}\p{{N}}\p{{M}}]--[{_SCRIPTS}]]"
-_TERM = regex.compile(rf"(?V1)[{_SCRIPTS}]+|{_LETTERS}+(?:'{_LETTERS}+)?")
+_LETTERS = rf"[[\p{{L}}\p{{N}}\p{{M}}]--[{UNSPACED}]]"
+_TERM = regex.compile(rf"(?V1)[{UNSPACED}]+|{_LETTERS}+(?:'{_LETTERS}+)?")
 _ASCII_TERM = re.compile("[a-z0-9]+(?:'[a-z0-9]+)?")
-_UNSPACED = re.compile(f"[{_SCRIPTS}]")
+_UNSPACED = re.compile(f"[{UNSPACED}]")
 # What stands behind an apostrophe in English contractions; otherwise a short word before it is elided.
 _CONTRACTED = frozenset("t s d m re ve ll".split())
 _ELIDED = 4  # letters at most

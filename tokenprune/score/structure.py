@@ -49,9 +49,8 @@ def _empty_of_answers(units: Units) -> np.ndarray[tuple[int], np.dtype[np.bool_]
     heads = units.lead[units.lead >= 0]
     if units.along is not None:
         heads = heads[~units.along[heads]]  # a row of data that others are read with is content
-    leading = [
-        i for i in np.unique(heads).tolist() if len(units.texts[i]) < 200
-    ]  # a long lead is content too
+    # A long lead is content too.
+    leading = [i for i in np.unique(heads).tolist() if len(units.texts[i]) < 200]
     titles = {_folded(units.texts[i]) for i in leading}
     empty[[i for i in leading if not _is_sentence(units, i)]] = True
     seen: set[tuple[str, ...]] = set()

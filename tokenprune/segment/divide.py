@@ -166,9 +166,8 @@ class Divisible:
         unit, rest = self.unit, len(self.units)
         last = next(p for p, t in zip(reversed(self.own), reversed(self.tag), strict=True) if not t)
         words = len(pieces.text[last].rstrip())
-        ends_line = (
-            not self.last and "\n" in pieces.text[last][words:]
-        )  # which is what stands behind the first part as well
+        # The unit's line end is what stands behind the first part as well.
+        ends_line = not self.last and "\n" in pieces.text[last][words:]
         if at < self.length and self.text[at].isspace() and not ends_line:
             at += 1  # it keeps the last word apart from what follows
         n = int(np.searchsorted(self.ends, at))  # the piece that holds the last kept character

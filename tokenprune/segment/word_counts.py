@@ -19,7 +19,8 @@ _SIGNS = (
     (0x3400, 0x9FFF),
     (0xAC00, 0xD7AF),
 )
-_SIGN = re.compile("[" + "".join(f"{chr(first)}-{chr(last)}" for first, last in _SIGNS) + "]")
+UNSPACED = "".join(f"{chr(first)}-{chr(last)}" for first, last in _SIGNS)  # inside of a class
+_SIGN = re.compile(f"[{UNSPACED}]")
 
 
 def word_count(text: str) -> int:

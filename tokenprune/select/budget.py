@@ -73,11 +73,12 @@ def fill(
                 tokens += exact[key]
         return tokens
 
+    headings = [Headings(u) for u in documents]
     best = [np.zeros(len(u), dtype=bool) for u in documents]
     best_tokens = 0
     target, low, high = limit, 0, None
     for _ in range(_ROUNDS):
-        masks = _greedy(documents, scores, target, in_order)
+        masks = _greedy(documents, scores, headings, target, in_order)
         tokens = total(masks)
         if tokens <= limit:
             if tokens > best_tokens:
@@ -99,12 +100,17 @@ def fill(
 
 
 def _greedy(
-    documents: Sequence[Units], scores: Sequence[FloatArray], limit: int, in_order: Sequence[bool]
+    documents: Sequence[Units],
+    scores: Sequence[FloatArray],
+    headings: Sequence[Headings],
+    limit: int,
+    in_order: Sequence[bool],
 ) -> list[BoolArray]:
     """One pass from the best unit down; a unit that does not fit is passed over."""
     keep = [np.zeros(len(u), dtype=bool) for u in documents]
     opened = [np.zeros(len(u.wrapper_parent), dtype=bool) for u in documents]
-    headings = [Headings(u, k) for u, k in zip(documents, keep, strict=True)]
+    for own in headings:
+        own.forget()
     left, for_headings = limit, max(_FOR_HEADINGS * limit, _LEAST_FOR_HEADINGS)
     ended: set[int] = set()
     smallest = min((int(u.cost.min()) for u in documents if len(u)), default=0)
@@ -152,7 +158,8 @@ def _company(
     alone = _needed(units, unit, keep, opened, leads=0)
     lead = units.lead[unit]
     led = lead >= 0 and bool(keep[lead])
-    if led and not headings.among(unit):  # most units: nothing to be looked at that often
+    # Most units: nothing to be looked at that often.
+    if alone.tokens > left or (led and not headings.is_heading(unit)):
         return alone
     found = [alone]
     if lead >= 0 and not led:
@@ -177,12 +184,7 @@ def _joined(units: Units, company: _Company, more: Sequence[int], opened: BoolAr
     tokens, of_headings = company.tokens, company.of_headings
     wrappers = [*company.wrappers]
     for unit in more:
-        own = int(units.cost[unit])
-        w = int(units.wrapper[unit])
-        while w >= 0 and not opened[w] and w not in wrappers:
-            wrappers.append(w)
-            own += int(units.wrapper_cost[w])
-            w = int(units.wrapper_parent[w])
+        own = _opening(units, unit, opened, wrappers)
         tokens += own
         of_headings += own
     return _Company(tokens, [*company.members, *more], wrappers, of_headings)
@@ -203,7 +205,7 @@ def _in_order(
         order = [all_, near, alone]
     else:
         order = [near, all_, alone]
-    return [alone] if alone.tokens > left else [c for c in order if c.tokens <= left]
+    return [way for way in order if way.tokens <= left]
 
 
 def _needed(
@@ -218,12 +220,7 @@ def _needed(
     members: list[int] = []
     wrappers: list[int] = []
     while unit >= 0 and not keep[unit]:
-        own = int(units.cost[unit])
-        w = int(units.wrapper[unit])
-        while w >= 0 and not opened[w] and w not in wrappers:
-            wrappers.append(w)
-            own += int(units.wrapper_cost[w])
-            w = int(units.wrapper_parent[w])
+        own = _opening(units, unit, opened, wrappers)
         tokens += own
         if members and units.heading is not None and units.heading[unit]:
             of_headings += own
@@ -233,3 +230,12 @@ def _needed(
             break
         unit = int(units.lead[unit])
     return _Company(tokens, members, wrappers, of_headings)
+
+
+def _opening(units: Units, unit: int, opened: BoolArray, wrappers: list[int]) -> int:
+    """Tokens of a unit and of the tags that are not there yet, which join ``wrappers``."""
+    tokens = int(units.cost[unit])
+    for w in units.closed_wrappers(unit, opened, wrappers):
+        wrappers.append(w)
+        tokens += int(units.wrapper_cost[w])
+    return tokens

@@ -17,14 +17,13 @@ from tokenprune.units import Units
 
 
 class Headings:
-    """The kept headings of one document.
+    """The kept headings of one document; none, to begin with.
 
     Args:
         units: of the document.
-        keep: bool [n], what is kept.
     """
 
-    def __init__(self, units: Units, keep: BoolArray) -> None:
+    def __init__(self, units: Units) -> None:
         n = len(units)
         self._heading = [False] * n if units.heading is None else units.heading.tolist()
         self._kept: list[int] = []
@@ -40,14 +39,17 @@ class Headings:
             self._depth[i] = 0 if up < 0 else self._depth[up] + self._heading[up]
             self._before[i] = last
             last = i if self._heading[i] else last
-        self._kept = [i for i in keep.nonzero()[0].tolist() if self._heading[i]]
+
+    def forget(self) -> None:
+        """Begin anew, with nothing kept."""
+        self._kept = []
 
     def add(self, members: Sequence[int]) -> None:
         """Note that units are kept."""
         if self.any:
             self._kept = self._with(members)
 
-    def among(self, unit: int) -> bool:
+    def is_heading(self, unit: int) -> bool:
         """Whether a unit is a heading."""
         return self._heading[unit]
 

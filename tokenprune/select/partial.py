@@ -106,11 +106,7 @@ def _candidates(
 
 def _tags(units: Units, unit: int, opened: BoolArray) -> int:
     """Tokens of the wrappers around a unit that are not open yet."""
-    tokens, w = 0, int(units.wrapper[unit])
-    while w >= 0 and not opened[w]:
-        tokens += int(units.wrapper_cost[w])
-        w = int(units.wrapper_parent[w])
-    return tokens
+    return int(units.wrapper_cost[units.closed_wrappers(unit, opened)].sum())
 
 
 def _keep_part(state: _State, n: int, unit: int, *, bare: bool, sentences: bool) -> None:
@@ -132,7 +128,8 @@ def _keep_part(state: _State, n: int, unit: int, *, bare: bool, sentences: bool)
         return
     with_leads = leads and not bare and int(units.cost[leads].sum()) <= room // 2
     least = [] if bare else leads[:must]
-    headings = Headings(units, keep)
+    headings = Headings(units)
+    headings.add(np.flatnonzero(keep).tolist())
     ways = [leads, least] if with_leads else [least]
     if leads and not bare and headings.misread([unit, *least], keep):
         ways += [leads[:1], leads]  # better much of a heading than words below another one

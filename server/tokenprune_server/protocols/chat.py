@@ -23,9 +23,9 @@ from tokenprune_server.protocols.base import (
     no_place,
     replaced,
 )
-from tokenprune_server.protocols.shapes import asks_about_markup, is_frame
+from tokenprune_server.protocols.shapes import is_frame
 from tokenprune_server.protocols.templates import asks
-from tokenprune_server.protocols.texts import Reading, is_data, json_spans, query_of, read_text
+from tokenprune_server.protocols.texts import Reading, is_data, json_spans, query_of, read_text, without_code
 
 _DOCUMENT_ROLES = ("user", "tool", "function")
 _MAX_ROLE = 20  # characters of a role that is worth remembering how it is written
@@ -82,7 +82,7 @@ class ChatProtocol(Protocol):
                     spans += reading.spans
                     short += reading.short
         query, whole_text = query_of(last.question, rules)
-        spans = [s for s in spans if not (s.kind == "html" and asks_about_markup(query))]
+        spans = [*without_code(spans, query)]
         if not spans and last.own_words and rules.query is None:
             return Located((Job(None, last.own_words, whole_text),), short, few_shot)
         if not long_enough(spans, rules):

@@ -16,8 +16,8 @@ from tokenprune_server.protocols.base import (
     long_enough,
     no_place,
 )
-from tokenprune_server.protocols.shapes import asks_about_markup, is_json
-from tokenprune_server.protocols.texts import query_of, read_text
+from tokenprune_server.protocols.shapes import is_json
+from tokenprune_server.protocols.texts import query_of, read_text, without_code
 
 _DEFAULT_OUTPUT = 16  # the API's own default of max_tokens
 
@@ -41,8 +41,7 @@ class CompletionsProtocol(Protocol):
                 short += 1
                 spans = ()
             query, whole = query_of(reading.question, rules)
-            spans = tuple(s for s in spans if not (s.kind == "html" and asks_about_markup(query)))
-            jobs.append(Job(query, spans, whole))
+            jobs.append(Job(query, without_code(spans, query), whole))
         return Located(tuple(jobs), short, few_shot)
 
     def prompt_texts(self, body: Body) -> list[list[str]]:

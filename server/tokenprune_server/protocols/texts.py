@@ -2,12 +2,13 @@
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from tokenprune.detect import detect_kind
 from tokenprune_server.protocols.base import Path, Rules, Span, estimate_tokens
 from tokenprune_server.protocols.shapes import (
+    asks_about_markup,
     code_ranges,
     is_few_shot,
     is_json,
@@ -191,6 +192,13 @@ def json_spans(text: str, path: Path, rules: Rules) -> tuple[Span, ...]:
         if kind == "html" or _prose(value, rules) == [(0, len(value))]:
             spans.append(Span(path, match.start(), match.end(), value, kind, quoted=True))
     return tuple(spans)
+
+
+def without_code(spans: Sequence[Span], query: str | None) -> tuple[Span, ...]:
+    """Those of some documents that a question may prune: a page is code where its code is asked about."""
+    if not asks_about_markup(query):
+        return tuple(spans)
+    return tuple(span for span in spans if span.kind != "html")
 
 
 def query_of(question: str | None, rules: Rules) -> tuple[str | None, bool]:

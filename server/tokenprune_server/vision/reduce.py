@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 Name = tuple[str, ...]
 
 _FRAME = "frame"
+_TENSORS = ("features", "frame", "row", "col", "received", "cls", "keys")  # of `VisualTokens`
 _BATCH = 16  # pictures, or tiles of them, that go through the encoder together
 _BYTES_PER_ENTRY = 2000
 _PROBE_SIZE = 64
@@ -326,9 +327,6 @@ def probe_picture() -> Image:
         [(x * 255 // size, y * 255 // size, (x ^ y) * 255 // size) for y in range(size) for x in range(size)]
     )
     return picture
-
-
-_TENSORS = ("features", "frame", "row", "col", "received", "cls", "keys")
 
 
 def _alone(tokens: VisualTokens) -> VisualTokens:
