@@ -144,6 +144,22 @@ def test_lines_executed_by_the_block_tree(name):
     assert many <= 4.6 * few + 400
 
 
+@pytest.mark.parametrize(
+    "part", ["<b><i>a", "<code>a ", "a<sub>2 b</sub>", "<dt>a", "<td>a", "&amp;", "0123abcd", "อุณหภูมิ"]
+)
+@pytest.mark.parametrize("blocks", [HtmlBlocks(8), HtmlBlocks(8).finer(40)])
+def test_lines_executed_where_a_line_is_cut(part, blocks):
+    counter = get_counter()
+
+    def work(repeats):
+        document = tp.Document("<p>" + part * repeats, kind="html")
+        return lines(lambda d: blocks.segment(d, counter), document)
+
+    work(10)
+    few, many = work(250), work(1000)
+    assert many <= 4.6 * few + 400
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("name", REPEATED)

@@ -17,13 +17,12 @@ from tokenprune.document import Document
 from tokenprune.segment.html_clean import read
 from tokenprune.segment.html_compact import compact
 from tokenprune.segment.html_cutter import Cutter, visible
+from tokenprune.segment.html_limit import TokenLimit
 from tokenprune.segment.html_markup import markup, scoped
 from tokenprune.segment.html_page import TEXT, CleanPage
 from tokenprune.segment.html_ranges import partition
 from tokenprune.tokens import TokenCounter, counts_between
 from tokenprune.units import Pieces, Units, contexts
-
-_WORDS_PER_TOKEN = 2 / 3
 
 
 @dataclass(frozen=True)
@@ -39,6 +38,7 @@ class HtmlBlocks:
         drop_hidden: whether text that people do not see goes.
         sentence_words: a sentence of up to about so many words stays whole, however fine the blocks are; by
             default ``max_words``.
+        max_tokens: what has more tokens is cut as well, sentences and long words included; None: no limit.
     """
 
     max_words: int = 128
@@ -47,16 +47,19 @@ class HtmlBlocks:
     markup: bool = False
     drop_hidden: bool = True
     sentence_words: int | None = None
+    max_tokens: int | None = None
 
     def segment(self, document: Document, counter: TokenCounter) -> Units:
         """Clean a page and cut it into blocks; any text is accepted, well formed or not."""
         cleaned = read(document.text, self.keep_attributes, self.drop_hidden)
         page = cleaned.page
+        written = compact(page) if self.brief else page.text
         words = max(1, self.max_words)
-        cutter = Cutter(page, document, words, max(words, self.sentence_words or 0))
+        limit = None if self.max_tokens is None else TokenLimit(page, written, counter, self.max_tokens)
+        cutter = Cutter(page, document, words, max(words, self.sentence_words or 0), limit)
         cutter.walk()
         pieces = _Pieces(page, cutter)
-        units = pieces.units(compact(page) if self.brief else page.text, document, counter)
+        units = pieces.units(written, document, counter)
         units.notes = cleaned.notes
         if self.markup:
             units.markup = markup(cleaned, pieces.event, pieces.owner, units.pieces.text)
@@ -68,11 +71,11 @@ class HtmlBlocks:
 
         A sentence that fits the budget is not cut: parts of one may say the opposite of the whole.
         """
-        fits = int(max_tokens * _WORDS_PER_TOKEN)
         return replace(
             self,
             max_words=max(4, min(self.max_words, max_tokens // 4)),
-            sentence_words=min(self.max_words, fits),
+            sentence_words=self.max_words,
+            max_tokens=max(1, max_tokens),
         )
 
 

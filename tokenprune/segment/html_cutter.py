@@ -5,18 +5,20 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from html import unescape
-from itertools import pairwise
+from itertools import accumulate, pairwise
+from operator import and_
 
 import numpy as np
 
 from tokenprune.arrays import BoolArray, IntArray
 from tokenprune.document import Document
 from tokenprune.segment.html_leads import Leads
+from tokenprune.segment.html_limit import TokenLimit
 from tokenprune.segment.html_page import BREAK, CLOSE, OPEN, TEXT, CleanPage
 from tokenprune.segment.html_ranges import source_offsets, whole_entities
 from tokenprune.segment.html_tags import APART, CELLS, GENERIC, HEADINGS, LISTS, PARTED_MATH
 from tokenprune.segment.sentences import sentence_starts, split_long
-from tokenprune.segment.word_breaks import next_break
+from tokenprune.segment.word_breaks import may_break, next_break
 from tokenprune.segment.word_counts import word_count, word_counts
 
 # A row is read as a whole, and so is a thead; what is in it becomes blocks of its own only when it is much
@@ -27,6 +29,8 @@ _WHOLE = frozenset(("tr", "thead"))
 _COLUMNS = 64
 # A sentence of more characters per word that it may have is cut, and so is a word of that many.
 _LETTERS = 10
+# A word that follows an inline element without a space goes with it if it has so many characters at most.
+_GLUED = 40
 
 
 class Cutter:
@@ -41,14 +45,23 @@ class Cutter:
         wrapper_parent: the wrapper around each wrapper.
     """
 
-    def __init__(self, page: CleanPage, document: Document, max_words: int, sentence_words: int) -> None:
-        self.page, self.document, self.max_words = page, document, max_words
+    def __init__(
+        self,
+        page: CleanPage,
+        document: Document,
+        max_words: int,
+        sentence_words: int,
+        limit: TokenLimit | None = None,
+    ) -> None:
+        self.page, self.document, self.max_words, self.limit = page, document, max_words, limit
         self._longest_sentence = _LETTERS * sentence_words
         counts = np.zeros(len(page.text), dtype=np.int64)
         texts = np.flatnonzero(page.kinds == TEXT)
         counts[texts] = word_counts([page.text[i] for i in texts.tolist()])
         self.words: list[int] = np.concatenate(([0], np.cumsum(counts))).tolist()
         close_of, self.in_line = _elements(page)
+        if limit is not None:  # one that is too large is split as a block is
+            self.in_line = list(map(and_, self.in_line, limit.elements()))
         self.close_of: list[int] = close_of.tolist()
         self.says, self.shown = _said(page)
         self.runs: list[tuple[int, int, int]] = []
@@ -79,13 +92,12 @@ class Cutter:
                 i += 1
             elif kind == OPEN and not self._in_line(node):
                 end = self.close_of[node] + 1
-                words = self.words[end] - self.words[i]
                 tag = page.tag[node]
-                limit = self.max_words * (_ROW_FACTOR if tag in _WHOLE else 1)
+                times = _ROW_FACTOR if tag in _WHOLE else 1
                 if tag in CELLS and self._in_row(node):
                     self._enter(i, node)
                     i += 1
-                    if 0 < words <= limit:
+                    if self.words[i] < self.words[end] and self._fits(i, end - 1):
                         self._block(range(i, end - 1), "")
                         i = end - 1
                 elif tag == "dt" and (stop := self._beside(i, "dt", i)[0]) > i:
@@ -93,7 +105,7 @@ class Cutter:
                     is_entry = whole and end > stop
                     self._block(range(i, end if is_entry else stop), "entry" if is_entry else tag, node)
                     i = end if is_entry else stop
-                elif words <= limit and not self.leads.holds_header(node):
+                elif self._fits(i, end, times) and not self.leads.holds_header(node):
                     self._block(range(i, end), self._only_heading(i, end) if tag in GENERIC else tag, node)
                     i = end
                 else:
@@ -103,13 +115,18 @@ class Cutter:
                 i = self._run(i)
         self._flush_loose(self.runs[-1][2] if self.runs else None)
 
+    def _fits(self, i: int, j: int, times: int = 1) -> bool:
+        """Whether the events from ``i`` up to ``j`` are a block; their words may be so many times as many."""
+        few = self.words[j] - self.words[i] <= times * self.max_words
+        return few and (self.limit is None or self.limit.holds(i, j))
+
     def _beside(self, i: int, tag: str, begin: int) -> tuple[int, bool]:
         """Find the elements of a name that stand side by side.
 
         Args:
             i: where they begin.
             tag: their name.
-            begin: from there on, they have at most ``max_words`` words.
+            begin: from there on, they are no more than a block.
 
         Returns:
             Where they end, and whether these are all.
@@ -118,7 +135,7 @@ class Cutter:
         while i < len(page.kind):
             if page.kind[i] == OPEN and page.tag[page.node[i]] == tag:
                 i = self.close_of[page.node[i]] + 1
-                if self.words[i] - self.words[begin] > self.max_words:
+                if not self._fits(begin, i):
                     return end, False
                 end = i
             elif page.kind[i] == TEXT and page.text[i].isspace():
@@ -198,7 +215,7 @@ class Cutter:
             page.kind[k] == BREAK or page.text[k].isspace() for k in range(i, j)
         ):
             self.loose.extend(range(i, j))
-        elif self.words[j] - self.words[i] <= self.max_words:
+        elif self._fits(i, j):
             self._block(range(i, j), "")
         else:
             self._long_run(i, j)
@@ -207,21 +224,19 @@ class Cutter:
     def _long_run(self, i: int, j: int) -> None:
         """Cut a run between sentences (lines in code) into units of at most ``max_words`` words or so."""
         page = self.page
+        reads = [self._reads(k) for k in range(i, j)]
+        text = "".join(reads)
+        edges = [0, *accumulate(map(len, reads))]
         ends: list[tuple[int, int, int]] = []  # first event, event behind it and end in the text of each part
-        parts: list[str] = []
         whole: list[tuple[int, int]] = []  # where inline elements stand, which are not cut
-        at, k = 0, i
+        k = i
         while k < j:
             stop = self.close_of[page.node[k]] + 1 if page.kind[k] == OPEN else k + 1
-            text = "".join(self._reads(m) for m in range(k, stop))
             if page.kind[k] == OPEN:
-                whole.append((at, at + len(text)))
-            at += len(text)
-            parts.append(text)
-            ends.append((k, stop, at))
+                whole.append((edges[k - i], edges[stop - i]))
+            ends.append((k, stop, edges[stop - i]))
             k = stop
-        text = "".join(parts)
-        cuts = iter([*_outside(text, self._chunks(text, page.node[i]), whole), len(text) + 1])
+        cuts = iter([*_outside(text, self._chunks(text, i, edges, whole), whole), len(text) + 1])
         cut = next(cuts)
         at, unit = 0, -1
         for k, stop, end in ends:
@@ -257,23 +272,41 @@ class Cutter:
             self._piece(k, unit)
         return unit, cut
 
-    def _chunks(self, text: str, node: int) -> list[int]:
-        """Offsets of sentences (of lines in ``<pre>``) at which about ``max_words`` words are full."""
+    def _chunks(self, text: str, i: int, edges: list[int], whole: list[tuple[int, int]]) -> list[int]:
+        """Offsets of sentences (of lines in ``<pre>``) at which a unit is full.
+
+        That is at about ``max_words`` words or half the tokens that a block may have.
+
+        Args:
+            text: what the events from ``i`` on read.
+            i: the first event.
+            edges: where each event begins in the text, and where the last one ends.
+            whole: ranges of the text that are not cut.
+        """
+        node = self.page.node[i]
         while node >= 0 and self.page.tag[node] not in ("pre", "textarea"):
             node = self.page.parent[node]
         if node >= 0:
             starts = [0, *(m.end() for m in re.finditer(r"\n", text) if m.end() < len(text))]
         else:
             starts = sentence_starts(text)
-        starts = [whole_entities(text, s) for s in split_long(text, starts, self._longest_sentence)]
+        if self.limit is None:
+            starts = split_long(text, starts, self._longest_sentence)
+        else:  # what its slices hold is known only once they end where they will be cut
+            starts = split_long(text, _outside(text, starts, whole), self._longest_sentence)
+            starts = _outside(text, self.limit.split(text, starts, i, edges), whole, before=True)
+        starts = [whole_entities(text, s) for s in starts]
+        bounds = [*starts, len(text)]
+        tokens = [0] * len(starts) if self.limit is None else self.limit.counts(bounds, i, edges)
+        most = 0 if self.limit is None else self.limit.most // 2
         cuts: list[int] = []
-        full = 0
-        for a, b in pairwise([*starts, len(text)]):
-            words = word_count(text[a:b])
-            if full and full + words > self.max_words:
+        words = spent = 0
+        for (a, b), more in zip(pairwise(bounds), tokens, strict=True):
+            count = word_count(text[a:b])
+            if words and (words + count > self.max_words or spent + more > most):
                 cuts.append(a)
-                full = 0
-            full += words
+                words = spent = 0
+            words, spent = words + count, spent + more
         return cuts
 
     # -- units and pieces -----------------------------------------------------------------------------
@@ -355,9 +388,7 @@ def _said(page: CleanPage) -> tuple[list[str], BoolArray]:
     says[:] = page.text
     tags = (kinds == OPEN) | (kinds == CLOSE)
     apart = np.fromiter(map(APART.__contains__, page.tag), dtype=bool, count=len(page.tag))
-    alive = np.asarray(page.alive, dtype=bool)
-    shown = ~tags
-    shown[tags] = alive[nodes[tags]]
+    shown = page.shown()
     if not PARTED_MATH.isdisjoint(page.tag):  # "1/2" is not "12"
         parted = np.fromiter(map(PARTED_MATH.__contains__, [*page.tag, ""]), dtype=bool)
         apart |= parted[np.asarray(page.parent, dtype=np.int64)]
@@ -370,19 +401,32 @@ def _said(page: CleanPage) -> tuple[list[str], BoolArray]:
     return says.tolist(), shown
 
 
-def _outside(text: str, cuts: list[int], whole: list[tuple[int, int]]) -> list[int]:
-    """Move cuts out of ranges that stay whole, to the first place behind one where no word is cut."""
+def _outside(text: str, cuts: list[int], whole: list[tuple[int, int]], *, before: bool = False) -> list[int]:
+    """Move cuts out of ranges that stay whole, to the first place behind one where no word is cut.
+
+    With ``before``, they move in front of a range where that cuts no word and no other cut is there, and
+    never over the next range, but into the word between the two.
+    """
     out: list[int] = []
-    n = 0
+    n, moved = 0, -1
     for cut in cuts:
+        if cut <= moved:
+            continue
         while n < len(whole) and whole[n][1] <= cut:
             n += 1
         m = n
+        if before and m < len(whole) and moved < whole[m][0] < cut and may_break(text, whole[m][0]):
+            cut = whole[m][0]
         while m < len(whole) and whole[m][0] < cut:
-            cut = next_break(text, whole[m][1])
+            end = whole[m][1]
+            cut = max(end, next_break(text, end, end + _GLUED))
             while m < len(whole) and whole[m][1] <= cut:
                 m += 1
-        if cut < len(text) and (not out or cut > out[-1]):
+            if before and m < len(whole) and whole[m][0] < cut:
+                cut = end
+                break
+        moved = cut
+        if cut < len(text):
             out.append(cut)
     return out
 

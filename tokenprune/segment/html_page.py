@@ -9,7 +9,7 @@ from functools import cached_property
 
 import numpy as np
 
-from tokenprune.arrays import IntArray
+from tokenprune.arrays import BoolArray, IntArray
 from tokenprune.points import listed
 from tokenprune.segment.invisible import Dropped
 
@@ -79,6 +79,13 @@ class CleanPage:
     def after(self) -> list[int]:
         """Where events end as a list."""
         return listed(self.afters)
+
+    def shown(self) -> BoolArray:
+        """Whether each event is in the output, bool [e]."""
+        tags = (self.kinds == OPEN) | (self.kinds == CLOSE)
+        shown: BoolArray = ~tags
+        shown[tags] = np.asarray(self.alive, dtype=bool)[self.nodes[tags]]
+        return shown
 
     def strip(self) -> None:
         """Forget line ends at the end."""

@@ -10,6 +10,7 @@ from itertools import pairwise
 import numpy as np
 from sentencex import get_sentence_boundaries
 
+from tokenprune.arrays import IntArray
 from tokenprune.document import Document
 from tokenprune.segment.text_structure import heading_levels, text_leads
 from tokenprune.segment.word_breaks import cut_before, outside_words
@@ -238,11 +239,25 @@ def split_long(
     return out
 
 
-def _split_costly(text: str, starts: list[int], max_tokens: int, counter: TokenCounter) -> list[int]:
-    """Cut slices of more than ``max_tokens`` tokens into parts of about half of that; words stay whole."""
+def split_costly(text: str, starts: list[int], max_tokens: int, places: IntArray) -> list[int]:
+    """Cut slices of more than ``max_tokens`` tokens into parts of about half of that; words stay whole.
+
+    Args:
+        text: any text.
+        starts: where its slices start; ascending, from 0.
+        max_tokens: of a slice; a word of more is cut.
+        places: int64 [tokens], where the tokens of the text start; ascending.
+    """
+    while True:
+        finer = _split_costly_once(text, starts, max_tokens, places)
+        if len(finer) == len(starts):
+            return finer
+        starts = finer  # tokens may stand closer in some of the parts than in others
+
+
+def _split_costly_once(text: str, starts: list[int], max_tokens: int, places: IntArray) -> list[int]:
     bounds = np.asarray([*starts, len(text)], dtype=np.int64)
     out: list[int] = []
-    places = counter.starts(text)
     tokens = counts_between(places, bounds).tolist()
     for (a, b), count in zip(pairwise(bounds.tolist()), tokens, strict=True):
         if count <= max_tokens:
@@ -277,7 +292,7 @@ class Sentences:
         starts = sentence_starts(text, str(language) if language else None)
         starts = split_long(text, starts, self.max_characters)
         if self.max_tokens is not None and text:
-            starts = _split_costly(text, starts, self.max_tokens, counter)
+            starts = split_costly(text, starts, self.max_tokens, counter.starts(text))
         units = Units.from_starts(document, starts, counter, text_leads)
         levels = heading_levels(units.texts)
         units.heading = np.asarray(levels) > 0 if any(levels) else None
