@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 from itertools import compress, product
 from typing import TYPE_CHECKING
 
@@ -156,8 +157,9 @@ def _layer(
 ) -> LayerFound:
     import torch
 
-    picks = torch.tensor(chooses)
-    choosing, testing = list(compress(observed, picks)), list(compress(observed, ~picks))
+    picks = torch.tensor(chooses, device=observed[0].layers[layer].last.device)
+    choosing = list(compress(observed, chooses))
+    testing = [one for one, chosen in zip(observed, chooses, strict=True) if not chosen]
     candidates = []
     for kernel in KERNELS:
         candidates.append(_raw(observed, layer, kernel))
@@ -239,11 +241,11 @@ def _needs_of(observed: Sequence[Observed], choice: Choice) -> torch.Tensor:
 
     needs = []
     for one in observed:
-        scores = torch.zeros(1, one.size)
+        parts = []
         for layer, heads, share in choice.named():
             own = one.layers[layer].probability(choice.peak)[list(heads)].mean(0, keepdim=True)
-            scores += share * _pooled(own, choice.kernel, choice.around)
-        needs.append(one.need(scores, HEAD, TAIL)[0])
+            parts.append(share * _pooled(own, choice.kernel, choice.around))
+        needs.append(one.need(reduce(torch.add, parts), HEAD, TAIL)[0])
     return torch.stack(needs)
 
 
