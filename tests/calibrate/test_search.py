@@ -73,7 +73,8 @@ def test_heads_of_earlier_layers_join_where_they_help():
         if (layer, known) in ((2, 0), (4, 1), (4, 2)):
             heads[{2: 1, 4: 3}[layer], answer : answer + 3] += 3
 
-    found = search(prompts(plant), (64,))
+    read = prompts(plant)
+    found = search(read, (64,))
     assert found.question.layer == 4 and found.question.heads == (3,)
     assert dict(found.question.earlier) == {2: (1,)} and found.question.kept[64] == 1.0
     by_layer = {layer.choice.layer: layer for layer in found.layers}
@@ -81,6 +82,8 @@ def test_heads_of_earlier_layers_join_where_they_help():
     assert by_layer[4].chosen_by == 1.0 and by_layer[4].kept == 1.0
     rules = {look.layer: look for look in found.question.looks()}
     assert rules[2].share == rules[4].share == 0.5
+    with torch.device("meta"):  # what is not made where the scores are cannot be joined with them
+        assert search(read, (64,)) == found
 
 
 def test_takes_raw_products_and_the_last_token_where_they_know():
