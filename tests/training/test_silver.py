@@ -77,12 +77,11 @@ def test_a_run_is_complete_and_goes_on_where_it_was(engine, tmp_path):
     made = written(out)
     assert {row["id"] for row in made[:2]} == {"tower", "bird"} and made[2]["id"] == "none"
     kinds = [row["kind"] for row in made]
-    dropped = kinds.count("uncited")
-    assert f"{3 - dropped} labelled ({kinds.count('no answer')} without an answer), {dropped} dropped" in (
-        second.stdout
-    )
+    uncited, cut = kinds.count("uncited"), kinds.count("cut")
+    assert f"{3 - uncited - cut} labelled ({kinds.count('no answer')} without an answer)" in second.stdout
+    assert f"{uncited} dropped, because the answer cites nothing, {cut}, because" in second.stdout
     kept = load_file(out, "silver")
-    assert [i.id for i in kept] == [r["id"] for r in made if r["kind"] != "uncited"]
+    assert [i.id for i in kept] == [r["id"] for r in made if r["kind"] not in ("uncited", "cut")]
     for one in kept:
         (asked,) = [i for i in items() if i.id == one.id]
         assert [p.sentences for p in one.passages] == [p.sentences for p in asked.passages]
@@ -184,6 +183,21 @@ def test_an_answer_of_none_or_odd_characters_is_an_answer(fake, tmp_path):
     assert label(items(0, 1), tmp_path / "o", quick(fake.url)) == {"uncited": 1, "answered": 1}
     (kept,) = load_file(tmp_path / "o", "silver")
     assert kept.passages[0].labels == (0, 1)
+
+
+def test_an_answer_that_was_cut_is_no_label(fake, tmp_path):
+    """What it would have cited further on is not known."""
+    ends = [("Found [1].", "length"), ("No answer", "length"), ("Found [1].", "stop"), ("Found [1].", None)]
+    for text, reason in ends:
+        choice = {"message": {"content": text}} | ({"finish_reason": reason} if reason else {})
+        fake.script.append((200, {}, {"choices": [choice]}))
+    counts = label(
+        [unlabelled(ROWS[0] | {"id": str(n)}) for n in range(4)],
+        tmp_path / "o",
+        quick(fake.url, concurrency=1),
+    )
+    assert counts == {"cut": 2, "answered": 2, "asked": 4}
+    assert [item.id for item in load_file(tmp_path / "o", "silver")] == ["2", "3"]
 
 
 def test_so_many_at_once_and_no_more(fake, tmp_path):

@@ -1,8 +1,10 @@
 """The loss of the sentence labeler: token labels, order of a question's sentences, rank of its passages.
 
-Provence (arXiv 2501.16214, section 3.3) adds a token cross-entropy and a weighted rank loss. Two terms
-are ours: sentences of a question are compared in pairs, since what is kept is decided by their order, and so
-are its passages in a list (ListNet with one softmax).
+Provence (arXiv 2501.16214, section 3.3) adds a token cross-entropy and a weighted rank loss, the squared
+distance to the scores of a reranker. Here ranks are learned from which passages hold evidence, by
+cross-entropy, since there is no reranker to follow. Two more terms are ours: sentences of a question are
+compared in pairs, since what is kept is decided by their order, and so are its passages in a list (ListNet
+with one softmax).
 """
 
 from __future__ import annotations

@@ -64,6 +64,7 @@ class Upstream:
 class _Answer:
     item: Item
     text: str
+    whole: bool  # not ended by the limit of tokens: what it would have cited is unknown
 
 
 def label(
@@ -81,8 +82,8 @@ def label(
         advance: called for each item when it is done, or was before.
 
     Returns:
-        How many items ``answered``, ``no answer`` and ``uncited`` (dropped) are in the file by the end, and
-        how many of them were ``asked`` now.
+        How many items ``answered``, ``no answer``, ``uncited`` and ``cut`` (by ``max_tokens``; both are
+        dropped) are in the file by the end, and how many of them were ``asked`` now.
 
     Raises:
         ModelError: The server cannot be reached or refuses; what came before is in ``out``.
@@ -106,11 +107,10 @@ def label(
     with out.open("a", encoding="utf-8") as file:
 
         def write(answer: _Answer) -> None:
-            reading = citations.read(answer.text, answer.item.passages)
-            row = _row(answer, reading, upstream.model)
+            row = _row(answer, upstream.model)
             file.write(json.dumps(row) + "\n")
             file.flush()
-            counts[reading.kind] += 1
+            counts[row["kind"]] += 1
             counts["asked"] += 1
             advance()
 
@@ -135,7 +135,7 @@ async def _ask_all(items: Iterator[Item], upstream: Upstream, write: Callable[[_
 
     async def work() -> None:
         for item in items:
-            write(_Answer(item, await _ask(client, item, upstream)))
+            write(await _ask(client, item, upstream))
 
     async with client:
         workers = [asyncio.create_task(work()) for _ in range(upstream.concurrency)]
@@ -147,7 +147,7 @@ async def _ask_all(items: Iterator[Item], upstream: Upstream, write: Callable[[_
             await asyncio.gather(*workers, return_exceptions=True)
 
 
-async def _ask(client: httpx.AsyncClient, item: Item, upstream: Upstream) -> str:
+async def _ask(client: httpx.AsyncClient, item: Item, upstream: Upstream) -> _Answer:
     import httpx
 
     body = {
@@ -167,7 +167,7 @@ async def _ask(client: httpx.AsyncClient, item: Item, upstream: Upstream) -> str
             failure = f"cannot be reached ({type(error).__name__}: {error})"
         else:
             if response.status_code == 200:
-                return _content(response, upstream, item)
+                return _answer(response, upstream, item)
             failure = f"answers {response.status_code}: {response.text[:300]}"
             if response.status_code not in _PASSING:
                 break
@@ -178,11 +178,12 @@ async def _ask(client: httpx.AsyncClient, item: Item, upstream: Upstream) -> str
     raise ModelError(f"item {item.id!r}: {upstream.url} {failure}; run again to go on from here")
 
 
-def _content(response: httpx.Response, upstream: Upstream, item: Item) -> str:
+def _answer(response: httpx.Response, upstream: Upstream, item: Item) -> _Answer:
     try:
-        text = response.json()["choices"][0]["message"]["content"]
+        choice = response.json()["choices"][0]
+        text = choice["message"]["content"]
         if text is None or isinstance(text, str):
-            return text or ""
+            return _Answer(item, text or "", choice.get("finish_reason") != "length")
     except (ValueError, LookupError, TypeError):
         pass
     raise ModelError(
@@ -190,10 +191,12 @@ def _content(response: httpx.Response, upstream: Upstream, item: Item) -> str:
     )
 
 
-def _row(answer: _Answer, reading: citations.Reading, model: str) -> dict[str, Any]:
+def _row(answer: _Answer, model: str) -> dict[str, Any]:
     item = answer.item
-    row: dict[str, Any] = {"id": item.id, "model": model, "kind": reading.kind, "raw": answer.text}
-    if reading.kind == "uncited":
+    reading = citations.read(answer.text, item.passages)
+    kind = reading.kind if answer.whole else "cut"
+    row: dict[str, Any] = {"id": item.id, "model": model, "kind": kind, "raw": answer.text}
+    if kind in ("uncited", "cut"):
         return row | {"dropped": True}
     return row | {
         "source": item.source,
@@ -263,7 +266,8 @@ def main(
     labelled = counts["answered"] + counts["no answer"]
     typer.echo(
         f"{out}: {labelled} labelled ({counts['no answer']} without an answer), {counts['uncited']} dropped, "
-        f"because the answer cites nothing; {counts['asked']} asked now"
+        f"because the answer cites nothing, {counts['cut']}, because it was not finished within "
+        f"{max_tokens} tokens; {counts['asked']} asked now"
     )
 
 
