@@ -9,6 +9,7 @@ from tokenprune.document import Document
 from tokenprune.score import within
 from tokenprune.score.bm25 import BM25
 from tokenprune.score.cascade import Cascade
+from tokenprune.score.contents import only_point
 from tokenprune.score.neighbours import Neighbours
 from tokenprune.score.structure import Structured
 from tokenprune.segment.html_blocks import HtmlBlocks
@@ -55,6 +56,31 @@ def test_headings_and_repetitions_get_the_lowest_score():
     assert units.texts == ["Cats Dogs", "Cats", "They sleep.", "Dogs", "They bark.", "they bark"]
     scores = Structured(Fixed([5, 9, 2, 8, 3, 7])).score("q", [units])[0]
     assert scores.tolist() == [5, 2, 2, 2, 3, 2]
+
+
+def test_entries_of_a_table_of_contents_get_the_lowest_score():
+    page = (
+        '<ul><li><a href="#feed">Cats feed</a><li><a href="x.html#sleep"><b>1.</b> Cats sleep</a>'
+        "<li>Of <a href=#dogs>dogs</a><li><a href='cats.html'>Cats</a><li>• <A\nclass=x HREF = '#all'>All</A>"
+        "<li><a name='#a'>A</a></ul><p>They feed <a href='#note'>[1]</a>"
+    )
+    units = html(page)
+    given = {text: n + 1.0 for n, text in enumerate(units.texts)}
+    scores = Structured(ByText(given)).score("q", [units])[0]
+    lowest = {text for text, score in zip(units.texts, scores.tolist(), strict=True) if score < given[text]}
+    assert lowest == {"1. Cats sleep", "• All"}
+    assert scores[0] == 1.0 and units.texts[0] == "Cats feed"
+
+
+@given(
+    st.lists(st.sampled_from(["<a href='#x'>", "<a ", "</a>", "a", "<", "#", ">", "<p>", " href=#b ", "'"]))
+)
+def test_links_that_are_broken_do_no_harm(parts):
+    units = html("".join(parts))
+    points = only_point(units)
+    assert points.shape == (len(units),) and points.dtype == bool
+    if "href" not in "".join(parts):
+        assert not points.any()
 
 
 @pytest.mark.parametrize("question", ["<h3>{}</h3>", "<p>{}</p>"])

@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from tokenprune.arrays import FloatArray
+from tokenprune.arrays import BoolArray, FloatArray
 from tokenprune.score import Scorer, within
+from tokenprune.score.contents import only_point
 from tokenprune.segment.word_counts import word_count
 from tokenprune.units import Units
 
@@ -22,8 +23,9 @@ class Structured:
     """Let titles and repetitions not pass for answers.
 
     A heading or an entry of a table of contents resembles the question more than the answer does, and says
-    nothing. So a unit that only repeats a heading or an earlier unit, and a heading or header row that leads
-    others, get the lowest score of the call: a heading comes along when something below it is kept. "Yes, in
+    nothing. So a unit that only repeats a heading or an earlier unit or links to other places of a page, and
+    a heading or header row that leads others, get the lowest score of the call: a heading comes along when
+    something below it is kept. "Yes, in
     five days." behind another question or under another heading is another answer, and no repetition; a
     sentence that introduces a list is no heading.
     """
@@ -44,8 +46,8 @@ class Structured:
         return replace(self, scorer=within(self.scorer, max_tokens))
 
 
-def _empty_of_answers(units: Units) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
-    empty = np.zeros(len(units), dtype=bool)
+def _empty_of_answers(units: Units) -> BoolArray:
+    empty = only_point(units)
     heads = units.lead[units.lead >= 0]
     if units.along is not None:
         heads = heads[~units.along[heads]]  # a row of data that others are read with is content
