@@ -109,6 +109,25 @@ CASES = [
         ["Cape", "Lamp"],
     ),
     (
+        "id-content",
+        f"Here is the knowledge base:\n\nID: 0\n├── Title: Cape\n├── URL: https://a.example/b\n└── Content:\n{A}\n\n"
+        f"------\n\nID: 1\n├── Title: Lamp\n└── Content:\n{B}\n\nThe above is the knowledge base.\n\nQuestion: {Q}",
+        [A, B],
+        ["Cape", "Lamp"],
+    ),
+    (
+        "id-content-plain",
+        f"Context:\nID: 7a\nTitle: Cape\nContent: {A}\n\nID: 9c\nContent:\n{B}\n\nQuestion: {Q}",
+        [A, B],
+        ["Cape", None],
+    ),
+    (
+        "file-heads",
+        f"Context:\n--- docs/cape.txt ---\n{A}\n\n--- lamp.md ---\n{B}\n\nQuestion: {Q}",
+        [A, B],
+        ["docs/cape.txt", "lamp.md"],
+    ),
+    (
         "document-tags",
         f'<documents>\n<document title="Cape">\n{A}\n</document>\n'
         f"<document>{B}</document>\n</documents>\n\n{Q}",

@@ -50,6 +50,16 @@ PASSAGE_RULES: tuple[PassageRule, ...] = (
         min_count=1,
     ),
     PassageRule(
+        "id-content",  # RAGFlow: fields of a chunk, drawn as a tree or not, the text last
+        re.compile(
+            r"^(?:-{3,}\n\n?)?ID:[ \t]?[^\s:]{1,64}[ \t]*\n"
+            r"(?:(?:[├|][─-]{1,3}[ \t]?)?Title:[ \t]?(?P<title>[^\n]{0,300})\n)?"
+            r"(?:(?:[├|][─-]{1,3}[ \t]?)?(?!Content:)[A-Za-z][\w \t-]{0,30}:[^\n]{0,300}\n){0,12}"
+            r"(?:[└`|][─-]{1,3}[ \t]?)?Content:[ \t]?\n?",
+            re.M,
+        ),
+    ),
+    PassageRule(
         "title-content",
         re.compile(
             r"^Title:[ \t]?(?P<title>[^\n]{0,300})\n(?:Content|Text|Body|Passage|Snippet|Abstract):[ \t]?\n?",
@@ -57,8 +67,17 @@ PASSAGE_RULES: tuple[PassageRule, ...] = (
         ),
         min_count=1,
     ),
+    PassageRule(
+        "file-head",
+        re.compile(
+            r"^(?P<line>-{3,10}|={3,10})[ \t]?(?:(?:file|document|source|path)(?:name)?:[ \t]?)?"
+            r"(?P<title>[^\s|=-][^\n|]{0,200}?\.[A-Za-z]\w{0,9})[ \t]?(?P=line)[ \t]*\n",
+            re.I | re.M,
+        ),
+    ),
     PassageRule("number-dot", re.compile(r"^(?P<n>\d{1,3})[.)][ \t]{1,4}", re.M), min_mean=120),
 )
+_LABELS = tuple(rule.label for rule in PASSAGE_RULES if not rule.min_mean)
 PASSAGE_TAG = re.compile(
     r"<(/?)(document_content|documents?|docs?|passages?|contexts?|chunks?|snippets?|excerpts?|search_results?)"
     r"\b([^<>]{0,300})>",
@@ -98,8 +117,12 @@ def paragraph_after(text: str, start: int, end: int) -> tuple[int, int]:
 def begins_passage(text: str, start: int, end: int) -> bool:
     """Whether ``text[start:end]`` begins with a passage's label or tag; numbers of a list do not count."""
     head = text[start:end].lstrip()
-    labels = (rule.label for rule in PASSAGE_RULES if not rule.min_mean)
-    return PASSAGE_TAG.match(head) is not None or any(label.match(head) for label in labels)
+    return PASSAGE_TAG.match(head) is not None or any(label.match(head) for label in _LABELS)
+
+
+def holds_label(text: str, start: int, end: int) -> bool:
+    """Whether a line of ``text[start:end]`` begins with a passage's label; numbers of a list do not count."""
+    return any(label.search(text, start, end) for label in _LABELS)
 
 
 def split_passages(text: str, start: int, end: int) -> tuple[str, tuple[Passage, ...]]:

@@ -15,6 +15,7 @@ from tokenprune_server.protocols.passages import (
     MAX_FRAME_PARAGRAPH,
     Passage,
     begins_passage,
+    holds_label,
     paragraph_after,
     split_passages,
 )
@@ -296,6 +297,8 @@ def _trim_frame(text: str, start: int, end: int, *, whole: bool) -> tuple[int, i
     if mark is not None:
         start = mark.end()
     rule = DASHES.search(text, start, min(end, start + MAX_FRAME_PARAGRAPH))
+    if rule is not None and holds_label(text, start, rule.start()):
+        rule = None  # it parts passages
     if rule is not None:
         start = rule.end()
         closing = _last_match(DASHES, text, max(start, end - _HEAD), end)
