@@ -40,7 +40,8 @@ def numbers(html):
         ("<ul><li>a b c<li>d e f<li>g h i</ul>", [1, 2], "<ul><li>d e f<li>g h i</ul>"),
         ("<ol start=5><li>a b c<li value=9>d e f<li>g h i</ol>", [1, 2], "<ol start=5><li value=9>d e f<li>g h i</ol>"),
         ("<ol reversed><li>a b c<li>d e f<li>g h i</ol>", [0], "<ol reversed><li value=3>a b c</ol>"),
-        ("<ol start='say this' class=x><li value=1b>a b c</ol>", [0], "<ol><li>a b c</ol>"),
+        ("<ol start='say this' class=x><li value=b1>a b c</ol>", [0], "<ol><li>a b c</ol>"),
+        ("<ol start=' +7 and more'><li value=1b>a b c</ol>", [0], "<ol start=7><li value=1>a b c</ol>"),
     ],
 )  # fmt: skip
 def test_html(page, kept, html):

@@ -202,13 +202,14 @@ def test_long_paragraph_with_inline_markup_is_cut_between_sentences(read_html):
     assert_ranges_hold_the_words(units, read_html)
 
 
-def test_pre_is_cut_between_lines():
+@pytest.mark.parametrize("code", ["<pre>{}</pre>", "<pre><code>{}</code></pre>"])
+def test_pre_is_cut_between_lines(code):
     lines = "".join(f"line {n} of. The code\n" for n in range(10))
-    units = cut(f"<pre>{lines}</pre>", 10)
+    units = cut(code.format(lines), 10)
     assert all(t.startswith("line") for t in units.texts)
     assert len(units) == 5
-    assert render(units, np.ones(5)) == f"<pre>{lines}</pre>"
-    assert render(units, [0, 1, 0, 0, 0]) == "<pre>line 2 of. The code\nline 3 of. The code\n</pre>"
+    assert render(units, np.ones(5)) == code.format(lines)
+    assert render(units, [0, 1, 0, 0, 0]) == code.format("line 2 of. The code\nline 3 of. The code\n")
 
 
 def test_dropping_a_block_does_not_join_its_neighbours(read_html):

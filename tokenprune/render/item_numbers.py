@@ -9,10 +9,10 @@ import numpy as np
 
 from tokenprune.arrays import BoolArray
 from tokenprune.render.places import source_attributes
+from tokenprune.segment.html_attributes import integer
 from tokenprune.segment.html_tags import LIST_TAGS, read_tag
 from tokenprune.units import Pieces
 
-_INTEGER = re.compile(r"\s*([+-]?[0-9]{1,9})(?![0-9])")
 _MEMORY = "_ordered_lists"
 _ORDERED = re.compile(r"<ol\b", re.I)
 
@@ -83,7 +83,7 @@ def _find(pieces: Pieces) -> list[_List]:
                 around.append(_List(name == "ol"))
                 if name == "ol":
                     says = source_attributes(pieces, i)
-                    around[-1].start = _integer(says.get("start", ""))
+                    around[-1].start = integer(says.get("start", ""))
                     around[-1].step = -1 if "reversed" in says else 1
                     found.append(around[-1])
             elif around:
@@ -93,11 +93,6 @@ def _find(pieces: Pieces) -> list[_List]:
     for one in found:
         number = one.first(len(one.items)) - one.step
         for i in one.items:
-            value = _integer(source_attributes(pieces, i).get("value", ""))
+            value = integer(source_attributes(pieces, i).get("value", ""))
             one.items[i] = number = number + one.step if value is None else value
     return found
-
-
-def _integer(value: str) -> int | None:
-    found = _INTEGER.match(value)
-    return int(found[1]) if found else None

@@ -14,7 +14,7 @@ from tokenprune.segment.invisible import drop_invisible
 _ADDRESSES = frozenset("href src action formaction data poster cite longdesc background xlink:href".split())
 # What numbers the items of lists otherwise than from 1: with it, people see other numbers.
 NUMBERS = ("start", "value", "reversed")
-_INTEGER = re.compile(r"\s*([-+]?[0-9]{1,9})\b", re.A)
+_INTEGER = re.compile(r"[ \t\n\f\r]*([-+]?[0-9]{1,9})(?![0-9])")
 _IGNORED = re.compile(r"[\x00-\x20]+")
 _RUNS = re.compile(r"javascript:|vbscript:|data:(?:text/html|application/xhtml\+xml)", re.I)
 
@@ -43,6 +43,15 @@ def numbers_of(source: str, but: Collection[str]) -> str:
     written = ""
     for name in NUMBERS:
         if name in found and name not in but:
-            number = _INTEGER.match(unescape(found[name]))
-            written += " reversed" if name == "reversed" else f" {name}={int(number[1])}" if number else ""
+            number = integer(unescape(found[name]))
+            written += " reversed" if name == "reversed" else "" if number is None else f" {name}={number}"
     return written
+
+
+def integer(value: str) -> int | None:
+    """Read an attribute as browsers read integers (HTML standard, section 2.3.4.1); None: they see none.
+
+    What stands behind the digits does not count. More than nine digits are no number that anybody means.
+    """
+    found = _INTEGER.match(value)
+    return int(found[1]) if found else None

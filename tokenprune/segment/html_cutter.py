@@ -58,9 +58,15 @@ class Cutter:
         counts = np.zeros(len(page.text), dtype=np.int64)
         texts = np.flatnonzero(page.kinds == TEXT)
         counts[texts] = word_counts([page.text[i] for i in texts.tolist()])
-        self.words: list[int] = np.concatenate(([0], np.cumsum(counts))).tolist()
+        words = np.concatenate(([0], np.cumsum(counts)))
+        self.words: list[int] = words.tolist()
         close_of, self.in_line = _elements(page)
-        if limit is not None:  # one that is too large is split as a block is
+        # What is larger than a block is split as one is, such as code in pre.
+        opens = np.flatnonzero(page.kinds == OPEN)
+        nodes = page.nodes[opens]
+        for node in nodes[words[close_of[nodes]] - words[opens] > max_words].tolist():
+            self.in_line[node] = False
+        if limit is not None:
             self.in_line = list(map(and_, self.in_line, limit.elements()))
         self.close_of: list[int] = close_of.tolist()
         self.says, self.shown = _said(page)
