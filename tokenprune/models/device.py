@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     import torch
 
 DTYPES = ("bfloat16", "float16", "float32")
+_loading = threading.RLock()
 
 
 def pick_device(device: str | None) -> str:
@@ -60,16 +62,22 @@ def cpu_has_bf16() -> bool:
 
 @contextmanager
 def quiet_loading() -> Iterator[None]:
-    """Keep transformers' bars of reading and writing weights out of the way; ours tell what takes long."""
+    """Let one thread at a time build, read or write a model by transformers, without its bars.
+
+    While transformers makes a model it changes what is common to all threads (torch's default dtype, how
+    weights are drawn and tied): two at once leave models with weights that are not tied, or of the wrong
+    dtype. Its bars are out of the way, as ours tell what takes long.
+    """
     from transformers.utils import logging
 
-    enabled = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if enabled:
-            logging.enable_progress_bar()
+    with _loading:
+        enabled = logging.is_progress_bar_enabled()
+        logging.disable_progress_bar()
+        try:
+            yield
+        finally:
+            if enabled:
+                logging.enable_progress_bar()
 
 
 def _torch(part: str) -> Any:
