@@ -1,4 +1,5 @@
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import pytest
 
@@ -107,3 +108,15 @@ def test_device_and_dtype() -> None:
         pick_dtype("cpu", "int3")
     with pytest.raises(ModelError, match="device 'nonsense'"):
         pick_device("nonsense")
+
+
+@pytest.mark.parametrize(("generation", "dtype"), [(7, "float16"), (8, "bfloat16")])
+def test_a_gpu_that_only_emulates_bfloat16_computes_in_float16(generation, dtype, monkeypatch) -> None:
+    import torch
+
+    properties = SimpleNamespace(major=generation)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.current_device", lambda: 0)
+    monkeypatch.setattr("torch.cuda.get_device_properties", lambda device: properties)
+    monkeypatch.setattr("torch.cuda._check_bf16_tensor_supported", lambda device: True)  # by emulation
+    assert pick_dtype("cuda", None) is getattr(torch, dtype)

@@ -47,7 +47,9 @@ def pick_dtype(device: str, dtype: str | torch.dtype | None) -> torch.dtype:
             raise ModelError(f"unknown dtype {dtype!r}; use one of: {', '.join(DTYPES)}")
         return getattr(torch, dtype)
     if device.startswith("cuda"):
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+        # Old GPUs emulate bfloat16, slower than they compute float16.
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+        return torch.bfloat16 if native else torch.float16
     if device.startswith("cpu") and cpu_has_bf16():
         return torch.bfloat16
     return torch.float32
