@@ -174,6 +174,14 @@ def no_tokenizer(name: str) -> ModelError:
     )
 
 
+def damaged_weights(name: str, error: Exception) -> ModelError:
+    """Return the error for a model with a weight file that cannot be read to its end."""
+    return ModelError(
+        f"cannot read the weights of {name!r}, which are damaged: {error}; delete the file and fetch or copy "
+        "it again"
+    )
+
+
 def list_models() -> list[NamedModel | ShippedModel]:
     """Return every named model, sorted by name."""
     return sorted([*CATALOG.values(), *SHIPPED.values()], key=lambda model: model.name)
