@@ -1,5 +1,6 @@
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -211,6 +212,34 @@ def test_a_thread_that_waits_for_itself_is_told(engine) -> None:
         engine.prefill([5, 6, 7])
     begun.close()
     assert len(list(engine.generate([5, 6, 7], params))) <= 3
+
+
+def test_the_steps_of_a_generation_are_taken_in_several_threads(engine) -> None:
+    """As a pool does: a worker that began one generation waits for it while another goes on with it."""
+    params = SamplingParams(max_tokens=4, temperature=0, ignore_eos=True)
+    begun, behind = engine.generate([5, 6, 7], params), engine.generate([7, 6, 5], params)
+    with ThreadPoolExecutor(1) as worker, ThreadPoolExecutor(1) as other:
+        steps = [worker.submit(next, begun).result(60)]
+        waiting = worker.submit(next, behind)
+        with pytest.raises(TimeoutError):
+            waiting.result(0.2)
+        steps += other.submit(list, begun).result(60)
+        waiting.result(60)
+        assert len(other.submit(list, behind).result(60)) == 3
+    assert [s.token_id for s in steps] == [s.token_id for s in engine.generate([5, 6, 7], params)]
+
+
+def test_a_worker_that_nobody_relieves_is_told_in_the_end(engine, monkeypatch) -> None:
+    monkeypatch.setattr(FairLock, "_PATIENCE_S", 0.2)
+    params = SamplingParams(max_tokens=3, temperature=0, ignore_eos=True)
+    begun = engine.generate([5, 6, 7], params)
+    with ThreadPoolExecutor(1) as worker:
+        worker.submit(next, begun).result(60)
+        refused = worker.submit(next, engine.generate([5, 6, 7], params))
+        rest = worker.submit(list, begun)
+        with pytest.raises(EngineBusyError, match="finish or close its iterator first"):
+            refused.result(60)
+        assert len(rest.result(60)) == 2
 
 
 def test_ids_and_units_that_are_none(engine) -> None:

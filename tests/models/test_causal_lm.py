@@ -1,7 +1,10 @@
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
+
 import pytest
 
 from tokenprune.errors import ModelError
-from tokenprune.models.causal_lm import load_causal_lm
+from tokenprune.models.causal_lm import fresh_causal_lm, load_causal_lm
 from tokenprune.models.device import DTYPES, cpu_has_bf16, pick_device, pick_dtype
 
 pytestmark = pytest.mark.models
@@ -53,6 +56,24 @@ def test_missing_weights_are_not_drawn_at_random(tmp_path) -> None:
         load_causal_lm(str(tmp_path))
 
 
+def test_models_that_are_loaded_at_once_are_whole(tmp_path) -> None:
+    """Transformers changes globals while it loads: two loads that mix leave weights untied."""
+    import torch
+    from transformers import AutoModelForCausalLM, PreTrainedModel
+
+    config = _tiny_llama(tmp_path).config
+    config.tie_word_embeddings = True
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
+    tie = PreTrainedModel.tie_weights
+    with ThreadPoolExecutor(2) as pool:
+        loads = [pool.submit(fresh_causal_lm, str(tmp_path), dtype) for dtype in DTYPES[::2] * 3]
+        models = [load.result().model for load in loads]
+    assert PreTrainedModel.tie_weights is tie
+    for dtype, model in zip(DTYPES[::2] * 3, models, strict=True):
+        assert {p.dtype for p in model.parameters()} == {getattr(torch, dtype)}
+        assert model.lm_head.weight is model.model.embed_tokens.weight
+
+
 def test_what_is_no_causal_model_is_said(tmp_path) -> None:
     from tokenprune.models.catalog import model_path
 
@@ -87,3 +108,15 @@ def test_device_and_dtype() -> None:
         pick_dtype("cpu", "int3")
     with pytest.raises(ModelError, match="device 'nonsense'"):
         pick_device("nonsense")
+
+
+@pytest.mark.parametrize(("generation", "dtype"), [(7, "float16"), (8, "bfloat16")])
+def test_a_gpu_that_only_emulates_bfloat16_computes_in_float16(generation, dtype, monkeypatch) -> None:
+    import torch
+
+    properties = SimpleNamespace(major=generation)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.current_device", lambda: 0)
+    monkeypatch.setattr("torch.cuda.get_device_properties", lambda device: properties)
+    monkeypatch.setattr("torch.cuda._check_bf16_tensor_supported", lambda device: True)  # by emulation
+    assert pick_dtype("cuda", None) is getattr(torch, dtype)

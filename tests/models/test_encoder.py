@@ -1,3 +1,4 @@
+import shutil
 import threading
 from collections.abc import Callable
 from functools import cache
@@ -7,7 +8,9 @@ import pytest
 
 from tokenprune.errors import ModelError
 from tokenprune.models.catalog import model_path
+from tokenprune.models.causal_lm import load_causal_lm
 from tokenprune.models.encoder import Encoder
+from tokenprune.models.labeler import Labeler
 
 pytestmark = pytest.mark.models
 
@@ -154,3 +157,15 @@ def test_pooling_comes_from_the_folder(tmp_path, mode) -> None:
 def test_folder_without_a_model(tmp_path) -> None:
     with pytest.raises(ModelError, match="sentence-embedding model"):
         Encoder.load(str(tmp_path))
+
+
+def test_damaged_weights(tmp_path) -> None:
+    """Of every kind of model: one error that says what to do."""
+    loads = {"minilm-l6": Encoder.load, "smollm2-135m": load_causal_lm, "provence-mini": Labeler.load}
+    for name, load in loads.items():
+        folder = tmp_path / name
+        shutil.copytree(model_path(name), folder)
+        with (folder / "model.safetensors").open("r+b") as file:
+            file.truncate(100_000)
+        with pytest.raises(ModelError, match=r"weights of .* are damaged: .*fetch or copy it again"):
+            load(str(folder))

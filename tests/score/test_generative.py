@@ -109,6 +109,11 @@ def test_tree_reading_equals_a_forward_per_node(seed, chunk, monkeypatch):
     token = rng.integers(0, 50, 14)
     parent = np.asarray([int(rng.integers(-1, n)) if n else -1 for n in range(14)])
     asked = {n: rng.integers(0, 50, 4).tolist() for n in (PROMPT_END, 0, 3, 7, 13)}
+    check_tree(lm, prompt, token, parent, asked)
+
+
+def check_tree(lm, prompt, token, parent, asked):
+    """Reference: each path read by itself."""
     got = read_tree(lm, prompt, token, parent, asked)
     assert set(got) == set(asked)
     for node, tokens in asked.items():
@@ -117,6 +122,62 @@ def test_tree_reading_equals_a_forward_per_node(seed, chunk, monkeypatch):
             path.append(int(token[at]))
             at = int(parent[at])
         assert np.abs(got[node] - next_logits(lm, prompt + path[::-1])[tokens]).max() < 1e-3
+
+
+# Kind of model -> what its config says beside the sizes; the prompt and the paths go beyond the windows.
+WINDOWED = {
+    "Mistral": {"sliding_window": 6},
+    "Qwen2": {"sliding_window": 6, "use_sliding_window": True, "max_window_layers": 2},
+    "Gemma2": {"sliding_window": 6, "head_dim": 8},
+    "Gemma3Text": {
+        "sliding_window": 13,
+        "head_dim": 8,
+        "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+    },
+}
+
+
+def made(kind, **config):
+    torch = pytest.importorskip("torch")
+    import transformers
+
+    torch.manual_seed(0)
+    sizes = {
+        "vocab_size": 50, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 64,
+        "initializer_range": 0.3, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2,
+    }  # fmt: skip
+    config = getattr(transformers, f"{kind}Config")(**sizes | config)
+    model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="sdpa").eval()
+    return LoadedLM(kind, model, None, 64, frozenset())
+
+
+@pytest.mark.parametrize("chunk", [3, 256])
+@pytest.mark.parametrize("kind", WINDOWED)
+def test_tree_reading_with_windows_equals_a_forward_per_node(kind, chunk, monkeypatch):
+    monkeypatch.setattr("tokenprune.models.tree_reading._CHUNK", chunk)
+    rng, lm = np.random.default_rng(1), made(kind, **WINDOWED[kind])
+    token = rng.integers(3, 50, 14)
+    parent = np.asarray([int(rng.integers(max(-1, n - 3), n)) if n else -1 for n in range(14)])
+    for prompt in (rng.integers(3, 50, length).tolist() for length in (3, 12, 30)):
+        check_tree(lm, prompt, token, parent, {n: [4, 7, 49] for n in range(PROMPT_END, 14)})
+
+
+@pytest.mark.parametrize(
+    ("kind", "config", "said"),
+    [
+        ("Llama4Text", {"attention_chunk_size": 8, "head_dim": 8}, "layers of chunked_attention"),
+        ("RecurrentGemma", {}, "layers of a recurrent state"),
+        (
+            "Mistral",
+            {"sliding_window": 6, "layer_types": ["full_attention", *["sliding_attention"] * 2]},
+            "without masks of their own",
+        ),
+    ],
+)
+def test_models_that_cannot_read_a_tree(kind, config, said):
+    with pytest.raises(ModelError, match=f"{said}.*use a model of full"):
+        read_tree(made(kind, **config), [3, 4, 5], np.array([6, 7]), np.array([-1, -1]), {1: [1]})
 
 
 def test_too_long():

@@ -138,6 +138,8 @@ class Engine:
     ) -> Iterator[Step]:
         """Check the request, then return an iterator over its steps; closing the iterator frees the engine.
 
+        The steps may be taken in changing threads, one at a time.
+
         Args:
             prompt_ids: Tokens of the whole prompt, special tokens included; a
                 :class:`tokenprune.engine.prompt.Prompt` where some of them are visual.
@@ -151,8 +153,9 @@ class Engine:
             ConfigError: ``marks`` names a position outside the prompt.
             SamplingError: The prompt is empty or has an id outside the vocabulary.
             CancelledError: (while iterating) ``cancel`` was set.
-            EngineBusyError: (while iterating) this thread itself holds the engine: it has begun another
-                generation and neither finished nor closed it.
+            EngineBusyError: (while iterating) this thread itself holds the engine: it took the last step of
+                another generation and neither finished nor closed it. A thread other than the main one first
+                waits half a minute for another one to go on with that.
         """
         limit = self.output_limit(prompt_ids, params.max_tokens)
         marks = marks or Marks()
@@ -221,7 +224,9 @@ class Engine:
         with self._turn.hold(cancel) as held:
             if not held:
                 raise CancelledError("cancelled while waiting for the engine")
-            yield from self._run(self._prefill(prompt, strategy, marks, cancel), params, limit, cancel)
+            for step in self._run(self._prefill(prompt, strategy, marks, cancel), params, limit, cancel):
+                with self._turn.idle():
+                    yield step
 
     def _prefill(
         self, prompt: Sequence[int], strategy: Strategy | None, marks: Marks, cancel: threading.Event

@@ -174,6 +174,14 @@ def no_tokenizer(name: str) -> ModelError:
     )
 
 
+def damaged_weights(name: str, error: Exception) -> ModelError:
+    """Return the error for a model with a weight file that cannot be read to its end."""
+    return ModelError(
+        f"cannot read the weights of {name!r}, which are damaged: {error}; delete the file and fetch or copy "
+        "it again"
+    )
+
+
 def list_models() -> list[NamedModel | ShippedModel]:
     """Return every named model, sorted by name."""
     return sorted([*CATALOG.values(), *SHIPPED.values()], key=lambda model: model.name)
@@ -300,16 +308,29 @@ def read_json(path: Path, shown: str) -> dict[str, Any]:
 
 
 def _is_complete(folder: Path, model: NamedModel) -> bool:
+    """Tell whether a folder holds every file of the pinned wheel's model, of the size it was written with."""
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
-    return (
-        isinstance(manifest, dict)
-        and manifest.get("sha256") == model.sha256
-        and manifest.get("layout") == LAYOUT
-        and (folder / "config.json").is_file()
-    )
+    if (
+        not isinstance(manifest, dict)
+        or manifest.get("sha256") != model.sha256
+        or manifest.get("layout") != LAYOUT
+    ):
+        return False
+    sizes = manifest.get("sizes")
+    if sizes is None:  # of an older release: not fetched again as long as nothing is missing
+        return all((folder / name).is_file() for name in _INDISPENSABLE)
+    return isinstance(sizes, dict) and all(_size(folder / name) == size for name, size in sizes.items())
+
+
+def _size(file: Path) -> int | None:
+    """Bytes of a file; None: there is none."""
+    try:
+        return file.stat().st_size
+    except OSError:
+        return None
 
 
 def _build(model: NamedModel, root: Path, folder: Path) -> None:
@@ -333,6 +354,7 @@ def _build(model: NamedModel, root: Path, folder: Path) -> None:
             "sha256": model.sha256,
             "licence": model.licence,
             "layout": LAYOUT,
+            "sizes": {f.relative_to(out).as_posix(): _size(f) for f in sorted(out.rglob("*")) if f.is_file()},
         }
         (out / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
         if folder.exists():
@@ -394,6 +416,7 @@ def _extract_folder(archive: zipfile.ZipFile, prefix: str, out: Path, report: Re
             (out / entry["path"]).mkdir(parents=True, exist_ok=True)
 
 
+_INDISPENSABLE = ("config.json", "model.safetensors")
 _NOT_NEEDED = frozenset({".gitattributes", "data_config.json"})
 
 

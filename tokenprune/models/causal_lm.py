@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tokenprune.errors import MissingExtraError, ModelError
-from tokenprune.models.catalog import TOKENIZERS, check_causal, no_tokenizer, resolve_model
+from tokenprune.models.catalog import TOKENIZERS, check_causal, damaged_weights, no_tokenizer, resolve_model
 from tokenprune.models.device import pick_device, pick_dtype, quiet_loading
 from tokenprune.models.once import Once, state_of
 
@@ -131,7 +131,9 @@ def _load(name: str, path: str, device: str, dtype: torch.dtype) -> LoadedLM:
                 attn_implementation="sdpa",
                 output_loading_info=True,
             )
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+    except SafetensorError as error:
+        raise damaged_weights(name, error) from error
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise ModelError(
             f"cannot load {name!r} as a causal language model: {error}; give a folder in Hugging Face layout "
             "with safetensors, a hub id that is downloaded or can be reached, or a name that "

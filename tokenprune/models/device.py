@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     import torch
 
 DTYPES = ("bfloat16", "float16", "float32")
+_loading = threading.RLock()
 
 
 def pick_device(device: str | None) -> str:
@@ -45,7 +47,9 @@ def pick_dtype(device: str, dtype: str | torch.dtype | None) -> torch.dtype:
             raise ModelError(f"unknown dtype {dtype!r}; use one of: {', '.join(DTYPES)}")
         return getattr(torch, dtype)
     if device.startswith("cuda"):
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+        # Old GPUs emulate bfloat16, slower than they compute float16.
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+        return torch.bfloat16 if native else torch.float16
     if device.startswith("cpu") and cpu_has_bf16():
         return torch.bfloat16
     return torch.float32
@@ -60,16 +64,22 @@ def cpu_has_bf16() -> bool:
 
 @contextmanager
 def quiet_loading() -> Iterator[None]:
-    """Keep transformers' bars of reading and writing weights out of the way; ours tell what takes long."""
+    """Let one thread at a time build, read or write a model by transformers, without its bars.
+
+    While transformers makes a model it changes what is common to all threads (torch's default dtype, how
+    weights are drawn and tied): two at once leave models with weights that are not tied, or of the wrong
+    dtype. Its bars are out of the way, as ours tell what takes long.
+    """
     from transformers.utils import logging
 
-    enabled = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if enabled:
-            logging.enable_progress_bar()
+    with _loading:
+        enabled = logging.is_progress_bar_enabled()
+        logging.disable_progress_bar()
+        try:
+            yield
+        finally:
+            if enabled:
+                logging.enable_progress_bar()
 
 
 def _torch(part: str) -> Any:

@@ -18,7 +18,7 @@ from tokenprune.arrays import IntArray
 from tokenprune.errors import MissingExtraError, ModelError
 from tokenprune.given_up import look
 from tokenprune.models.batches import PADDED_TOKENS_LONE, TOKENISE_AT_ONCE, by_length, padded_tokens
-from tokenprune.models.catalog import resolve_model
+from tokenprune.models.catalog import damaged_weights, resolve_model
 from tokenprune.models.device import pick_device, pick_dtype, quiet_loading
 from tokenprune.models.once import Once, state_of
 from tokenprune.models.side_by_side import side_by_side
@@ -250,6 +250,7 @@ class Encoder:
 def _load(path: str, device: str, dtype: torch.dtype) -> SentenceTransformer:
     try:
         import torch
+        from safetensors import SafetensorError
         from sentence_transformers import SentenceTransformer
     except ImportError as error:
         raise MissingExtraError(
@@ -263,6 +264,8 @@ def _load(path: str, device: str, dtype: torch.dtype) -> SentenceTransformer:
                 trust_remote_code=False,
                 model_kwargs={"dtype": dtype, "attn_implementation": "sdpa", "use_safetensors": True},
             )
+    except SafetensorError as error:
+        raise damaged_weights(path, error) from error
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise ModelError(
             f"cannot load {path!r} as a sentence-embedding model: {error}; give a sentence-transformers "

@@ -28,11 +28,29 @@ class Once(Generic[Loaded]):
 
     def __init__(self) -> None:
         self._found: dict[Hashable, Loaded] = {}
+        self._loading: dict[Hashable, threading.Event] = {}  # set once the load has ended, well or not
         self._lock = threading.Lock()
 
     def get(self, key: Hashable, load: Callable[[], Loaded]) -> Loaded:
-        """Return what ``load`` made of ``key`` the first time; one that raises is tried again next time."""
-        with self._lock:
-            if key not in self._found:
-                self._found[key] = load()
-            return self._found[key]
+        """Return what ``load`` made of ``key`` the first time; one that raises is tried again next time.
+
+        Nobody waits for the load of another key.
+        """
+        while True:
+            with self._lock:
+                if key in self._found:
+                    return self._found[key]
+                ended = self._loading.get(key)
+                if ended is None:
+                    ended = self._loading[key] = threading.Event()
+                    break
+            ended.wait()
+        try:
+            made = load()
+            with self._lock:
+                self._found[key] = made
+            return made
+        finally:
+            with self._lock:
+                del self._loading[key]
+            ended.set()

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tokenprune.errors import MissingExtraError, ModelError, TokenPruneError
-from tokenprune.models.catalog import read_config, read_json, resolve_model
+from tokenprune.models.catalog import damaged_weights, read_config, read_json, resolve_model
 from tokenprune.models.device import pick_device, pick_dtype
 from tokenprune.models.labeler.text import TextReader
 
@@ -52,7 +52,9 @@ class Checkpoint:
         for file in self._weight_files():
             try:
                 out |= load_file(file)
-            except (OSError, SafetensorError) as error:
+            except SafetensorError as error:
+                raise damaged_weights(str(file), error) from error
+            except OSError as error:
                 raise ModelError(f"cannot read {file} of {self.name!r}: {error}") from error
         return out
 
