@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import tokenprune as tp
 from tokenprune.document import Document
 from tokenprune.errors import DocumentError
 from tokenprune.receipt import PruneResult, Receipt, UnitRecord, UnitRecords, compose
@@ -228,3 +229,13 @@ def test_result_restores_and_serialises():
         {"id": "a", "kind": "text", "title": None, "text": "b", "metadata": {"k": 1}}
     ]
     assert (loaded["seconds"], loaded["stages"]) == (0.123457, {"select": 0.5})
+
+
+def test_the_same_call_gives_equal_results():
+    documents = [tp.Document("Cats sleep. Dogs bark at night.", id="a"), tp.Document("", id="b")]
+    pipeline = tp.Pipeline(["bm25-sentences"])
+    first, second = (pipeline.prune("Who barks?", documents, tp.Budget(max_tokens=6)) for _ in range(2))
+    assert first == second and len({r.units for r in (*first.receipts, *second.receipts)}) == 2
+    other = pipeline.prune("Who sleeps?", documents, tp.Budget(max_tokens=6))
+    assert first != other and first.receipts[0].units != other.receipts[0].units
+    assert first.receipts[0].units != list(first.receipts[0].units)

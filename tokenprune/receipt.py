@@ -26,9 +26,12 @@ class UnitRecord(NamedTuple):
     reason: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class UnitRecords(Sequence[UnitRecord]):
-    """A sequence of `UnitRecord`, held as columns of length n (integers int64, scores float64)."""
+    """A sequence of `UnitRecord`, held as columns of length n (integers int64, scores float64).
+
+    Equal to another one of the same records; scores that are NaN are alike.
+    """
 
     start: IntArray
     end: IntArray
@@ -51,6 +54,19 @@ class UnitRecords(Sequence[UnitRecord]):
             stage=(stage,) * n,
             reason=(reason,) * n,
         )
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, UnitRecords):
+            return NotImplemented
+        numbers = ((getattr(self, name), getattr(other, name)) for name in ("start", "end", "tokens", "kept"))
+        return (
+            all(np.array_equal(a, b) for a, b in numbers)
+            and np.array_equal(self.score, other.score, equal_nan=True)
+            and (self.stage, self.reason) == (other.stage, other.reason)
+        )
+
+    def __hash__(self) -> int:
+        return hash((len(self), self.stage, self.reason))
 
     def __len__(self) -> int:
         return len(self.start)
@@ -161,14 +177,16 @@ class PruneResult:
         seconds: wall time of the whole call.
         stages: wall time per step: "count", "segment:NAME" and "score:NAME" of each pruner, "select",
             "render".
+
+    Results are equal whatever time they took.
     """
 
     documents: list[Document]
     receipts: list[Receipt]
     tokens_before: int
     tokens_after: int
-    seconds: float
-    stages: dict[str, float]
+    seconds: float = field(compare=False)
+    stages: dict[str, float] = field(compare=False)
     originals: dict[str, Document] = field(repr=False)
 
     def restore(self, document_id: str) -> str:
