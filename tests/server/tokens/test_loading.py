@@ -57,7 +57,7 @@ def test_a_model_that_cannot_be_loaded_fails_open(door, damaged, caplog):
     world = door(tokens={"model": str(damaged)})
     ready = httpx.get(f"{world.url}/readyz")
     assert ready.status_code == 503
-    assert "selection of prompt tokens cannot be used: cannot load" in ready.json()["reason"]
+    assert "selection of prompt tokens cannot be used: cannot read the weights of" in ready.json()["reason"]
     (said,) = [record for record in caplog.records if record.levelname == "ERROR"]
     assert str(damaged) in said.message, "said at once, before any request"
     reply = world.ask()
