@@ -155,8 +155,8 @@ class Units:
         separates: int64 [w], for wrappers that only part paragraphs: the last unit before the gap. Such a
             wrapper is rendered when units on both sides are. None: there are no such wrappers.
         markup: of a page, when its segmenter was asked for it.
-        heading: bool [n], headings and titles: of all that leads units, what a reader can do without. None:
-            there are none.
+        level: int64 [n], of headings and titles, the most general ones 1; 0 for other units. None: there are
+            none.
         along: bool [n], units that come with what leads them where they lead another one: the second row of a
             header, a row that names a group of rows, one with a cell that reaches into others. None: there
             are none.
@@ -179,10 +179,15 @@ class Units:
     range_reason: list[str] = field(repr=False)
     separates: IntArray | None = None
     markup: Markup | None = field(default=None, repr=False)
-    heading: BoolArray | None = None
+    level: IntArray | None = None
     along: BoolArray | None = None
     term: BoolArray | None = None
     notes: tuple[str, ...] = ()
+
+    @property
+    def heading(self) -> BoolArray | None:
+        """Headings and titles, bool [n]: of what leads units, what a reader can do without. None: none."""
+        return None if self.level is None else self.level > 0
 
     @classmethod
     def from_starts(

@@ -201,6 +201,19 @@ def test_what_is_kept_is_read_under_its_own_headings(data):
             assert right, (levels, result.documents[0].text)
 
 
+def test_a_heading_of_a_skipped_level_is_not_read_under_another_section():
+    """In a page an h3 stands under the h2 before it, even where its own section is an h1 that is not kept."""
+    page = "<h1>A</h1><h2>B</h2><p>some words one<h1>C</h1><h3>D</h3><p>some words two"
+    pruner = Pruner(HtmlBlocks(3), Fixed([0, 0, 1, 0, 1, 0]), Everything(), name="fixed")
+    both = 0
+    for limit in range(8, 60):
+        text = Pipeline([pruner]).prune("q", [Document(page, kind="html")], Budget(limit)).documents[0].text
+        if "<h2>B" in text and "<h3>D" in text:
+            assert "<h1>C" in text
+            both += 1
+    assert both > 5
+
+
 def parents(units, n):
     found = []
     while units.lead[n] >= 0:

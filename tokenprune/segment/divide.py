@@ -210,7 +210,7 @@ class Divisible:
             cost=np.append(units.cost, 0),
             wrapper=wrapper,
             lead=np.append(units.lead, unit),
-            heading=None if units.heading is None else np.append(units.heading, False),
+            level=None if units.level is None else np.append(units.level, 0),
             along=None if units.along is None else np.append(units.along, False),
             term=None if units.term is None else np.append(units.term, False),
             pieces=self._pieces(owner, parts, first if self.bare else -1, exact=exact),

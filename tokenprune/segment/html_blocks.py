@@ -130,7 +130,7 @@ class _Pieces:
             wrapper_parent=np.asarray(cutter.wrapper_parent, dtype=np.int64),
             wrapper_cost=wrapper_cost,
             lead=np.asarray(cutter.leads.lead, dtype=np.int64),
-            heading=np.asarray(cutter.leads.heading, dtype=bool),
+            level=np.asarray(cutter.leads.level, dtype=np.int64),
             along=np.asarray(cutter.leads.along, dtype=bool),
             term=cutter.leads.terms(),
             pieces=Pieces(text, owner, begin, after, page.kinds[event] != TEXT, document.text, brief),

@@ -49,14 +49,14 @@ class Leads:
 
     Attributes:
         lead: the unit that leads each unit, -1 for none.
-        heading: whether each unit is a heading or the title.
+        level: of each unit that is a heading, 1 for the title, 2 for h1 and so on; 0 for others.
         along: whether what leads a unit comes along wherever that leads another.
     """
 
     def __init__(self, page: CleanPage) -> None:
         self.page = page
         self.lead: list[int] = []
-        self.heading: list[bool] = []
+        self.level: list[int] = []
         self.along: list[bool] = []
         self._terms: list[int] = []
         self._rows: dict[int, int] = {}  # rows of data that others may be read with -> units
@@ -149,7 +149,7 @@ class Leads:
         if rank is not None:
             self._end(rank + further)
         self.lead.append(self._open[-1][1] if self._open else -1)
-        self.heading.append(rank is not None and rank < _FIRST)
+        self.level.append(rank + 1 if rank is not None and rank < _FIRST else 0)
         self.along.append(further or kind == _GROUP)
         if tag in LISTS and self._open and self._open[-1][0] == _rank(self._depth, _INTRO):
             self._open.pop()

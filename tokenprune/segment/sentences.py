@@ -295,7 +295,7 @@ class Sentences:
             starts = split_costly(text, starts, self.max_tokens, counter.starts(text))
         units = Units.from_starts(document, starts, counter, text_leads)
         levels = heading_levels(units.texts)
-        units.heading = np.asarray(levels) > 0 if any(levels) else None
+        units.level = np.asarray(levels, dtype=np.int64) if any(levels) else None
         return units
 
     def finer(self, max_tokens: int) -> Sentences:

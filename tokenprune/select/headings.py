@@ -25,18 +25,16 @@ class Headings:
 
     def __init__(self, units: Units) -> None:
         n = len(units)
-        self._heading = [False] * n if units.heading is None else units.heading.tolist()
+        self._level: list[int] = [0] * n if units.level is None else units.level.tolist()
+        self._heading = [level > 0 for level in self._level]
         self._kept: list[int] = []
         self.any = any(self._heading)
         if not self.any:
             return
         self._lead: list[int] = units.lead.tolist()
-        self._depth = [0] * n  # headings that lead a unit
         self._before = [-1] * n  # the heading that stands before it in the page
         last = -1
         for i in range(n):
-            up = self._lead[i]
-            self._depth[i] = 0 if up < 0 else self._depth[up] + self._heading[up]
             self._before[i] = last
             last = i if self._heading[i] else last
 
@@ -79,7 +77,7 @@ class Headings:
             end = kept[at] if at < len(kept) else len(keep)
             under = np.flatnonzero(keep[head + 1 : end]) + head + 1
             wrong += [i for i in under.tolist() if self._is_wrong(i, kept)]
-            while at < len(kept) and self._depth[kept[at]] > self._depth[head]:
+            while at < len(kept) and self._level[kept[at]] > self._level[head]:
                 if self._is_wrong(kept[at], kept):
                     wrong.append(kept[at])
                 at += 1
@@ -94,7 +92,7 @@ class Headings:
         """Whether the kept heading that a reader would put a unit under is none of its own."""
         at = bisect_left(kept, unit) - 1
         if self._heading[unit]:
-            while at >= 0 and self._depth[kept[at]] >= self._depth[unit]:
+            while at >= 0 and self._level[kept[at]] >= self._level[unit]:
                 if self._lead[kept[at]] == self._lead[unit]:
                     return False  # it stands where its sibling stands
                 at -= 1
