@@ -75,7 +75,7 @@ def test_what_units_are_worth_by_their_tokens(reader):
     assert lm.tokenizer.decode([encoded["input_ids"][i] for i in window]).strip() == QUERY
     from tokenprune.engine.schedule import Marks
 
-    scores = reader.scores(decoder, encoded["input_ids"], Marks(tuple(window)))
+    scores = reader.scores(decoder, encoded["input_ids"], Marks(tuple(window)), lm.eos_ids)
     for document, text, found in zip(documents, texts, got, strict=True):
         at = prompt.index(text)
         assert len(found) == len(document)
@@ -112,7 +112,7 @@ def test_what_is_read_on_follows_a_budget(monkeypatch):
     """No reader is asked for fewer tokens than will be kept, of the prompt with all around the documents."""
     read = []
 
-    def scores(self, decoder, ids, marks):
+    def scores(self, decoder, ids, *_):
         read.append((self.narrow, len(ids)))
         return np.ones(len(ids))
 
@@ -136,6 +136,20 @@ def test_chunks_of_the_draft_have_one_score():
     scores = LookAhead(1, 5, 16).scores(decoder, lm.tokenizer(hay())["input_ids"], Marks())
     runs = np.diff(np.flatnonzero(np.concatenate(([True], np.diff(scores) != 0, [True]))))
     assert len(runs) > 3 and runs[:-1].tolist() == [16] * (len(runs) - 1)
+
+
+def test_a_look_ahead_ends_where_the_answer_does(monkeypatch):
+    """What the model would go on with behind its end says nothing of the answer."""
+    lm, decoder = prompt_attention._load("smollm2-135m", None)
+    document = units(hay())
+    (one,) = PromptAttention(LookAhead(1, 5, 8)).score(QUERY, [document])
+    (more,) = PromptAttention(LookAhead(4, 5, 8)).score(QUERY, [document])
+    assert not np.array_equal(one, more)
+    # A model whose every token ends an answer looks ahead for one.
+    ending = replace(lm, eos_ids=frozenset(range(decoder.vocabulary)))
+    monkeypatch.setattr(prompt_attention, "_load", lambda *_: (ending, decoder))
+    (ended,) = PromptAttention(LookAhead(4, 5, 8)).score(QUERY, [document])
+    assert np.array_equal(ended, one)
 
 
 @pytest.mark.parametrize(
@@ -190,7 +204,7 @@ def test_longer_than_the_model_is_read_in_parts(monkeypatch):
     # A look-ahead needs room behind the prompt.
     read = []
     monkeypatch.setattr(
-        LookAhead, "scores", lambda self, d, ids, marks: read.append(len(ids)) or np.ones(len(ids))
+        LookAhead, "scores", lambda self, d, ids, *_: read.append(len(ids)) or np.ones(len(ids))
     )
     PromptAttention(LookAhead(8)).score(QUERY, documents)
     assert 100 < max(read) <= 112

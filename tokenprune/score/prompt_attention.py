@@ -45,8 +45,17 @@ class TokenReader(Protocol):
         """Return the reader for a prompt of whose tokens about ``share``, 0 to 1, will be kept."""
         ...
 
-    def scores(self, decoder: Decoder, ids: Sequence[int], marks: Marks) -> FloatArray:
-        """Return float64 [n]; more is better, and prompts of different lengths can be compared."""
+    def scores(
+        self, decoder: Decoder, ids: Sequence[int], marks: Marks, ends: frozenset[int] = frozenset()
+    ) -> FloatArray:
+        """Return float64 [n]; more is better, and prompts of different lengths can be compared.
+
+        Args:
+            decoder: the model.
+            ids: the prompt, n tokens.
+            marks: the question, and what is pinned.
+            ends: tokens that end an answer, for readers that begin one.
+        """
         ...
 
     def worth(self, tokens: FloatArray) -> float:
@@ -96,7 +105,9 @@ class EarlyLayer:
         """Read on as much as is kept, at least."""
         return self if self.narrow is None else replace(self, narrow=max(self.narrow, share))
 
-    def scores(self, decoder: Decoder, ids: Sequence[int], marks: Marks) -> FloatArray:
+    def scores(
+        self, decoder: Decoder, ids: Sequence[int], marks: Marks, ends: frozenset[int] = frozenset()
+    ) -> FloatArray:
         """Run the layers before the chosen one."""
         from tokenprune.engine.calibration import go_by
         from tokenprune.engine.decoder import Near
@@ -170,7 +181,9 @@ class LayersReached(_BestToken):
         """Let about so many tokens reach the last layer, unless the steps were given."""
         return replace(self, share=share)
 
-    def scores(self, decoder: Decoder, ids: Sequence[int], marks: Marks) -> FloatArray:
+    def scores(
+        self, decoder: Decoder, ids: Sequence[int], marks: Marks, ends: frozenset[int] = frozenset()
+    ) -> FloatArray:
         """Run the prefill; tokens that reach the last layer have 1 or a trifle more."""
         import torch
 
@@ -223,12 +236,14 @@ class LookAhead(_BestToken):
         """Read the same, whatever is kept."""
         return self
 
-    def scores(self, decoder: Decoder, ids: Sequence[int], marks: Marks) -> FloatArray:
+    def scores(
+        self, decoder: Decoder, ids: Sequence[int], marks: Marks, ends: frozenset[int] = frozenset()
+    ) -> FloatArray:
         """Run the prefill and the look-ahead."""
         from tokenprune.engine.methods.specprefill import Speculation
 
         how = Speculation(self.lookahead, self.kernel, self.chunk)
-        found, _ = how.scores(decoder, ids)
+        found, _ = how.scores(decoder, ids, ends)
         return np.asarray(how.by_chunk(found).double().cpu().numpy(), dtype=np.float64)
 
 
@@ -285,7 +300,7 @@ class PromptAttention:
                 f"a unit exceeds the {lm.max_positions} positions of {lm.name}: its beginning is read"
             )
         share = self._share(documents)
-        scores = np.concatenate([self._read(decoder, window, share) for window in windows])
+        scores = np.concatenate([self._read(lm, decoder, window, share) for window in windows])
         return np.split(scores, np.cumsum(sizes)[:-1]), tuple(said)
 
     def _windows(self, lm: LoadedLM, query: str, parts: Sequence[str]) -> Iterator[_Window]:
@@ -317,7 +332,7 @@ class PromptAttention:
         limit = self.budget.limit(total)
         return None if limit is None else min(1.0, limit / max(1, total))
 
-    def _read(self, decoder: Decoder, window: _Window, share: float | None) -> FloatArray:
+    def _read(self, lm: LoadedLM, decoder: Decoder, window: _Window, share: float | None) -> FloatArray:
         """Score the units of a window, of which ``share`` will be kept; float64 [n]."""
         from tokenprune.engine.schedule import Marks
 
@@ -328,7 +343,7 @@ class PromptAttention:
         if share is not None:  # of the prompt stays what is no document, too
             inside = ranges[-1][1] - ranges[0][0]
             reader = reader.keeping(1 - (1 - share) * inside / len(prompt.ids))
-        found = reader.scores(decoder, prompt.ids, Marks(window=prompt.window))
+        found = reader.scores(decoder, prompt.ids, Marks(window=prompt.window), lm.eos_ids)
         worth = [reader.worth(found[a:b]) if b > a else 0.0 for a, b in ranges]
         return np.asarray(worth, dtype=np.float64)
 

@@ -184,8 +184,9 @@ class TokenSelector:
     ) -> FloatArray:
         from tokenprune.engine.schedule import Marks
 
-        _, decoder, _ = self.load()
-        return self._reader().keeping(share).scores(decoder, ids, Marks(window=window, pinned=fixed))
+        lm, decoder, _ = self.load()
+        marks = Marks(window=window, pinned=fixed)
+        return self._reader().keeping(share).scores(decoder, ids, marks, lm.eos_ids)
 
     def _reader(self) -> TokenReader:
         """The method."""
