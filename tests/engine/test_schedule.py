@@ -53,6 +53,31 @@ def test_schedules_that_drop_nothing_change_nothing(tiny_lm, variant):
         assert torch.equal(reading.step(token), plain.step(token))
 
 
+@settings(max_examples=30, deadline=None)
+@given(st.data())
+def test_what_was_said_is_of_the_last_step_that_a_token_came_to(tiny_lm, data):
+    """And nothing else changes; steps at which all stay count."""
+    _, decoder = tiny_lm("llama")
+    ids = data.draw(st.lists(st.integers(0, 96), min_size=1, max_size=30))
+    steps = tuple(Drop(layer, data.draw(st.floats(0.1, 1.0))) for layer in (0, 2))
+    found = []
+
+    class Recorded:
+        def score(self, query, keys, scale):
+            found.append(AttentionProbability().score(query, keys, scale))
+            return found[-1]
+
+    said = torch.full((len(ids),), -1.0)
+    plain = read_prompt(decoder, ids, reducer=TokenDropSchedule(steps))
+    noted = read_prompt(decoder, ids, reducer=TokenDropSchedule(steps, Recorded(), said=said))
+    assert noted.kept == plain.kept and torch.equal(noted.logits, plain.logits)
+    assert len(found) == 2
+    expected = torch.full((len(ids),), -1.0)
+    for layer, scores in zip((0, 2), found, strict=True):
+        expected[noted.sequence.layers[layer].positions] = scores
+    assert torch.equal(said, expected)
+
+
 def test_batch_drops_like_one_by_one(tiny_lm):
     _, decoder = tiny_lm("qwen2")
     prompts = [list(range(20)), list(range(50, 90))]

@@ -53,6 +53,7 @@ def test_token_units_are_the_counters_tokens_or_words_of_them(text):
         EarlyLayer(),
         EarlyLayer(6, question=False, softmax=False, kernel=5),
         LayersReached(question=True),
+        LayersReached(question=True, share=0.2),
         LookAhead(2, 5, 8),
     ],
 )
@@ -74,7 +75,7 @@ def test_what_units_are_worth_by_their_tokens(reader):
     assert lm.tokenizer.decode([encoded["input_ids"][i] for i in window]).strip() == QUERY
     from tokenprune.engine.schedule import Marks
 
-    scores = reader.scores(decoder, encoded["input_ids"], Marks(tuple(window)))
+    scores = reader.scores(decoder, encoded["input_ids"], Marks(tuple(window)), lm.eos_ids)
     for document, text, found in zip(documents, texts, got, strict=True):
         at = prompt.index(text)
         assert len(found) == len(document)
@@ -83,8 +84,8 @@ def test_what_units_are_worth_by_their_tokens(reader):
             inside = [i for i, (a, b) in enumerate(encoded["offset_mapping"]) if a < end and b > at]
             of_unit = [scores[i] for i in inside]
             mean = sum(of_unit) / len(of_unit)
-            both = (max(of_unit) + mean) / 2 if isinstance(reader, EarlyLayer) else max(of_unit)
-            assert score == pytest.approx(both)
+            by_mean = isinstance(reader, EarlyLayer) or getattr(reader, "share", None)
+            assert score == pytest.approx((max(of_unit) + mean) / 2 if by_mean else max(of_unit), abs=1e-12)
             at += len(piece)
 
 
@@ -92,7 +93,40 @@ def test_layers_reached_are_shares_of_the_depth():
     scores = PromptAttention(LayersReached()).score(QUERY, [units(hay(2), Tokens())])[0]
     # Dropped behind layer 8, 17 or 26 of 30, or never.
     assert set(np.round(scores * 30).tolist()) <= {9, 18, 27, 30}
-    assert 0.2 < (scores == 1).mean() < 0.4
+    assert np.abs(scores * 30 - np.round(scores * 30)).max() < 1e-4
+    assert 0.2 < (scores >= 1).mean() < 0.4
+
+
+@pytest.mark.parametrize("unit", ["token", "sentence"])
+@pytest.mark.parametrize("asked", [tp.Budget(keep_ratio=0.1), None])
+def test_lazyllm_under_a_budget_is_not_the_beginning(unit, asked, check):
+    """The answer stands behind two thirds; a ratio of the method's own is a budget, too."""
+    document = tp.Document(hay(6))
+    method = tp.pruner("lazyllm", unit=unit, **({} if asked else {"keep_ratio": 0.1}))
+    result = tp.Pipeline([method]).prune(QUERY, [document], asked)
+    check(result, [document], int(0.1 * result.tokens_before))
+    assert "code of the bridge is 58490" in result.documents[0].text
+
+
+def test_what_is_read_on_follows_a_budget(monkeypatch):
+    """No reader is asked for fewer tokens than will be kept, of the prompt with all around the documents."""
+    read = []
+
+    def scores(self, decoder, ids, *_):
+        read.append((self.narrow, len(ids)))
+        return np.ones(len(ids))
+
+    monkeypatch.setattr(EarlyLayer, "scores", scores)
+    document = units(hay(4))
+    total = int(document.cost.sum())
+    for tokens in (0, total // 4, total, 2 * total):
+        PromptAttention(EarlyLayer(narrow=0.2)).within(tokens).score(QUERY, [document])
+    shares = [share for share, _ in read]
+    rest = 1 - total / read[0][1]
+    assert shares[0] == 0.2 and shares[2:] == [1.0, 1.0]
+    assert 0.25 < shares[1] == pytest.approx(rest + 0.25 * (1 - rest), abs=0.03)
+    PromptAttention(EarlyLayer(narrow=0.2)).score(QUERY, [document])
+    assert read[-1][0] == 0.2
 
 
 def test_chunks_of_the_draft_have_one_score():
@@ -102,6 +136,20 @@ def test_chunks_of_the_draft_have_one_score():
     scores = LookAhead(1, 5, 16).scores(decoder, lm.tokenizer(hay())["input_ids"], Marks())
     runs = np.diff(np.flatnonzero(np.concatenate(([True], np.diff(scores) != 0, [True]))))
     assert len(runs) > 3 and runs[:-1].tolist() == [16] * (len(runs) - 1)
+
+
+def test_a_look_ahead_ends_where_the_answer_does(monkeypatch):
+    """What the model would go on with behind its end says nothing of the answer."""
+    lm, decoder = prompt_attention._load("smollm2-135m", None)
+    document = units(hay())
+    (one,) = PromptAttention(LookAhead(1, 5, 8)).score(QUERY, [document])
+    (more,) = PromptAttention(LookAhead(4, 5, 8)).score(QUERY, [document])
+    assert not np.array_equal(one, more)
+    # A model whose every token ends an answer looks ahead for one.
+    ending = replace(lm, eos_ids=frozenset(range(decoder.vocabulary)))
+    monkeypatch.setattr(prompt_attention, "_load", lambda *_: (ending, decoder))
+    (ended,) = PromptAttention(LookAhead(4, 5, 8)).score(QUERY, [document])
+    assert np.array_equal(ended, one)
 
 
 @pytest.mark.parametrize(
@@ -156,7 +204,7 @@ def test_longer_than_the_model_is_read_in_parts(monkeypatch):
     # A look-ahead needs room behind the prompt.
     read = []
     monkeypatch.setattr(
-        LookAhead, "scores", lambda self, d, ids, marks: read.append(len(ids)) or np.ones(len(ids))
+        LookAhead, "scores", lambda self, d, ids, *_: read.append(len(ids)) or np.ones(len(ids))
     )
     PromptAttention(LookAhead(8)).score(QUERY, documents)
     assert 100 < max(read) <= 112

@@ -174,11 +174,14 @@ class TokenDropSchedule:
         steps: When and how much, by layer.
         rule: Scores the rows from the queries of the window and all keys.
         rules: Layer -> its own rule, in place of ``rule``.
+        said: float32 [n], written to: by position, the score at the last step that a token came to. None:
+            nobody asks, and steps at which all stay do not score.
     """
 
     steps: Sequence[Drop]
     rule: ScoreRule = field(default_factory=AttentionProbability)
     rules: Mapping[int, ScoreRule] = field(default_factory=dict)
+    said: torch.Tensor | None = None
 
     def acts_after(self, layer: int, depth: int) -> bool:
         """Tell whether a step lies behind ``layer``."""
@@ -188,11 +191,13 @@ class TokenDropSchedule:
         """Keep the best rows; pinned rows count and come first."""
         rows = len(view.hidden)
         count = min(step.count(rows) for step in self.steps if step.behind(view.depth) == view.layer)
-        if count >= rows:
+        if count >= rows and self.said is None:
             return None
         rule = self.rules.get(view.layer, self.rule)
         scores = rule.score(view.query[:, view.window], view.keys[:, -rows:], view.scale)
-        return Reduction(best(scores, count, view.pinned))
+        if self.said is not None:
+            self.said[view.positions] = scores
+        return None if count >= rows else Reduction(best(scores, count, view.pinned))
 
 
 def best(scores: torch.Tensor, count: int, pinned: torch.Tensor) -> torch.Tensor:

@@ -1,5 +1,6 @@
 """LazyLLM: the tokens that reach the last layers of a language model that drops tokens as it reads."""
 
+from tokenprune.budget import Budget
 from tokenprune.pruners.base import Pruner
 from tokenprune.pruners.gemfilter import KINDS, Unit, cut
 from tokenprune.registry import named
@@ -26,10 +27,12 @@ def lazyllm(
 ) -> Pruner:
     """Compose the method.
 
-    Without a budget tokens that reach the last layer stay, about a third under the published schedule.
-    ``question``: its tokens score the others; False, as published, the last token of the prompt does.
-    ``threshold`` is a share of the layers, 0 to 1; ``unit`` is ``token`` or ``sentence``.
+    Without a budget tokens that reach the last layer stay, about a third under the published schedule. Under
+    a budget, or with ``keep_ratio``, about as many reach it as may stay, and of equals those stay that are
+    looked at most. ``question``: its tokens score the others; False, as published, the last token of the
+    prompt does. ``threshold`` is a share of the layers, 0 to 1; ``unit`` is ``token`` or ``sentence``.
     """
     check_threshold(threshold, "shares of the layers")
     selector = choose(Threshold(1.0), threshold, keep_ratio, top_k)
-    return Pruner(cut(unit), PromptAttention(LayersReached(question=question), model, dtype), selector)
+    scorer = PromptAttention(LayersReached(question=question), model, dtype, Budget(keep_ratio=keep_ratio))
+    return Pruner(cut(unit), scorer, selector)

@@ -8,7 +8,7 @@ a unit.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from itertools import pairwise
 from typing import TYPE_CHECKING, ClassVar, Protocol
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, ClassVar, Protocol
 import numpy as np
 
 from tokenprune.arrays import FloatArray
+from tokenprune.budget import Budget
 from tokenprune.errors import ModelError
 from tokenprune.score.labeling import joined
 from tokenprune.score.question_prompt import QuestionPrompt
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from tokenprune.models.causal_lm import LoadedLM
 
 _GAP = "\n\n"
+# What decides between tokens that leave at the same step weighs less than any step.
+_TIE = 1e-6
 
 
 class TokenReader(Protocol):
@@ -38,8 +41,21 @@ class TokenReader(Protocol):
         """Positions that are needed behind the prompt."""
         ...
 
-    def scores(self, decoder: Decoder, ids: Sequence[int], marks: Marks) -> FloatArray:
-        """Return float64 [n]; more is better, and prompts of different lengths can be compared."""
+    def keeping(self, share: float) -> TokenReader:
+        """Return the reader for a prompt of whose tokens about ``share``, 0 to 1, will be kept."""
+        ...
+
+    def scores(
+        self, decoder: Decoder, ids: Sequence[int], marks: Marks, ends: frozenset[int] = frozenset()
+    ) -> FloatArray:
+        """Return float64 [n]; more is better, and prompts of different lengths can be compared.
+
+        Args:
+            decoder: the model.
+            ids: the prompt, n tokens.
+            marks: the question, and what is pinned.
+            ends: tokens that end an answer, for readers that begin one.
+        """
         ...
 
     def worth(self, tokens: FloatArray) -> float:
@@ -85,7 +101,13 @@ class EarlyLayer:
         narrowed(self.narrow, 1)
         check_near(self.near)
 
-    def scores(self, decoder: Decoder, ids: Sequence[int], marks: Marks) -> FloatArray:
+    def keeping(self, share: float) -> EarlyLayer:
+        """Read on as much as is kept, at least."""
+        return self if self.narrow is None else replace(self, narrow=max(self.narrow, share))
+
+    def scores(
+        self, decoder: Decoder, ids: Sequence[int], marks: Marks, ends: frozenset[int] = frozenset()
+    ) -> FloatArray:
         """Run the layers before the chosen one."""
         from tokenprune.engine.calibration import go_by
         from tokenprune.engine.decoder import Near
@@ -106,14 +128,19 @@ class EarlyLayer:
         return np.asarray(scores * len(ids) if even else scores, dtype=np.float64)
 
     def worth(self, tokens: FloatArray) -> float:
-        """Return half of the best and the mean together: see `tokenprune.engine.choice.unit_worth`."""
-        return float(tokens.max() + tokens.mean()) / 2
+        """Return half of the best and the mean together."""
+        return _best_and_mean(tokens)
 
     def notice(self, decoder: Decoder) -> str:
         """Say where the layer is a guess."""
         from tokenprune.engine.calibration import known
 
         return known(decoder).notice if self.layer is None else ""
+
+
+def _best_and_mean(tokens: FloatArray) -> float:
+    """Return what a unit is worth by its tokens: see `tokenprune.engine.choice.unit_worth`."""
+    return float(tokens.max() + tokens.mean()) / 2
 
 
 class _BestToken:
@@ -132,31 +159,58 @@ class _BestToken:
 class LayersReached(_BestToken):
     """The share of the layers that a token goes through before LazyLLM drops it.
 
+    Of tokens that leave together, or never, the one is ahead, by less than a millionth, that was looked at
+    more at the last step it came to.
+
     Args:
-        steps: where tokens leave and how many stay; None: the published schedule.
+        steps: where tokens leave and how many stay; None: the published schedule, or as ``share`` says.
         question: the question's tokens score and stay; False: the last token scores.
         calibrated: with the question, score in each layer as the model's calibration says, if it does.
+        share: of the prompt's tokens that will be kept: so many reach the last layer, and a unit is worth
+            half of its best token and the mean together. None: it is not known, and a unit is worth its best
+            token, so that it reaches the last layer where a token of it does.
     """
 
     steps: tuple[Drop, ...] | None = None
     question: bool = False
     calibrated: bool = True
+    share: float | None = None
     room: ClassVar[int] = 0
 
-    def scores(self, decoder: Decoder, ids: Sequence[int], marks: Marks) -> FloatArray:
-        """Run the prefill; tokens that reach the last layer have 1."""
+    def keeping(self, share: float) -> LayersReached:
+        """Let about so many tokens reach the last layer, unless the steps were given."""
+        return replace(self, share=share)
+
+    def scores(
+        self, decoder: Decoder, ids: Sequence[int], marks: Marks, ends: frozenset[int] = frozenset()
+    ) -> FloatArray:
+        """Run the prefill; tokens that reach the last layer have 1 or a trifle more."""
+        import torch
+
         from tokenprune.engine.calibration import known
-        from tokenprune.engine.methods.lazyllm import PUBLISHED
         from tokenprune.engine.reading import read_prompt
         from tokenprune.engine.schedule import Marks, TokenDropSchedule
 
         rules = known(decoder).calibration.rules() if self.question and self.calibrated else {}
-        schedule = TokenDropSchedule(PUBLISHED if self.steps is None else self.steps, rules=rules)
+        said = torch.zeros(len(ids), device=decoder.device)
+        schedule = TokenDropSchedule(self._drops(), rules=rules, said=said)
         reading = read_prompt(decoder, ids, reducer=schedule, marks=marks if self.question else Marks())
         reached = np.zeros(len(ids))
         for layer in reading.sequence.layers:
             reached[layer.positions.cpu().numpy()] += 1
-        return reached / decoder.depth
+        rank = np.unique(said.cpu().numpy(), return_inverse=True)[1]
+        return np.asarray(reached / decoder.depth + _TIE * rank / len(ids), dtype=np.float64)
+
+    def _drops(self) -> tuple[Drop, ...]:
+        from tokenprune.engine.methods.lazyllm import PUBLISHED, drops_to
+
+        if self.steps is not None:
+            return self.steps
+        return PUBLISHED if self.share is None else drops_to(self.share)
+
+    def worth(self, tokens: FloatArray) -> float:
+        """Return the best token's score, or as ``share`` says."""
+        return super().worth(tokens) if self.share is None else _best_and_mean(tokens)
 
 
 @dataclass(frozen=True)
@@ -178,12 +232,18 @@ class LookAhead(_BestToken):
         """Positions that are needed behind the prompt."""
         return self.lookahead
 
-    def scores(self, decoder: Decoder, ids: Sequence[int], marks: Marks) -> FloatArray:
+    def keeping(self, share: float) -> LookAhead:
+        """Read the same, whatever is kept."""
+        return self
+
+    def scores(
+        self, decoder: Decoder, ids: Sequence[int], marks: Marks, ends: frozenset[int] = frozenset()
+    ) -> FloatArray:
         """Run the prefill and the look-ahead."""
         from tokenprune.engine.methods.specprefill import Speculation
 
         how = Speculation(self.lookahead, self.kernel, self.chunk)
-        found, _ = how.scores(decoder, ids)
+        found, _ = how.scores(decoder, ids, ends)
         return np.asarray(how.by_chunk(found).double().cpu().numpy(), dtype=np.float64)
 
 
@@ -197,11 +257,17 @@ class PromptAttention:
         reader: scores tokens.
         model: a named model, a folder or a hub name.
         dtype: its number format; None is the fastest that keeps quality.
+        budget: how much of the documents will be kept, for readers that go by it; adaptive: not known.
     """
 
     reader: TokenReader
     model: str = "smollm2-135m"
     dtype: str | None = None
+    budget: Budget = field(default_factory=Budget)
+
+    def within(self, max_tokens: int) -> PromptAttention:
+        """Return a scorer whose reader goes by a budget, in tokens of the documents' own counter."""
+        return replace(self, budget=Budget(max_tokens))
 
     def score(self, query: str, documents: Sequence[Units]) -> list[FloatArray]:
         """Score all units.
@@ -233,7 +299,8 @@ class PromptAttention:
             said.append(
                 f"a unit exceeds the {lm.max_positions} positions of {lm.name}: its beginning is read"
             )
-        scores = np.concatenate([self._read(decoder, window) for window in windows])
+        share = self._share(documents)
+        scores = np.concatenate([self._read(lm, decoder, window, share) for window in windows])
         return np.split(scores, np.cumsum(sizes)[:-1]), tuple(said)
 
     def _windows(self, lm: LoadedLM, query: str, parts: Sequence[str]) -> Iterator[_Window]:
@@ -259,14 +326,25 @@ class PromptAttention:
         else:
             yield from self._windows(lm, query, [context[: len(context) // 2]])
 
-    def _read(self, decoder: Decoder, window: _Window) -> FloatArray:
-        """Score the units of a window, float64 [n]."""
+    def _share(self, documents: Sequence[Units]) -> float | None:
+        """Which share of the documents' tokens the budget is, 0 to 1; None: there is none."""
+        total = sum(int(units.cost.sum()) for units in documents)
+        limit = self.budget.limit(total)
+        return None if limit is None else min(1.0, limit / max(1, total))
+
+    def _read(self, lm: LoadedLM, decoder: Decoder, window: _Window, share: float | None) -> FloatArray:
+        """Score the units of a window, of which ``share`` will be kept; float64 [n]."""
         from tokenprune.engine.schedule import Marks
 
-        found = self.reader.scores(decoder, window.prompt.ids, Marks(window=window.prompt.window))
+        prompt = window.prompt
         edges = np.concatenate(([0], np.cumsum([len(part) for part in window.parts])))
-        ranges = window.prompt.tokens_between(edges)
-        worth = [self.reader.worth(found[a:b]) if b > a else 0.0 for a, b in ranges]
+        ranges = prompt.tokens_between(edges)
+        reader = self.reader
+        if share is not None:  # of the prompt stays what is no document, too
+            inside = ranges[-1][1] - ranges[0][0]
+            reader = reader.keeping(1 - (1 - share) * inside / len(prompt.ids))
+        found = reader.scores(decoder, prompt.ids, Marks(window=prompt.window), lm.eos_ids)
+        worth = [reader.worth(found[a:b]) if b > a else 0.0 for a, b in ranges]
         return np.asarray(worth, dtype=np.float64)
 
 

@@ -108,7 +108,7 @@ class TokenSelector:
 
     def fits(self, prompt: Rendered) -> bool:
         """Whether the model that chooses can read the prompt, as far as its tokens are known."""
-        return len(prompt.ids) + self._reader(1.0).room <= self.load()[0].max_positions
+        return len(prompt.ids) + self._reader().room <= self.load()[0].max_positions
 
     def __call__(self, prompt: Rendered, query: str, count: int) -> Selection:
         """Keep the ``count`` best tokens of all documents, and everything that is no document.
@@ -170,7 +170,7 @@ class TokenSelector:
             fixed = tuple(np.flatnonzero(~free).tolist())
             return self._scores_of(prompt.ids, window, fixed, share)
         own = Rendered.of(prompt.text, *ChatTemplate(lm.tokenizer).encode(prompt.text))
-        if len(own.ids) + self._reader(1.0).room > lm.max_positions:
+        if len(own.ids) + self._reader().room > lm.max_positions:
             raise UnreadableChatError("too-long", f"the prompt exceeds the {lm.max_positions} of {lm.name}")
         asked = own.overlapping(int(prompt.begins[window[0]]), int(prompt.ends[window[-1]]))
         inside = np.logical_or.reduce(
@@ -184,25 +184,22 @@ class TokenSelector:
     ) -> FloatArray:
         from tokenprune.engine.schedule import Marks
 
-        _, decoder, _ = self.load()
-        return self._reader(share).scores(decoder, ids, Marks(window=window, pinned=fixed))
+        lm, decoder, _ = self.load()
+        marks = Marks(window=window, pinned=fixed)
+        return self._reader().keeping(share).scores(decoder, ids, marks, lm.eos_ids)
 
-    def _reader(self, share: float) -> TokenReader:
-        """The method; LazyLLM's steps are such that about ``share`` of the tokens reach the last layers."""
-        from tokenprune.engine.schedule import Drop
+    def _reader(self) -> TokenReader:
+        """The method."""
         from tokenprune.score.prompt_attention import EarlyLayer, LayersReached, LookAhead
 
         settings = self._settings
         if settings.method == "lazyllm":
-            each = max(share, 0.01) ** (1 / 3)
-            steps = tuple(Drop(layer, min(each, 1.0)) for layer in (0.3, 0.6, 0.9))
-            return LayersReached(steps, question=True)
+            return LayersReached(question=True)
         if settings.method == "specprefill":
             return LookAhead()
         if settings.method == "gemfilter":
             return EarlyLayer(settings.layer, question=False, softmax=False, kernel=5, near=settings.near)
-        narrow = None if settings.narrow is None else max(settings.narrow, share)
-        return EarlyLayer(settings.layer, kernel=settings.kernel, near=settings.near, narrow=narrow)
+        return EarlyLayer(settings.layer, kernel=settings.kernel, near=settings.near, narrow=settings.narrow)
 
     def _result(
         self,

@@ -1,5 +1,6 @@
 from itertools import pairwise
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -7,11 +8,12 @@ from hypothesis import strategies as st
 torch = pytest.importorskip("torch")
 
 from tokenprune.engine.decoder import go_on  # noqa: E402
-from tokenprune.engine.methods.lazyllm import PUBLISHED, LazyLLM  # noqa: E402
+from tokenprune.engine.methods.lazyllm import PUBLISHED, LazyLLM, drops_to  # noqa: E402
 from tokenprune.engine.reading import read_prompt  # noqa: E402
 from tokenprune.engine.rules import AttentionProbability  # noqa: E402
 from tokenprune.engine.schedule import Drop, Marks, TokenDropSchedule  # noqa: E402
 from tokenprune.errors import ConfigError  # noqa: E402
+from tokenprune.score.prompt_attention import LayersReached  # noqa: E402
 
 IDS = torch.randint(0, 97, (40,), generator=torch.Generator().manual_seed(5)).tolist()
 STEPS = (Drop(0, 0.6), Drop(2, 0.5), Drop(3, 8))
@@ -209,3 +211,29 @@ def test_published_schedule_and_wrong_ones(tiny_lm):
         LazyLLM((Drop(4, 0.5),)).prefill(decoder, IDS, Marks(), go_on)
     with pytest.raises(ConfigError, match="odd"):
         LazyLLM(kernel=2)
+
+
+@given(st.floats(0.0, 1.0))
+def test_steps_of_a_share_leave_that_share(share):
+    steps = drops_to(share)
+    assert [step.layer for step in steps] == [step.layer for step in PUBLISHED]
+    assert np.prod([step.keep for step in steps]) == pytest.approx(max(share, 0.01))
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.floats(0.0, 1.0), st.booleans(), st.lists(st.integers(0, 96), min_size=2, max_size=40))
+def test_tokens_that_leave_together_rank_by_attention(tiny_lm, share, question, ids):
+    """Not by where they stand; and as many as the share says are never dropped."""
+    _, decoder = tiny_lm("llama")
+    marks = Marks((len(ids) - 2,)) if question else Marks()
+    reader = LayersReached(question=question, calibrated=False).keeping(share)
+    scores = reader.scores(decoder, ids, marks)
+    layers = np.floor(scores * decoder.depth + 1e-9)
+    said = torch.zeros(len(ids))
+    schedule = TokenDropSchedule(drops_to(share), said=said)
+    reading = read_prompt(decoder, ids, reducer=schedule, marks=marks)
+    assert np.flatnonzero(layers == decoder.depth).tolist() == list(reading.kept)
+    assert abs(len(reading.kept) - max(share, 0.01) * len(ids)) <= 2.5  # rounded three times, two are marked
+    for layer in set(layers.tolist()):
+        own, looked = scores[layers == layer], said.numpy()[layers == layer]
+        assert np.array_equal(np.argsort(own, kind="stable"), np.argsort(looked, kind="stable"))

@@ -25,6 +25,17 @@ if TYPE_CHECKING:
 
 # Figure 4: 30 % of the layers see everything, then 30 % of what is left goes, three times.
 PUBLISHED = (Drop(0.3, 0.7), Drop(0.6, 0.7), Drop(0.9, 0.7))
+_LEAST_SHARE = 0.01
+
+
+def drops_to(share: float) -> tuple[Drop, ...]:
+    """Return steps behind the published layers, all of one share, that leave ``share`` of a prompt.
+
+    Args:
+        share: Of the tokens, 0 to 1; a hundredth stays at least.
+    """
+    each = min(1.0, max(share, _LEAST_SHARE) ** (1 / len(PUBLISHED)))
+    return tuple(Drop(step.layer, each) for step in PUBLISHED)
 
 
 @dataclass(frozen=True, slots=True)
