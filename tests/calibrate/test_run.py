@@ -79,10 +79,11 @@ def test_one_prefill_sees_what_each_layer_says(loaded):
 def test_command_writes_what_the_methods_find(tiny_folder, loaded, tmp_path, monkeypatch):
     from tokenprune.engine.calibration import known, read
     from tokenprune.engine.methods.gemfilter import QuestionGemFilter
+    from tokenprune.models.once import Once
     from tokenprune.score import prompt_attention
 
     monkeypatch.setenv("TOKENPRUNE_CACHE", str(tmp_path))
-    prompt_attention._load.cache_clear()
+    monkeypatch.setattr(prompt_attention, "_decoders", Once())
     model = str(tiny_folder)
     text = " ".join(f"Line {n} says little." for n in range(60))
 
@@ -100,10 +101,9 @@ def test_command_writes_what_the_methods_find(tiny_folder, loaded, tmp_path, mon
     assert path.name in ran.output.replace("\n", "") and "gemfilter-q: layer" in ran.output
     assert found.depth == 4 and [row["layer"] for row in found.layers] == [1, 2]
     assert set(found.question.kept) == {64} and "8 prompts" in found.prompts
-    prompt_attention._load.cache_clear()
+    monkeypatch.setattr(prompt_attention, "_decoders", Once())
     assert prune().receipts[0].notes == ()
     assert known(prompt_attention._load(model, "float32")[1]).calibration == found
-    prompt_attention._load.cache_clear()
 
     out = tmp_path / "here.json"
     again = CliRunner().invoke(app, [*command, "--out", str(out)])

@@ -2,11 +2,13 @@
 
 import sys
 import threading
+import time
 
 import pytest
 
 torch = pytest.importorskip("torch")
 
+from tokenprune.engine import weights as reading_weights  # noqa: E402
 from tokenprune.engine.decoder import Decoder, Near  # noqa: E402
 from tokenprune.engine.reading import SequenceKV, read, read_prompt, read_prompts, step_together  # noqa: E402
 from tokenprune.engine.weights import FAMILIES  # noqa: E402
@@ -40,6 +42,39 @@ def test_prefill_equals_transformers(tiny_lm, build_lm, variant):
     for depth in range(1, decoder.depth):
         early = read(decoder, [SequenceKV.empty(decoder, depth)], [ids], depth=depth, last_only=False)
         close(early, hidden[depth])
+
+
+def test_decoders_built_at_once_share_the_weights(build_lm, monkeypatch):
+    """Threads that lay the same weights side by side would hold them twice, or read beyond them."""
+    look = reading_weights._adjacent
+    monkeypatch.setattr(
+        reading_weights, "_adjacent", lambda parameters: (look(parameters), time.sleep(0.01))[0]
+    )
+    model = build_lm("llama-biases")
+    together = threading.Barrier(4)
+    found = []
+
+    def build():
+        together.wait()
+        found.append(Decoder(model).weights)
+
+    threads = [threading.Thread(target=build) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 4
+    places = [
+        [
+            part.data_ptr()
+            for layer in one.layers
+            for joined in (layer.qkv, layer.gate_up)
+            for part in (joined.weight, joined.bias)
+        ]
+        for one in found
+    ]
+    assert places[0] == places[1] == places[2] == places[3]
+    assert places[0][0] == model.model.layers[0].self_attn.q_proj.weight.data_ptr()
 
 
 def test_fused_model_still_gives_its_own_logits(tiny_lm, build_lm, variant):

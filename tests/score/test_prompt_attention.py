@@ -245,3 +245,23 @@ def test_odd_input():
 def test_nothing_to_score_needs_no_model():
     scorer = PromptAttention(EarlyLayer(), "a model that nobody has")
     assert [len(scores) for scores in scorer.score("why?", [])] == []
+
+
+def test_a_model_that_changes_on_disk_is_read_anew(tmp_path):
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    tokenizer = prompt_attention._load("smollm2-135m", None)[0].tokenizer
+    tokenizer.save_pretrained(tmp_path)
+    size = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 4, "num_attention_heads": 2}
+    config = LlamaConfig(vocab_size=len(tokenizer), initializer_range=0.5, **size)
+    documents = [units("One line. Another line of more words. A third.")]
+    scorer = PromptAttention(EarlyLayer(2), str(tmp_path), "float32")
+    found = []
+    for seed in (0, 1, 0):
+        torch.manual_seed(seed)
+        LlamaForCausalLM(config).save_pretrained(tmp_path)
+        found.append(scorer.score(QUERY, documents)[0])
+        again = prompt_attention._load(str(tmp_path), "float32")[1]
+        assert prompt_attention._load(str(tmp_path), "float32")[1] is again
+    assert np.array_equal(found[0], found[2]) and not np.allclose(found[0], found[1])

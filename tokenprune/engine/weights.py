@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     import torch
 
 FAMILIES = ("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM")
+# While weights are laid side by side nobody else may look where they lie.
+_laying = threading.Lock()
 # Vision-language models that put features in the places of placeholders and read on as the families above.
 SEEING_FAMILIES = ("LlavaForConditionalGeneration", "LlavaOnevisionForConditionalGeneration")
 
@@ -96,21 +99,24 @@ def read_weights(model: Any) -> DecoderWeights:
     """Read a transformers model of one of ``FAMILIES``, or the language model in one of ``SEEING_FAMILIES``.
 
     The weights of q, k, v and of gate, up are laid side by side, and the model's own modules become views of
-    them: the model stays usable and no weight is held twice. A model that was read before is not copied.
+    them: the model stays usable and no weight is held twice. A model that was read before is not copied. Safe
+    to use from several threads.
 
     Raises:
         ModelError: Another architecture, or one with layers that are not plain linear maps.
     """
     body = _body(model)
     config = body.config
-    layers = tuple(_layer(layer, config) for layer in body.layers)
+    with _laying:
+        layers = tuple(_layer(layer, config) for layer in body.layers)
+        head = _join([model.lm_head])
     attention = body.layers[0].self_attn
     head_dim = int(attention.head_dim)
     return DecoderWeights(
         layers=layers,
         embedding=body.embed_tokens.weight.data,
         norm=body.norm.weight.data,
-        head=_join([model.lm_head]),
+        head=head,
         # Some rope types change the module as they go (dynamic): a copy, so that nobody else's reads do that.
         rotary=deepcopy(body.rotary_emb),
         activation=body.layers[0].mlp.act_fn,

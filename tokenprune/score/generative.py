@@ -19,6 +19,7 @@ import numpy as np
 from tokenprune.arrays import BoolArray, FloatArray
 from tokenprune.score.outline import outline
 from tokenprune.score.path_trie import PathTrie
+from tokenprune.score.question_prompt import user_message
 from tokenprune.tokens import sanitize
 from tokenprune.units import Units
 
@@ -101,15 +102,8 @@ class LocalPathModel:
         return [self.encode(text) for text in texts]
 
     def prompt(self, text: str) -> list[int]:
-        """Apply the model's chat template, where it has one."""
-        tokenizer = self._lm().tokenizer
-        if tokenizer.chat_template is None:
-            return list(tokenizer.encode(text + "\n", verbose=False))
-        written = tokenizer.apply_chat_template(
-            [{"role": "user", "content": text}], add_generation_prompt=True, tokenize=False
-        )
-        ids: list[int] = tokenizer.encode(written, add_special_tokens=False, verbose=False)
-        return ids
+        """Apply the model's chat template, where it has one; see `user_message`."""
+        return user_message(self._lm().tokenizer, text)[1]["input_ids"]
 
     def score(self, prompt: Sequence[int], trie: PathTrie) -> FloatArray:
         """Prefill the prompt, then read the trie behind its KV cache."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
 from itertools import pairwise
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
@@ -18,6 +17,7 @@ import numpy as np
 from tokenprune.arrays import FloatArray
 from tokenprune.budget import Budget
 from tokenprune.errors import ModelError
+from tokenprune.models.once import Once
 from tokenprune.score.labeling import joined
 from tokenprune.score.question_prompt import QuestionPrompt
 from tokenprune.tokens import sanitize
@@ -367,10 +367,13 @@ def _parts(documents: Sequence[Units]) -> list[str]:
     return parts
 
 
-@lru_cache(maxsize=4)
+_decoders: Once[Decoder] = Once()
+
+
 def _load(model: str, dtype: str | None) -> tuple[LoadedLM, Decoder]:
+    """Return a model as it is on disk now, and its decoder, which is built once."""
     from tokenprune.engine.decoder import Decoder
     from tokenprune.models.causal_lm import load_causal_lm
 
     lm = load_causal_lm(model, dtype=dtype)
-    return lm, Decoder(lm.model, model)
+    return lm, _decoders.get(lm, lambda: Decoder(lm.model, lm.name))

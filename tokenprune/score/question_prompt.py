@@ -32,21 +32,14 @@ class QuestionPrompt:
 
     @classmethod
     def write(cls, tokenizer: Any, context: str, question: str) -> QuestionPrompt:
-        """Write a user's message with the chat template of ``tokenizer``; without one, as plain text."""
+        """Write a context and a question as a user's message; see `user_message`."""
         content = f"{_HEAD}{context}{_ASK}{question}"
-        if tokenizer.chat_template is None:
-            text = content + "\n"
-        else:
-            text = tokenizer.apply_chat_template(
-                [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
-            )
-        # `verbose` would warn of lengths that are read in windows.
-        encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+        text, encoded = user_message(tokenizer, content, return_offsets_mapping=True)
         spans = np.asarray(encoded["offset_mapping"], dtype=np.int64).reshape(-1, 2)
         at = text.index(_HEAD) + len(_HEAD)
         asked = at + len(context) + len(_ASK)
         window = _overlapping(spans, np.asarray([asked, asked + len(question)]))[0]
-        return cls(text, list(encoded["input_ids"]), spans, at, tuple(range(*window)))
+        return cls(text, encoded["input_ids"], spans, at, tuple(range(*window)))
 
     def tokens_of(self, start: int, end: int) -> range:
         """Return the tokens that share a character with ``[start, end)`` of the context."""
@@ -56,6 +49,38 @@ class QuestionPrompt:
     def tokens_between(self, edges: IntArray) -> list[tuple[int, int]]:
         """Return tokens ``[a, b)`` of each ``[edges[i], edges[i + 1])`` of the context."""
         return _overlapping(self.spans, self.context + edges)
+
+
+def user_message(tokenizer: Any, content: str, **asked: bool) -> tuple[str, dict[str, list[Any]]]:
+    """Write a user's message up to where the answer begins: in the chat template, or as plain text.
+
+    A template writes special tokens itself. Before plain text stands what the tokenizer puts there, mostly a
+    BOS without which a base model reads badly; what it would put behind it, an EOS say, is left out.
+
+    Args:
+        tokenizer: of transformers.
+        content: of the message.
+        asked: what else the tokenizer shall return of each token, as ``return_offsets_mapping=True``.
+
+    Returns:
+        The text, and what the tokenizer returns: ``input_ids`` and what was asked for, [n] each.
+    """
+    plain = tokenizer.chat_template is None
+    if plain:
+        text = content + "\n"
+    else:
+        text = tokenizer.apply_chat_template(
+            [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
+        )
+    # `verbose` would warn of lengths that are read in windows.
+    encoded = tokenizer(
+        text, add_special_tokens=plain, return_special_tokens_mask=True, verbose=False, **asked
+    )
+    special = encoded["special_tokens_mask"]
+    size = len(special)
+    while plain and size and special[size - 1]:
+        size -= 1
+    return text, {name: list(column[:size]) for name, column in encoded.items()}
 
 
 def _overlapping(spans: IntArray, edges: IntArray) -> list[tuple[int, int]]:
