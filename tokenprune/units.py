@@ -162,6 +162,8 @@ class Units:
             are none.
         term: bool [n], units that belong to what they lead: neither is kept without the other, as a term
             would be read with another meaning. None: there are none.
+        entry: bool [n], units that only link to places of their page, as a table of contents does. None:
+            there are none.
         notes: what the receipt should say of the document.
     """
 
@@ -182,6 +184,7 @@ class Units:
     level: IntArray | None = None
     along: BoolArray | None = None
     term: BoolArray | None = None
+    entry: BoolArray | None = None
     notes: tuple[str, ...] = ()
 
     @property

@@ -242,6 +242,27 @@ def test_a_worker_that_nobody_relieves_is_told_in_the_end(engine, monkeypatch) -
         assert len(rest.result(60)) == 2
 
 
+@pytest.mark.parametrize("pooled", [False, True])
+def test_who_asks_from_within_is_told_at_once(pooled) -> None:
+    """A strategy that asks its own engine, say: no other thread can go on with what runs."""
+    lock = FairLock()
+
+    def ask_within() -> None:
+        with lock.hold(threading.Event()):
+            with lock.idle():  # a step was taken, and it goes on here
+                pass
+            with lock.hold(threading.Event()):
+                pass
+
+    with ThreadPoolExecutor(1) as worker, pytest.raises(EngineBusyError):
+        if pooled:
+            worker.submit(ask_within).result(10)
+        else:
+            ask_within()
+    with lock.hold(threading.Event()) as held:
+        assert held
+
+
 def test_ids_and_units_that_are_none(engine) -> None:
     params = SamplingParams(max_tokens=3)
     with pytest.raises(SamplingError, match="whole numbers"):

@@ -89,6 +89,22 @@ def test_what_units_are_worth_by_their_tokens(reader):
             at += len(piece)
 
 
+@pytest.mark.parametrize(
+    "reader", [EarlyLayer(), LayersReached(question=True, share=0.2), LookAhead(2, 5, 8)]
+)
+def test_scores_do_not_depend_on_the_default_dtype(reader):
+    """While transformers loads a model, it is another one in all threads."""
+    torch = pytest.importorskip("torch")
+    (expected,) = PromptAttention(reader).score(QUERY, [units(hay())])
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        (scores,) = PromptAttention(reader).score(QUERY, [units(hay())])
+    finally:
+        torch.set_default_dtype(before)
+    assert scores.tolist() == expected.tolist()
+
+
 def test_layers_reached_are_shares_of_the_depth():
     scores = PromptAttention(LayersReached()).score(QUERY, [units(hay(2), Tokens())])[0]
     # Dropped behind layer 8, 17 or 26 of 30, or never.

@@ -9,7 +9,6 @@ from tokenprune.document import Document
 from tokenprune.score import within
 from tokenprune.score.bm25 import BM25
 from tokenprune.score.cascade import Cascade
-from tokenprune.score.contents import only_point
 from tokenprune.score.neighbours import Neighbours
 from tokenprune.score.structure import Structured
 from tokenprune.segment.html_blocks import HtmlBlocks
@@ -60,8 +59,8 @@ def test_headings_and_repetitions_get_the_lowest_score():
 
 def test_entries_of_a_table_of_contents_get_the_lowest_score():
     page = (
-        '<ul><li><a href="#feed">Cats feed</a><li><a href="x.html#sleep"><b>1.</b> Cats sleep</a>'
-        "<li>Of <a href=#dogs>dogs</a><li><a href='cats.html'>Cats</a><li>• <A\nclass=x HREF = '#all'>All</A>"
+        '<ul><li><a href="#feed">Cats feed</a><li><a class=x HREF = " &#35;sleep"><b>1.</b> Cats sleep</a>'
+        "<li>Of <a href=#dogs>dogs</a><li><a href='cats.html#a'>Cats</a><li>• <A\nHREF='#all'>All</A>"
         "<li><a name='#a'>A</a></ul><p>They feed <a href='#note'>[1]</a>"
     )
     units = html(page)
@@ -70,6 +69,29 @@ def test_entries_of_a_table_of_contents_get_the_lowest_score():
     lowest = {text for text, score in zip(units.texts, scores.tolist(), strict=True) if score < given[text]}
     assert lowest == {"1. Cats sleep", "• All"}
     assert scores[0] == 1.0 and units.texts[0] == "Cats feed"
+    assert units.entry.tolist() == [text in ("Cats feed", *lowest) for text in units.texts]
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        "<!-- <a href='#old'> --><p>{}</p>",
+        "<script>$('<a href=\"#top\">').appendTo(x)</script><p>{}</p>",
+        "<a href='https://a.example/?p=3&#038;lang=en'>{}</a>",
+        "<a href='/pricing/#pro'>{}</a>",
+        "<a href='#'>{}</a>",
+        "<a title='issue href=#5'>{}</a>",
+        "<div href='#a'>{}</div>",
+        "<a href='#pro'>" + "It says what it is. " * 4 + "{}</a>",
+        "<p><a href='#a'>A</a></p><p>{}</p>",
+    ],
+)
+def test_what_is_no_entry(page):
+    units = HtmlBlocks(128).segment(
+        Document(page.format("Tea takes four minutes."), kind="html"), get_counter()
+    )
+    (answer,) = (n for n, text in enumerate(units.texts) if "Tea" in text)
+    assert units.entry is None or not units.entry[answer]
 
 
 @given(
@@ -77,10 +99,8 @@ def test_entries_of_a_table_of_contents_get_the_lowest_score():
 )
 def test_links_that_are_broken_do_no_harm(parts):
     units = html("".join(parts))
-    points = only_point(units)
-    assert points.shape == (len(units),) and points.dtype == bool
-    if "href" not in "".join(parts):
-        assert not points.any()
+    assert units.entry is None or (units.entry.shape == (len(units),) and units.entry.dtype == bool)
+    assert units.entry is None or "href" in "".join(parts)
 
 
 @pytest.mark.parametrize("question", ["<h3>{}</h3>", "<p>{}</p>"])

@@ -30,6 +30,10 @@ REPEATED = {
     "comments": "<!-- a --!>",
     "unclosed attributes": "<p a=b ",
     "links": "<a ",
+    "links to places": "<li><a href='#a'>a</a>",
+    "links not ended": "<a href=#a>a ",
+    "attributes of a link": "href=#a ",
+    "signs of a link": "#",
     "zero-width": "\u200b",
     "zero-width words": "a\u200b ",
     "joiners": "م\u200c",
@@ -55,6 +59,9 @@ REPEATED = {
     "cdata": "<![CDATA[",
     "foreign": "<svg><math>a",
 }
+
+
+BEGINNINGS = {"attributes of a link": "<a # ", "signs of a link": "<a href="}
 
 
 def lines(run, source):

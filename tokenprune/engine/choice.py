@@ -39,7 +39,7 @@ def unit_worth(scores: torch.Tensor, unit: torch.Tensor, count: int) -> torch.Te
     """
     import torch
 
-    none = torch.full((count,), -torch.inf, device=scores.device)
+    none = torch.full((count,), -torch.inf, dtype=scores.dtype, device=scores.device)
     best = none.scatter_reduce(0, unit, scores, "amax")
     return (best + none.scatter_reduce(0, unit, scores, "mean", include_self=False)) / 2
 

@@ -41,8 +41,9 @@ class FairLock:
 
         Raises:
             EngineBusyError: This thread was the last that ran under the lock, which is still held, so its
-                turn would never come. The main thread is told at once; any other may be one of a pool, where
-                another worker goes on: it is told when none has done so for half a minute.
+                turn would never come. Who runs under it now, and the main thread, are told at once; any other
+                thread may be one of a pool, where another worker goes on: it is told when none has done so
+                for half a minute.
         """
         ticket = _Ticket(threading.current_thread())
         with self._changed:
@@ -72,11 +73,12 @@ class FairLock:
             yield
         finally:
             with self._changed:
-                ticket.idle_since = None
+                ticket.thread, ticket.idle_since = threading.current_thread(), None
 
     def _waits_for_itself(self, ticket: _Ticket) -> bool:
         holder = self._line[0]
-        if holder.idle_since is None or holder.thread is not ticket.thread:
+        if holder.thread is not ticket.thread:
             return False
-        pooled = ticket.thread is not threading.main_thread()
-        return not pooled or time.monotonic() - holder.idle_since > self._PATIENCE_S
+        if holder.idle_since is None or ticket.thread is threading.main_thread():
+            return True  # what runs under the lock asks for it
+        return time.monotonic() - holder.idle_since > self._PATIENCE_S

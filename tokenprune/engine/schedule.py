@@ -109,11 +109,17 @@ class Reduction:
 
         if self.into is None:
             return hidden[self.keep]
-        mass = torch.ones(len(hidden), device=hidden.device) if self.mass is None else self.mass.float()
+        mass = (
+            torch.ones(len(hidden), dtype=torch.float32, device=hidden.device)
+            if self.mass is None
+            else self.mass.float()
+        )
         goes = self.into >= 0
         target, share = self.into[goes], mass[goes]
-        total = torch.zeros(len(self.keep), device=hidden.device).index_add_(0, target, share)
-        merged = torch.zeros((len(self.keep), hidden.shape[1]), device=hidden.device)
+        total = torch.zeros(len(self.keep), dtype=torch.float32, device=hidden.device).index_add_(
+            0, target, share
+        )
+        merged = torch.zeros((len(self.keep), hidden.shape[1]), dtype=torch.float32, device=hidden.device)
         merged.index_add_(0, target, hidden[goes].float() * share[:, None])
         return (merged / total[:, None]).to(hidden.dtype)
 

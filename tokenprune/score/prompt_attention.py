@@ -192,7 +192,7 @@ class LayersReached(_BestToken):
         from tokenprune.engine.schedule import Marks, TokenDropSchedule
 
         rules = known(decoder).calibration.rules() if self.question and self.calibrated else {}
-        said = torch.zeros(len(ids), device=decoder.device)
+        said = torch.zeros(len(ids), dtype=torch.float32, device=decoder.device)
         schedule = TokenDropSchedule(self._drops(), rules=rules, said=said)
         reading = read_prompt(decoder, ids, reducer=schedule, marks=marks if self.question else Marks())
         reached = np.zeros(len(ids))

@@ -9,7 +9,6 @@ import numpy as np
 
 from tokenprune.arrays import BoolArray, FloatArray
 from tokenprune.score import Scorer, within
-from tokenprune.score.contents import only_point
 from tokenprune.segment.word_counts import word_count
 from tokenprune.units import Units
 
@@ -47,7 +46,7 @@ class Structured:
 
 
 def _empty_of_answers(units: Units) -> BoolArray:
-    empty = only_point(units)
+    empty = np.zeros(len(units), dtype=bool) if units.entry is None else units.entry.copy()
     heads = units.lead[units.lead >= 0]
     if units.along is not None:
         heads = heads[~units.along[heads]]  # a row of data that others are read with is content

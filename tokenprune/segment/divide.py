@@ -213,6 +213,7 @@ class Divisible:
             level=None if units.level is None else np.append(units.level, 0),
             along=None if units.along is None else np.append(units.along, False),
             term=None if units.term is None else np.append(units.term, False),
+            entry=None if units.entry is None else np.append(units.entry, False),
             pieces=self._pieces(owner, parts, first if self.bare else -1, exact=exact),
         )
 

@@ -165,7 +165,7 @@ class ATPModule(nn.Module):  # type: ignore[misc]  # torch is untyped here
 
     def spatial(self, places: Tensor) -> Tensor:
         """Return S_spatial, float32 [...], of places int64 [..., 3]; far below 0 off all samplings."""
-        score = torch.full(places.shape[:-1], _HIDDEN_FROM, device=places.device)
+        score = torch.full(places.shape[:-1], _HIDDEN_FROM, dtype=torch.float32, device=places.device)
         for stride in self.config.strides:
             on = (places[..., 1] % stride == 0) & (places[..., 2] % stride == 0)
             value = max(0.0, 1 - self.config.sample_weight / stride**2)

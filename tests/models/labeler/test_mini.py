@@ -103,6 +103,20 @@ def test_odd_passages(labeler, text):
     assert np.isnan(found.rank) == (not len(found.keep))
 
 
+def test_predictions_do_not_depend_on_the_default_dtype(labeler):
+    """While transformers loads a model, it is another one in all threads."""
+    passages = [passage(SENTENCES), passage(SENTENCES[:2])]
+    expected = labeler.label("do cats sleep", passages)
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        found = labeler.label("do cats sleep", passages)
+    finally:
+        torch.set_default_dtype(before)
+    for one, other in zip(found, expected, strict=True):
+        assert one.rank == other.rank and one.keep.tolist() == other.keep.tolist()
+
+
 def test_an_empty_question_is_read(labeler):
     assert np.isfinite(labeler.label("", [passage(SENTENCES)])[0].keep).all()
 

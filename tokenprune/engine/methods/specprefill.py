@@ -74,7 +74,7 @@ class Speculation:
         size = len(ids)
         # Without a look-ahead the last token is read once more, as the query, behind the others.
         reading = read_prompt(draft, ids if self.lookahead else ids[:-1] or ids, check=check)
-        total = torch.zeros(size, device=draft.device)
+        total = torch.zeros(size, dtype=torch.float32, device=draft.device)
         sequence, logits = reading.sequence, reading.logits
         with torch.inference_mode():
             if not self.lookahead:
@@ -101,7 +101,7 @@ class Speculation:
         at = torch.tensor([sequence.length], device=draft.device)
         rotary = draft.rotary(at)
         x = draft.embed(torch.tensor([token], device=draft.device))
-        seen = torch.zeros(size, device=draft.device)
+        seen = torch.zeros(size, dtype=torch.float32, device=draft.device)
         for number, kv in enumerate(sequence.layers):
             x, query = draft.layer(number, x, rotary, [Part(0, 1, at, kv)], check=check)
             found = head_probability(query, kv.keys[:, :size], draft.weights.scale)
@@ -116,7 +116,7 @@ class Speculation:
 
         number = torch.arange(len(scores), device=scores.device) // self.chunk
         chunks = int(number[-1]) + 1
-        total = torch.zeros(chunks, device=scores.device).index_add_(0, number, scores)
+        total = torch.zeros(chunks, dtype=scores.dtype, device=scores.device).index_add_(0, number, scores)
         return (total / torch.bincount(number, minlength=chunks))[number]
 
 
@@ -217,7 +217,7 @@ def carried(
     there = torch.tensor(list(onto), device=device).view(-1, 2).T.contiguous()
     first = torch.searchsorted(here[1], there[0], right=True)
     last = torch.searchsorted(here[0], there[1])
-    out = torch.zeros(len(onto), device=device)
+    out = torch.zeros(len(onto), dtype=scores.dtype, device=device)
     for step in range(int((last - first).clamp(min=0).max()) if len(onto) else 0):
         inside = first + step < last
         out[inside] = torch.maximum(out[inside], scores[first[inside] + step])

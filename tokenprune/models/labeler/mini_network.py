@@ -179,17 +179,25 @@ class MiniNetwork(nn.Module):  # type: ignore[misc]
         asked = w.filled & ~w.passage & (w.position > 0) & (w.position < last)
         end = (w.filled & w.passage).sum(1, keepdim=True) - 1
         title = w.filled & w.passage & (w.position > 0) & (w.position < end) & ~inside
-        size = torch.zeros(b, s, device=states.device).scatter_add(1, slot, inside.float())
+        size = torch.zeros(b, s, dtype=torch.float32, device=states.device).scatter_add(
+            1, slot, inside.float()
+        )
         present = size > 0
         features, whole = self._features(w, states, middle, slot, inside, title, asked, size)
         mean = self._mean(states, slot, inside, size)
         pull = (states * self._mean_query(states, asked)[:, None]).sum(-1) / d**0.5
         strength = torch.where(inside, pull, torch.full_like(pull, FAR))
-        top = torch.full((b, s), FAR, device=states.device).scatter_reduce(1, slot, strength, "amax")
+        top = torch.full((b, s), FAR, dtype=torch.float32, device=states.device).scatter_reduce(
+            1, slot, strength, "amax"
+        )
         share = torch.exp(strength - top.gather(1, slot)) * inside
-        total = torch.zeros(b, s, device=states.device).scatter_add(1, slot, share).clamp(min=1e-6)
+        total = (
+            torch.zeros(b, s, dtype=torch.float32, device=states.device)
+            .scatter_add(1, slot, share)
+            .clamp(min=1e-6)
+        )
         pulled = (
-            torch.zeros(b, s, d, device=states.device).scatter_add(
+            torch.zeros(b, s, d, dtype=torch.float32, device=states.device).scatter_add(
                 1, slot[:, :, None].expand(-1, -1, d), states * share[:, :, None]
             )
             / total[:, :, None]
@@ -295,7 +303,7 @@ class MiniNetwork(nn.Module):  # type: ignore[misc]
         last = self._interaction(states, place, read, asked, s + 1)
         early = self._interaction(middle, place, read, asked, s + 1)
         same = (words[:, :, None] == w.ids[:, None, :]) & asked[:, :, None] & read[:, None, :]
-        found = torch.zeros(*asked.shape, s + 1, device=states.device)
+        found = torch.zeros(*asked.shape, s + 1, dtype=torch.float32, device=states.device)
         found = found.scatter_reduce(2, place[:, None].expand(-1, asked.shape[1], -1), same.float(), "amax")
 
         def cosine(mask: Tensor) -> Tensor:
@@ -343,13 +351,13 @@ class MiniNetwork(nn.Module):  # type: ignore[misc]
         """Best cosine of each question token in each sentence, [b, q, s]; ``asked``: bool [b, q]."""
         unit = F.normalize(x, dim=-1)
         cos = (unit[:, : asked.shape[1]] @ unit.transpose(1, 2)).masked_fill(~inside[:, None, :], -1.0)
-        best = torch.full((*cos.shape[:2], s), -1.0, device=x.device)
+        best = torch.full((*cos.shape[:2], s), -1.0, dtype=torch.float32, device=x.device)
         best = best.scatter_reduce(2, slot[:, None].expand(-1, cos.shape[1], -1), cos, "amax")
         return best * asked[:, :, None]
 
     @staticmethod
     def _mean(x: Tensor, slot: Tensor, inside: Tensor, size: Tensor) -> Tensor:
-        total = torch.zeros(*size.shape, x.shape[-1], device=x.device)
+        total = torch.zeros(*size.shape, x.shape[-1], dtype=torch.float32, device=x.device)
         index = slot[:, :, None].expand(-1, -1, x.shape[-1])
         return total.scatter_add(1, index, x * inside[:, :, None]) / size.clamp(min=1)[:, :, None]
 
