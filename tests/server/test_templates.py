@@ -116,6 +116,19 @@ CASES = [
         ["Cape", "Lamp"],
     ),
     (
+        "id-content-one",
+        f"ID: 0\n├── Title: Cape\n├── 作者: 张三\n├── doc.type: {'x' * 900}\n└── Content:\n{A}\n\nQuestion: {Q}",
+        [A],
+        ["Cape"],
+    ),
+    (
+        "rule-behind-a-label",
+        f"Answer from the text. Cite like this:\n[1] Title of the text\n\n----------\n{A}\n\n{B}\n----------\n"
+        f"Question: {Q}",
+        [f"{A}\n\n{B}"],
+        [None],
+    ),
+    (
         "id-content-plain",
         f"Context:\nID: 7a\nTitle: Cape\nContent: {A}\n\nID: 9c\nContent:\n{B}\n\nQuestion: {Q}",
         [A, B],

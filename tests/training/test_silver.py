@@ -86,7 +86,7 @@ def test_a_run_is_complete_and_goes_on_where_it_was(engine, tmp_path):
         (asked,) = [i for i in items() if i.id == one.id]
         assert [p.sentences for p in one.passages] == [p.sentences for p in asked.passages]
         assert (one.question, one.group) == (asked.question, asked.group)
-    third = label(items(), out, Upstream(engine, MODEL))
+    third = label(items(), out, Upstream(engine, MODEL, max_tokens=24))
     assert third == {kind: kinds.count(kind) for kind in set(kinds)}
 
 
@@ -198,6 +198,12 @@ def test_an_answer_that_was_cut_is_no_label(fake, tmp_path):
     )
     assert counts == {"cut": 2, "answered": 2, "asked": 4}
     assert [item.id for item in load_file(tmp_path / "o", "silver")] == ["2", "3"]
+    same = [unlabelled(ROWS[0] | {"id": str(n)}) for n in range(4)]
+    assert label(same, tmp_path / "o", quick(fake.url)) == {"cut": 2, "answered": 2}
+    fake.script += [(200, {}, "Found [1].")] * 2
+    longer = label(same, tmp_path / "o", quick(fake.url, max_tokens=400, concurrency=1))
+    assert longer == {"answered": 4, "asked": 2}
+    assert [item.id for item in load_file(tmp_path / "o", "silver")] == ["2", "3", "0", "1"]
 
 
 def test_so_many_at_once_and_no_more(fake, tmp_path):

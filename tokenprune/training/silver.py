@@ -76,7 +76,8 @@ def label(
     """Ask for the labels of items and append them to ``out``; items that stand there are not asked again.
 
     Args:
-        items: passages with sentences; their labels do not count. The same id twice is asked once.
+        items: passages with sentences; their labels do not count. The same id twice is asked once, but for
+            one whose answer was cut by fewer tokens than it may have now.
         out: JSONL; made when absent. A last line that a killed run cut is taken off.
         upstream: whom to ask.
         advance: called for each item when it is done, or was before.
@@ -91,7 +92,7 @@ def label(
     """
     if upstream.concurrency < 1 or upstream.attempts < 1:
         raise ConfigError("concurrency and attempts must be 1 or more")
-    done = _resume(out, upstream.model)
+    done = _resume(out, upstream)
     counts = Counter(done.values())
     out.parent.mkdir(parents=True, exist_ok=True)
 
@@ -107,7 +108,7 @@ def label(
     with out.open("a", encoding="utf-8") as file:
 
         def write(answer: _Answer) -> None:
-            row = _row(answer, upstream.model)
+            row = _row(answer, upstream)
             file.write(json.dumps(row) + "\n")
             file.flush()
             counts[row["kind"]] += 1
@@ -191,13 +192,15 @@ def _answer(response: httpx.Response, upstream: Upstream, item: Item) -> _Answer
     )
 
 
-def _row(answer: _Answer, model: str) -> dict[str, Any]:
+def _row(answer: _Answer, upstream: Upstream) -> dict[str, Any]:
     item = answer.item
     reading = citations.read(answer.text, item.passages)
     kind = reading.kind if answer.whole else "cut"
-    row: dict[str, Any] = {"id": item.id, "model": model, "kind": kind, "raw": answer.text}
-    if kind in ("uncited", "cut"):
+    row: dict[str, Any] = {"id": item.id, "model": upstream.model, "kind": kind, "raw": answer.text}
+    if kind == "uncited":
         return row | {"dropped": True}
+    if kind == "cut":
+        return row | {"dropped": True, "max_tokens": upstream.max_tokens}
     return row | {
         "source": item.source,
         "question": item.question,
@@ -211,8 +214,8 @@ def _row(answer: _Answer, model: str) -> dict[str, Any]:
     }
 
 
-def _resume(out: Path, model: str) -> dict[str, str]:
-    """Return id -> kind of what is in the file, and take off a line that a killed run cut."""
+def _resume(out: Path, upstream: Upstream) -> dict[str, str]:
+    """Return id -> kind of what need not be asked again, and take off a line that a killed run cut."""
     if not out.exists():
         return {}
     with out.open("r+b") as file:
@@ -224,12 +227,15 @@ def _resume(out: Path, model: str) -> dict[str, str]:
     for number, line in enumerate(data[:whole].splitlines(), 1):
         try:
             row = json.loads(line)
-            name, kind, labeller = row["id"], row["kind"], row["model"]
+            name, kind, labeller, most = row["id"], row["kind"], row["model"], row.get("max_tokens", 0)
         except (ValueError, KeyError, TypeError) as error:
             raise ConfigError(f"{out}, line {number}, is not a silver label: give another --out") from error
-        if labeller != model:
-            raise ConfigError(f"{out} holds labels of model {labeller!r}, not {model!r}: give another --out")
-        done[name] = kind
+        if labeller != upstream.model:
+            raise ConfigError(
+                f"{out} holds labels of model {labeller!r}, not {upstream.model!r}: give another --out"
+            )
+        if kind != "cut" or most >= upstream.max_tokens:
+            done[name] = kind
     return done
 
 

@@ -53,11 +53,12 @@ PASSAGE_RULES: tuple[PassageRule, ...] = (
         "id-content",  # RAGFlow: fields of a chunk, drawn as a tree or not, the text last
         re.compile(
             r"^(?:-{3,}\n\n?)?ID:[ \t]?[^\s:]{1,64}[ \t]*\n"
-            r"(?:(?:[├|][─-]{1,3}[ \t]?)?Title:[ \t]?(?P<title>[^\n]{0,300})\n)?"
-            r"(?:(?:[├|][─-]{1,3}[ \t]?)?(?!Content:)[A-Za-z][\w \t-]{0,30}:[^\n]{0,300}\n){0,12}"
+            r"(?:(?:[├|][─-]{1,3}[ \t]?)?Title:[ \t]?(?P<title>[^\n]{0,2000})\n)?"
+            r"(?:(?:[├|][─-]{1,3}[ \t]?)?(?!Content:)[^\W\d][^\n:：]{0,40}[:：][^\n]{0,2000}\n){0,12}"
             r"(?:[└`|][─-]{1,3}[ \t]?)?Content:[ \t]?\n?",
             re.M,
         ),
+        min_count=1,
     ),
     PassageRule(
         "title-content",
@@ -120,9 +121,9 @@ def begins_passage(text: str, start: int, end: int) -> bool:
     return PASSAGE_TAG.match(head) is not None or any(label.match(head) for label in _LABELS)
 
 
-def holds_label(text: str, start: int, end: int) -> bool:
-    """Whether a line of ``text[start:end]`` begins with a passage's label; numbers of a list do not count."""
-    return any(label.search(text, start, end) for label in _LABELS)
+def stands_between(text: str, start: int, at: int, end: int) -> bool:
+    """Whether passages with labels of one kind are on both sides of ``at`` in ``text[start:end]``."""
+    return any(label.search(text, start, at) and label.search(text, at, end) for label in _LABELS)
 
 
 def split_passages(text: str, start: int, end: int) -> tuple[str, tuple[Passage, ...]]:

@@ -15,9 +15,9 @@ from tokenprune_server.protocols.passages import (
     MAX_FRAME_PARAGRAPH,
     Passage,
     begins_passage,
-    holds_label,
     paragraph_after,
     split_passages,
+    stands_between,
 )
 from tokenprune_server.protocols.shapes import IMPERATIVE, is_comment, is_edge, is_frame
 
@@ -297,7 +297,7 @@ def _trim_frame(text: str, start: int, end: int, *, whole: bool) -> tuple[int, i
     if mark is not None:
         start = mark.end()
     rule = DASHES.search(text, start, min(end, start + MAX_FRAME_PARAGRAPH))
-    if rule is not None and holds_label(text, start, rule.start()):
+    if rule is not None and stands_between(text, start, rule.start(), end):
         rule = None  # it parts passages
     if rule is not None:
         start = rule.end()
