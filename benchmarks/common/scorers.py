@@ -176,10 +176,10 @@ def _minilm() -> tuple[Any, Any]:
     from transformers import AutoModel, AutoTokenizer
 
     from tokenprune.models.catalog import resolve_model
-    from tokenprune.models.device import pick_device, pick_dtype, quiet_loading
+    from tokenprune.models.device import loading_alone, pick_device, pick_dtype
 
     path = resolve_model("minilm-l6")
-    with quiet_loading():
+    with loading_alone():
         model = AutoModel.from_pretrained(path, dtype=pick_dtype(pick_device(None), None))
     return AutoTokenizer.from_pretrained(path), model.eval()
 

@@ -48,9 +48,9 @@ class Tokens:
 @cache
 def embed_pruner(model_path: str) -> Any:
     """Its embedding pruner, on a model in a local folder; texts of a page are remembered when asked."""
-    from tokenprune.models.device import quiet_loading
+    from tokenprune.models.device import loading_alone
 
-    with quiet_loading():
+    with loading_alone():
         pruner = htmlrag().EmbedHTMLPruner(embed_model=model_path)
     pruner.embedder = _remembering(pruner.embedder)
     return pruner

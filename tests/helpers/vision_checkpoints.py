@@ -51,9 +51,9 @@ def image_processor(tower="clip"):
 
 
 def save(model, processor, folder):
-    from tokenprune.models.device import quiet_loading
+    from tokenprune.models.device import loading_alone
 
-    with quiet_loading():
+    with loading_alone():
         model.save_pretrained(folder)
     processor.save_pretrained(folder)
     return folder

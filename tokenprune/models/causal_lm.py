@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tokenprune.errors import MissingExtraError, ModelError
 from tokenprune.models.catalog import TOKENIZERS, check_causal, damaged_weights, no_tokenizer, resolve_model
-from tokenprune.models.device import pick_device, pick_dtype, quiet_loading
+from tokenprune.models.device import loading_alone, pick_device, pick_dtype
 from tokenprune.models.once import Once, state_of
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ def _load(name: str, path: str, device: str, dtype: torch.dtype) -> LoadedLM:
     import tokenprune.weights  # noqa: F401  # tells transformers about the models that weight pruning writes
 
     try:
-        with quiet_loading():
+        with loading_alone():
             config = AutoConfig.from_pretrained(path, trust_remote_code=False)
             made = config.architectures or ()
             if made and not any(part in given for given in made for part in _GENERATING):

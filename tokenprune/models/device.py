@@ -63,12 +63,13 @@ def cpu_has_bf16() -> bool:
 
 
 @contextmanager
-def quiet_loading() -> Iterator[None]:
+def loading_alone() -> Iterator[None]:
     """Let one thread at a time build, read or write a model by transformers, without its bars.
 
     While transformers makes a model it changes what is common to all threads (torch's default dtype, how
     weights are drawn and tied): two at once leave models with weights that are not tied, or of the wrong
-    dtype. Its bars are out of the way, as ours tell what takes long.
+    dtype. So other models wait meanwhile, also for one that comes from the hub; those that are loaded do not.
+    Its bars are out of the way, as ours tell what takes long.
     """
     from transformers.utils import logging
 

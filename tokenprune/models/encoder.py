@@ -19,7 +19,7 @@ from tokenprune.errors import MissingExtraError, ModelError
 from tokenprune.given_up import look
 from tokenprune.models.batches import PADDED_TOKENS_LONE, TOKENISE_AT_ONCE, by_length, padded_tokens
 from tokenprune.models.catalog import damaged_weights, resolve_model
-from tokenprune.models.device import pick_device, pick_dtype, quiet_loading
+from tokenprune.models.device import loading_alone, pick_device, pick_dtype
 from tokenprune.models.once import Once, state_of
 from tokenprune.models.side_by_side import side_by_side
 
@@ -257,7 +257,7 @@ def _load(path: str, device: str, dtype: torch.dtype) -> SentenceTransformer:
             "sentence embeddings", "models", error.name or "sentence-transformers"
         ) from error
     try:
-        with quiet_loading():
+        with loading_alone():
             model = SentenceTransformer(
                 path,
                 device=device,

@@ -34,7 +34,7 @@ class Once(Generic[Loaded]):
     def get(self, key: Hashable, load: Callable[[], Loaded]) -> Loaded:
         """Return what ``load`` made of ``key`` the first time; one that raises is tried again next time.
 
-        Nobody waits for the load of another key.
+        Nobody waits here for the load of another key; loads themselves may take turns (`loading_alone`).
         """
         while True:
             with self._lock:

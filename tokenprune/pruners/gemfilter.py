@@ -2,6 +2,7 @@
 
 from typing import Literal
 
+from tokenprune.budget import Budget
 from tokenprune.pruners.base import Pruner
 from tokenprune.registry import named
 from tokenprune.score.prompt_attention import EarlyLayer, PromptAttention
@@ -76,8 +77,10 @@ def gemfilter_q(
     averaged) and ``heads`` (which query heads count) are as the model's calibration says where they are None
     (`tokenprune calibrate`). ``near``: while it reads, a token sees so many positions before it only, which
     is faster on long texts. ``narrow``: behind the first layer that looks only this share of the tokens is
-    read on; be it above what stays. ``threshold`` is an attention relative to an even look.
+    read on, or what stays by a budget or ratio, if that is more. ``threshold`` is an attention relative to an
+    even look.
     """
     reader = EarlyLayer(layer, softmax=softmax, kernel=kernel, heads=heads, near=near, narrow=narrow)
     selector = choose(KeepRatio(DEFAULT_RATIO), threshold, keep_ratio, top_k)
-    return Pruner(cut(unit), PromptAttention(reader, model, dtype), selector)
+    stays = Budget(keep_ratio=selector.ratio) if isinstance(selector, KeepRatio) else Budget()
+    return Pruner(cut(unit), PromptAttention(reader, model, dtype, stays), selector)

@@ -166,9 +166,9 @@ class LayersReached(_BestToken):
         steps: where tokens leave and how many stay; None: the published schedule, or as ``share`` says.
         question: the question's tokens score and stay; False: the last token scores.
         calibrated: with the question, score in each layer as the model's calibration says, if it does.
-        share: of the prompt's tokens that will be kept: so many reach the last layer, and a unit is worth
-            half of its best token and the mean together. None: it is not known, and a unit is worth its best
-            token, so that it reaches the last layer where a token of it does.
+        share: of the prompt's tokens that will be kept: so many reach the last layer where no steps are
+            given, and a unit is worth half of its best token and the mean together. None: it is not known,
+            and a unit is worth its best token, so that it reaches the last layer where a token of it does.
     """
 
     steps: tuple[Drop, ...] | None = None
@@ -178,7 +178,7 @@ class LayersReached(_BestToken):
     room: ClassVar[int] = 0
 
     def keeping(self, share: float) -> LayersReached:
-        """Let about so many tokens reach the last layer, unless the steps were given."""
+        """Let about so many tokens reach the last layer, unless the steps were given; see ``share``."""
         return replace(self, share=share)
 
     def scores(

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from tokenprune.errors import MissingExtraError, ModelError, VisionError
 from tokenprune.models.catalog import resolve_model
-from tokenprune.models.device import pick_device, pick_dtype, quiet_loading
+from tokenprune.models.device import loading_alone, pick_device, pick_dtype
 from tokenprune.models.once import Once, state_of
 from tokenprune.vision.families import FAMILIES, Prepared
 from tokenprune.vision.items import film
@@ -207,7 +207,7 @@ def _load(path: str, device: str, dtype: torch.dtype, name: str) -> VisionEncode
         check_config(config)
         processor = AutoImageProcessor.from_pretrained(path)
         folder = Path(path) if Path(path).is_dir() else _snapshot(path)
-        with quiet_loading(), no_init_weights():
+        with loading_alone(), no_init_weights():
             part = FAMILIES[config.model_type].part(config)
         _fill(folder, part)
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from tokenprune import __version__, folders
 from tokenprune.errors import MissingExtraError, ModelError
 from tokenprune.folders import LICENCES, whole_folder
-from tokenprune.models.device import quiet_loading
+from tokenprune.models.device import loading_alone
 from tokenprune.weights.card import CARD, README, Card, earlier_of, write_card
 from tokenprune.weights.kept import Biases, Kept
 from tokenprune.weights.latency import Latency
@@ -155,7 +155,7 @@ def _write(
     card: Card,
     out: Path,
 ) -> None:
-    with quiet_loading():
+    with loading_alone():
         small.save_pretrained(out)
     if tokenizer is not None:
         tokenizer.save_pretrained(out)

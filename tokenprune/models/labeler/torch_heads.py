@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from tokenprune.errors import MissingExtraError, ModelError
-from tokenprune.models.device import quiet_loading
+from tokenprune.models.device import loading_alone
 from tokenprune.models.labeler.types import Batch, Read
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def build(make: Callable[[], Any], name: str) -> Any:
     except ImportError as error:
         raise MissingExtraError("sentence labeling", "models", error.name or "transformers") from error
     try:
-        with quiet_loading(), no_init_weights():
+        with loading_alone(), no_init_weights():
             return make()
     except (ValueError, TypeError, KeyError, AttributeError, RuntimeError) as error:
         raise ModelError(f"the config.json of {name!r} does not describe a model: {error}") from error
