@@ -11,6 +11,7 @@ from tokenprune.pipeline import Pipeline
 from tokenprune.pruners.base import Pruner
 from tokenprune.segment.html_blocks import HtmlBlocks
 from tokenprune.segment.sentences import Sentences
+from tokenprune.select import budget
 from tokenprune.select.budget import fill
 from tokenprune.select.simple import Everything
 from tokenprune.tokens import get_counter
@@ -304,3 +305,24 @@ def test_a_budget_over_several_documents_is_used(samples, check):
         check(result, documents, limit)
         assert result.tokens_after >= 0.9 * limit
         assert all(d.text for d in result.documents), "every document holds an answer"
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        lambda n: "<table>" + "<tr><td rowspan=0>k" * n + "</table>",
+        lambda n: "<table><tr><td rowspan=65000>k" + "<tr><td>a<td rowspan=3>b" * n + "</table>",
+    ],
+)
+def test_rows_that_need_all_rows_above_them_are_not_followed_beyond_the_budget(page, monkeypatch):
+    looked = []
+    opening = budget._opening
+    monkeypatch.setattr(budget, "_opening", lambda *args: looked.append(0) or opening(*args))
+
+    def work(n):
+        looked.clear()
+        Pipeline(["htmlrag-bm25"]).prune("k", [Document(page(n), kind="html")], Budget(100))
+        return len(looked)
+
+    few, many = work(150), work(600)
+    assert many <= 5 * few

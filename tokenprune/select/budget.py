@@ -155,7 +155,7 @@ def _company(
 
     None: however it was kept, something would be read under a heading that is not its own.
     """
-    alone = _needed(units, unit, keep, opened, leads=0)
+    alone = _needed(units, unit, keep, opened, left, leads=0)
     lead = units.lead[unit]
     led = lead >= 0 and bool(keep[lead])
     # Most units: nothing to be looked at that often.
@@ -163,11 +163,11 @@ def _company(
         return alone
     found = [alone]
     if lead >= 0 and not led:
-        near = _needed(units, unit, keep, opened, leads=1)
-        all_ = _needed(units, unit, keep, opened, leads=len(units))
+        near = _needed(units, unit, keep, opened, left, leads=1)
+        all_ = _needed(units, unit, keep, opened, left, leads=len(units))
         found = _in_order(units, unit, (alone, near, all_), left, for_headings if keep.any() else left)
         if near.tokens > left and units.must_lead(unit, beside=True):
-            apart = _needed(units, unit, keep, opened, leads=0, beside=True)
+            apart = _needed(units, unit, keep, opened, left, leads=0, beside=True)
             found = [apart] if apart.tokens <= left or keep.any() else [alone]
     for way in found:
         wrong = headings.misread(way.members, keep)
@@ -209,9 +209,16 @@ def _in_order(
 
 
 def _needed(
-    units: Units, unit: int, keep: BoolArray, opened: BoolArray, *, leads: int, beside: bool = False
+    units: Units,
+    unit: int,
+    keep: BoolArray,
+    opened: BoolArray,
+    left: int,
+    *,
+    leads: int,
+    beside: bool = False,
 ) -> _Company:
-    """What a unit and that many of its leads add, where they are not kept yet.
+    """What a unit and that many of its leads add, where they are not kept yet; no further than the room left.
 
     Leads that come along with what leads them do not count; those it is not kept without (``beside`` others,
     see `Units.must_lead`) come whatever the number.
@@ -222,11 +229,11 @@ def _needed(
     while unit >= 0 and not keep[unit]:
         own = _opening(units, unit, opened, wrappers)
         tokens += own
-        if members and units.heading is not None and units.heading[unit]:
+        if members and units.level is not None and units.level[unit]:
             of_headings += own
         counted += not members or units.along is None or not units.along[unit]
         members.append(unit)
-        if counted > leads and not units.must_lead(unit, beside=beside):
+        if tokens > left or (counted > leads and not units.must_lead(unit, beside=beside)):
             break
         unit = int(units.lead[unit])
     return _Company(tokens, members, wrappers, of_headings)
