@@ -1,6 +1,7 @@
 """Blocks of a page under a limit of tokens: what is larger is cut, by the rule of texts."""
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 
 import tokenprune as tp
 from tokenprune.segment.html_blocks import HtmlBlocks
-from tokenprune.segment.sentences import split_costly
+from tokenprune.segment.sentences import Sentences, split_costly
 from tokenprune.tokens import get_counter
 
 COUNTER = get_counter()
@@ -33,7 +34,8 @@ AROUND = {
 
 
 def blocks(page, limit, max_words=64):
-    return HtmlBlocks(max_words).finer(limit).segment(tp.Document(page, kind="html"), COUNTER)
+    cut = replace(HtmlBlocks(max_words).finer(limit), max_tokens=limit)  # below a sentence's tokens, too
+    return cut.segment(tp.Document(page, kind="html"), COUNTER)
 
 
 @pytest.mark.parametrize("limit", [24, 60, 200])
@@ -60,6 +62,30 @@ def test_a_sentence_that_fits_stays_whole():
     limit = COUNTER.count(sentence.format(11)) + 1
     for text in blocks(page, limit).texts:
         assert text.startswith("The red") and text.endswith("at night.")
+
+
+@pytest.mark.parametrize("limit", [1, 15, 24, 63])
+@pytest.mark.parametrize("cut", [HtmlBlocks(64), Sentences()])
+def test_a_short_sentence_stays_whole_whatever_the_budget(cut, limit):
+    """Else "Part 12 costs" of one and "7000" of another stand side by side."""
+    said = [f"Part AX{1000 + i} costs {20000 + i * 37} euro at depot {7000 + i * 13}." for i in range(40)]
+    page = "".join(f"<p>{text}" for text in said)
+    text = page if isinstance(cut, HtmlBlocks) else " ".join(said)
+    units = cut.finer(limit).segment(tp.Document(text), COUNTER)
+    assert [t.strip() for t in units.texts] == said
+
+
+@pytest.mark.parametrize("limit", range(8, 40))
+@pytest.mark.parametrize("output", ["same", "text", "markdown"])
+def test_facts_of_two_sentences_are_not_joined(limit, output):
+    said = {f"AX{1000 + i}": str(20000 + i * 37) for i in range(40)}
+    page = "".join(f"<p>Part {name} costs {price} euro since 1987." for name, price in said.items())
+    method = tp.pruner("htmlrag-bm25", output=output)
+    result = tp.Pipeline([method]).prune("What does part AX1015 cost?", [tp.Document(page)], tp.Budget(limit))
+    text = result.documents[0].text
+    for name, price in re.findall(r"(AX\d+) costs (\w+)", text):
+        assert said[name] == price
+    assert set(re.findall(r"\d{3,}", text)) <= {"1987", *said.values(), *(n[2:] for n in said)}
 
 
 def test_words_and_numbers_stay_whole():

@@ -132,10 +132,10 @@ class Divisible:
             at -= 1
         return at
 
-    def in_number(self, at: int) -> bool:
-        """Whether a cut would go through a word with digits, such as ``1,234`` or ``item37``."""
+    def number_at(self, at: int) -> str:
+        """The word with digits, such as ``1,234`` or ``item37``, that a cut would go through; "" for none."""
         word = _WORD.match(self.text, self.word_end(at))
-        return word is not None and word.end() > at and _DIGIT.search(word[0]) is not None
+        return word[0] if word is not None and word.end() > at and _DIGIT.search(word[0]) is not None else ""
 
     def sentence_end(self, at: int) -> int:
         """Return the last end of a sentence, a line or a block at or before ``at``; 0: none is near."""

@@ -22,6 +22,7 @@ from tokenprune.segment.html_limit import TokenLimit
 from tokenprune.segment.html_markup import markup, scoped
 from tokenprune.segment.html_page import TEXT, CleanPage
 from tokenprune.segment.html_ranges import partition
+from tokenprune.segment.sentences import A_SENTENCE
 from tokenprune.tokens import TokenCounter, counts_between
 from tokenprune.units import Pieces, Units, contexts
 
@@ -71,13 +72,13 @@ class HtmlBlocks:
     def finer(self, max_tokens: int) -> HtmlBlocks:
         """Return a segmenter whose blocks are small enough for a budget of ``max_tokens``.
 
-        A sentence that fits the budget is not cut: parts of one may say the opposite of the whole.
+        A sentence that fits the budget, or a short one, is not cut: parts may say the opposite of the whole.
         """
         return replace(
             self,
             max_words=max(4, min(self.max_words, max_tokens // 4)),
             sentence_words=self.max_words,
-            max_tokens=max(1, max_tokens),
+            max_tokens=max(A_SENTENCE, max_tokens),
         )
 
 

@@ -215,6 +215,11 @@ def _is_mark(text: str, start: int, end: int) -> bool:
     return end - start < _LONGEST_MARK and _LIST_MARK_ONLY.match(text[start:end]) is not None
 
 
+# Tokens: a sentence of so many is not cut, however small a budget is. Parts are chosen each for itself, and
+# those of two sentences would stand side by side: "It costs" and "20 euro".
+A_SENTENCE = 64
+
+
 def split_long(
     text: str, starts: list[int], max_characters: int, reach: Callable[[int], int] | None = None
 ) -> list[int]:
@@ -299,5 +304,5 @@ class Sentences:
         return units
 
     def finer(self, max_tokens: int) -> Sentences:
-        """Return a segmenter whose units are small enough for a budget of ``max_tokens``."""
-        return replace(self, max_tokens=max(1, max_tokens))
+        """Return a segmenter for a budget of ``max_tokens``: no unit has more, but for short sentences."""
+        return replace(self, max_tokens=max(A_SENTENCE, max_tokens))

@@ -20,6 +20,7 @@ from tokenprune.units import Units
 USED = 0.9  # share of a budget that counts as used
 SMALL = 24  # a budget of fewer tokens is about one sentence
 _WORDS = 8  # a smaller budget is not worth the beginning of a word
+_NUMBER = 24  # characters of a number that is read as one; longer runs of digits are data
 _TRIES = 12  # units looked at
 _STEPS = 16  # cuts counted per unit; a place is halved upon at the latest after half of them
 _CHARACTERS = 3.0  # a token holds about so many, to begin with
@@ -57,9 +58,9 @@ def use_up(
     """Keep beginnings of the best units that do not fit, where less than 90 % of a budget is used.
 
     The cut stands at the end of a sentence, else between words, else between grapheme clusters: the first of
-    these that leaves less than a tenth of the budget unused. No number is cut behind other words, and in
-    budgets of less than 8 tokens no word. Where the tags around the words alone do not fit, words are kept
-    without them. What is used up already costs one sum.
+    these that leaves less than a tenth of the budget unused. No number is cut that is one to a reader, nor
+    any behind other words of its unit, and in budgets of less than 8 tokens no word. Where the tags around
+    the words alone do not fit, words are kept without them. What is used up already costs one sum.
 
     Args:
         documents: segmented documents.
@@ -186,7 +187,9 @@ def _longest(state: _State, n: int, part: Divisible, mask: BoolArray, *, sentenc
         if part.text[part.least : nicer].strip() and state.need <= others + tokens(nicer) <= state.limit:
             return nicer, tokens(nicer)
     # The beginning of a number is another number: others may fill what it leaves.
-    if state.limit < _WORDS or (part.in_number(low) and part.text[: part.word_end(low)].strip()):
+    number = part.number_at(low)
+    behind = bool(number) and bool(part.text[: part.word_end(low)].strip())
+    if state.limit < _WORDS or behind or 0 < len(number) <= _NUMBER:
         low = part.word_end(low)
     return (low, tokens(low)) if part.text[part.least : low].strip() else (0, 0)
 
