@@ -548,3 +548,23 @@ def test_xhtml(body, expected):
 def test_what_only_says_it_is_xhtml_is_read_as_browsers_read_html():
     page = XHTML.format("<div hidden=''/>x</div><p>y<![CDATA[ z ]]>")
     assert cleaned(page) == "<p>y</p>"
+
+
+@pytest.mark.parametrize(
+    ("source", "written"),
+    [
+        ("<dl><dt>a<dt>b<dd>c<dd>d</dl>e", "<dl><dt>a</dt><dt>b</dt><dd>c</dd><dd>d</dd></dl>e"),
+        (
+            "<dl><dd>a<dl><dd>b<dd>c</dl>d<dd>e</dl>",
+            "<dl><dd>a<dl><dd>b</dd><dd>c</dd></dl>d</dd><dd>e</dd></dl>",
+        ),
+        (
+            "<dl><dd><p>a<p>b<dd>c<dt>d<dt>e</dl>",
+            "<dl><dd><p>a</p><p>b</p></dd><dd>c</dd><dt>d</dt><dt>e</dt></dl>",
+        ),
+        ("<dl><dd><ul><li>a<dd>b</ul></dl>", "<dl><dd><ul><li>a<dd>b</dd></li></ul></dd></dl>"),
+        ("<dt>a</p><dt>b</dl><dd>c", "<dt>a</dt><dt>b</dt><dd>c</dd>"),
+    ],
+)
+def test_terms_and_meanings_without_end_tags_stand_side_by_side(source, written):
+    assert "".join(clean(source).text) == written

@@ -9,6 +9,7 @@ libxml2, so a page cannot forge a number.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,6 +21,8 @@ from lxml import etree
 
 from tokenprune.arrays import IntArray
 from tokenprune.points import NUL, listed
+from tokenprune.segment.html_names import codes_among
+from tokenprune.segment.html_open import SPECIAL
 from tokenprune.segment.html_source import CLOSES, ENDED, NO_TAG, OPENS, WHITE, Source
 from tokenprune.segment.html_tags import VOID
 
@@ -27,6 +30,8 @@ NUMBER = "tp-n"
 _WRITTEN = re.compile(r"/?([^\s/>]++)")
 _MISPLACED = frozenset(("html", "head", "body", "frameset"))
 _AS_PRE = frozenset(("xmp", "plaintext"))
+_TERMS = ("dd", "dt")
+_THROUGH = ("address", "p")  # a div as well, but out of that libxml2 lets nothing end
 
 
 @dataclass
@@ -74,12 +79,47 @@ def owns_text(page: Source, k: int) -> bool:
     return kind == ENDED and name in VOID
 
 
+def _terms_to_end(page: Source) -> dict[int, str]:
+    """Which start tags end a ``<dd>`` or ``<dt>`` of the same name or through a paragraph: tag -> that name.
+
+    So says the HTML standard (section 13.2.6.4.7); libxml2 puts a meaning into the one before it.
+    """
+    names = page.names
+    terms = {4 * place + OPENS for place, name in enumerate(names) if name in _TERMS}
+    if np.count_nonzero(codes_among(page.codes, terms)) < 2:
+        return {}
+    special = [place for place, name in enumerate(names) if name in SPECIAL and name not in VOID]
+    tags = codes_among(page.codes, [4 * place + kind for place in special for kind in (OPENS, CLOSES)])
+    found: dict[int, str] = {}
+    stack: list[tuple[str, int]] = []  # open elements, each with the place of the term that ends in it, or -1
+    often: Counter[str] = Counter()
+    for k in np.flatnonzero(tags).tolist():
+        name, at = names[page.code[k] >> 2], -1
+        inner = stack[-1][1] if stack else -1
+        if page.code[k] & 3 == CLOSES:
+            at = len(stack) - 1 if often[name] else len(stack)
+            while at < len(stack) and stack[at][0] != name:
+                at -= 1
+        elif name in _TERMS and inner >= 0:
+            at, found[k] = inner, stack[inner][0]
+        else:
+            at = len(stack)
+        often.subtract(gone for gone, _ in stack[at:])
+        del stack[at:]
+        if page.code[k] & 3 == OPENS:
+            stack.append((name, at if name in _TERMS else inner if name in _THROUGH else -1))
+            often[name] += 1
+    return found
+
+
 def marked(page: Source) -> str:
     """Write a page as libxml2 reads it."""
     parts: list[str] = []
-    add, names = parts.append, page.names
+    add, names, ended = parts.append, page.names, _terms_to_end(page)
     for k, (code, tag, text) in enumerate(zip(page.code, page.tag, page.text, strict=True)):
         kind, name = code & 3, names[code >> 2]
+        if k in ended:
+            add(f"</{ended[k]}>")
         if kind != NO_TAG:
             written = cast("re.Match[str]", _WRITTEN.match(tag))[1]
             if kind != CLOSES:
