@@ -3,7 +3,7 @@
 from html import escape, unescape
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 import tokenprune as tp
@@ -177,6 +177,8 @@ def test_not_a_run_of_them_is_left(source):
 
 
 @given(texts)
+@example("&shyaa")
+@example("&copy&notit;&ampamp b&LTT")
 def test_offsets_stay_exact_with_characters_removed(source):
     """Each character of the cleaned text is found where it stands in the source."""
     page = clean(f"<p>{source}</p>")

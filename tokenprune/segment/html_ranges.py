@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_right
 from collections.abc import Sequence
+from itertools import takewhile
 
 import numpy as np
 
@@ -66,8 +67,11 @@ def _character_ends(word: str) -> Sequence[int]:
         read = unescape(m[0])
         if read == m[0]:  # "&c" in "a&c=2" only resembles an entity
             ends += range(m.start() + 1, m.end() + 1)
-        else:
-            ends += [m.end()] * len(read)
+        else:  # "&shy" in "&shyness" is one without its semicolon
+            pairs = () if m[0].endswith(";") else zip(reversed(read), reversed(m[0]), strict=False)
+            same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+            ends += [m.end() - same] * (len(read) - same)
+            ends += range(m.end() - same + 1, m.end() + 1)
     return ends
 
 
