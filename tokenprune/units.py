@@ -187,11 +187,6 @@ class Units:
     entry: BoolArray | None = None
     notes: tuple[str, ...] = ()
 
-    @property
-    def heading(self) -> BoolArray | None:
-        """Headings and titles, bool [n]: of what leads units, what a reader can do without. None: none."""
-        return None if self.level is None else self.level > 0
-
     @classmethod
     def from_starts(
         cls,

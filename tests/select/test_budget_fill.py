@@ -127,7 +127,7 @@ def test_headings_have_a_small_share_of_a_budget_and_terms_do_not():
         found = kept(units, filled(units, [scores], int(units[0].cost.sum()) - 3)[0])[0]
         assert f"answer {words}" in found
         assert (long in found) == ("dt" in lead)
-        assert units[0].heading.tolist() == [text == long and "h2" in lead for text in units[0].texts]
+        assert (units[0].level > 0).tolist() == [text == long and "h2" in lead for text in units[0].texts]
 
 
 PLANS = "".join(f"<h2>Plan {n}</h2><p>Price {n}0 dollars</p><p>Seats are {n} here</p>" for n in "123456")
@@ -193,7 +193,7 @@ def test_what_is_kept_is_read_under_its_own_headings(data):
     result = Pipeline([pruner]).prune("q", document, Budget(limit))
     out = segment(result.documents[0].text, max_words=3)
     for n, text in enumerate(out.texts):
-        if text in units.texts and (text[0] != "H" or out.heading[n]):  # else a beginning, or words alone
+        if text in units.texts and (text[0] != "H" or out.level[n]):  # else a beginning, or words alone
             own = parents(units, units.texts.index(text))
             before = units.texts[: units.texts.index(text)]
             heading = next((t for t in reversed(before) if t[0] == "H"), None)

@@ -68,7 +68,7 @@ def _empty_of_answers(units: Units) -> BoolArray:
 
 def _is_sentence(units: Units, i: int) -> bool:
     text = units.texts[i].strip()
-    heading = units.heading is not None and units.heading[i]
+    heading = units.level is not None and units.level[i] > 0
     return not heading and text.endswith(_ENDS) and word_count(text) >= _SENTENCE
 
 

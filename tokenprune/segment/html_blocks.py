@@ -16,7 +16,7 @@ import numpy as np
 from tokenprune.document import Document
 from tokenprune.segment.html_clean import read
 from tokenprune.segment.html_compact import compact
-from tokenprune.segment.html_contents import Contents
+from tokenprune.segment.html_contents import entries_of_contents
 from tokenprune.segment.html_cutter import Cutter, visible
 from tokenprune.segment.html_limit import TokenLimit
 from tokenprune.segment.html_markup import markup, scoped
@@ -63,7 +63,7 @@ class HtmlBlocks:
         pieces = _Pieces(page, cutter)
         units = pieces.units(written, document, counter)
         units.notes = cleaned.notes
-        units.entry = Contents(cleaned.source).entries(units.pieces, units.texts)
+        units.entry = entries_of_contents(cleaned.source, units.pieces, units.texts)
         if self.markup:
             units.markup = markup(cleaned, pieces.event, pieces.owner, units.pieces.text)
             units.lead = scoped(units.lead, units.markup)

@@ -6,7 +6,6 @@ import re
 from collections.abc import Iterable, Iterator
 from html import unescape
 from itertools import accumulate, pairwise
-from operator import and_
 
 import numpy as np
 
@@ -63,11 +62,12 @@ class Cutter:
         close_of, self.in_line = _elements(page)
         # What is larger than a block is split as one is, such as code in pre.
         opens = np.flatnonzero(page.kinds == OPEN)
-        nodes = page.nodes[opens]
-        for node in nodes[words[close_of[nodes]] - words[opens] > max_words].tolist():
-            self.in_line[node] = False
+        ends = close_of[page.nodes[opens]] + 1
+        large = words[ends] - words[opens] > max_words
         if limit is not None:
-            self.in_line = list(map(and_, self.in_line, limit.elements()))
+            large |= ~limit.hold(opens, ends)
+        for node in page.nodes[opens[large]].tolist():
+            self.in_line[node] = False
         self.close_of: list[int] = close_of.tolist()
         self.says, self.shown = _said(page)
         self.runs: list[tuple[int, int, int]] = []

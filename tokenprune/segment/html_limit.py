@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tokenprune.arrays import IntArray
-from tokenprune.segment.html_page import CLOSE, OPEN, CleanPage
+from tokenprune.arrays import BoolArray, IntArray
+from tokenprune.segment.html_page import CLOSE, CleanPage
 from tokenprune.segment.sentences import split_costly
 from tokenprune.tokens import TokenCounter, counts_between
 
@@ -35,15 +35,10 @@ class TokenLimit:
         """Whether the events from ``i`` up to ``j`` are no more than a block may have."""
         return self._tokens[j] - self._tokens[i] <= self.most
 
-    def elements(self) -> list[bool]:
-        """Whether each element of the page is no more than a block may have."""
-        kinds, nodes = self.page.kinds, self.page.nodes
-        tokens = np.zeros(len(self.page.tag), dtype=np.int64)
-        opens, ends = np.flatnonzero(kinds == OPEN), np.flatnonzero(kinds == CLOSE)
-        tokens[nodes[ends]] = self._before[ends + 1]
-        tokens[nodes[opens]] -= self._before[opens]
-        fits: list[bool] = (tokens <= self.most).tolist()
-        return fits
+    def hold(self, i: IntArray, j: IntArray) -> BoolArray:
+        """The same for many ranges of events, bool [r]."""
+        found: BoolArray = self._before[j] - self._before[i] <= self.most
+        return found
 
     def split(self, text: str, starts: list[int], i: int, edges: Sequence[int]) -> list[int]:
         """Cut slices that are more than a block may have, as `split_costly` does.
