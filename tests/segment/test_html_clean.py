@@ -564,6 +564,10 @@ def test_what_only_says_it_is_xhtml_is_read_as_browsers_read_html():
         ),
         ("<dl><dd><ul><li>a<dd>b</ul></dl>", "<dl><dd><ul><li>a<dd>b</dd></li></ul></dd></dl>"),
         ("<dt>a</p><dt>b</dl><dd>c", "<dt>a</dt><dt>b</dt><dd>c</dd>"),
+        (
+            "<dl><dt>a<dt>b</dt></dt><dd>c<b><dd>d</dd></b></dd></dl>",
+            "<dl><dt>a</dt><dt>b</dt><dd>c</dd><dd>d</dd></dl>",
+        ),
     ],
 )
 def test_terms_and_meanings_without_end_tags_stand_side_by_side(source, written):

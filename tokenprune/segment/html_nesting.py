@@ -17,7 +17,8 @@ from lxml import etree
 from tokenprune.arrays import IntArray
 from tokenprune.points import NUL
 from tokenprune.segment.entities import unescape
-from tokenprune.segment.html_repair import Events
+from tokenprune.segment.html_open import SPECIAL
+from tokenprune.segment.html_repair import TERMS, Events
 from tokenprune.segment.html_source import CLOSES, ENDED, KNOWN, NO_TAG, OPENS, Source
 from tokenprune.segment.html_tags import BLOCKS, INLINE, UNWRAPPED_BLOCKS, VOID
 from tokenprune.segment.html_tree import moved_down, tree
@@ -196,6 +197,8 @@ def _stands_in(around: str, name: str, *, ended: bool) -> bool:
     """Ask libxml2 whether an element may stand right in another one, and whether it is ended at once."""
     if around == "head":
         return True  # `_outside` has seen to that
+    if name in TERMS and (around in TERMS or around not in SPECIAL):
+        return False  # it may end a term, which libxml2 is told
     order = _Order()
     parser = etree.HTMLParser(target=cast(Any, order))
     slash = " /" if ended else ""

@@ -30,7 +30,7 @@ NUMBER = "tp-n"
 _WRITTEN = re.compile(r"/?([^\s/>]++)")
 _MISPLACED = frozenset(("html", "head", "body", "frameset"))
 _AS_PRE = frozenset(("xmp", "plaintext"))
-_TERMS = ("dd", "dt")
+TERMS = ("dd", "dt")
 _THROUGH = ("address", "p")  # a div as well, but out of that libxml2 lets nothing end
 
 
@@ -85,7 +85,7 @@ def _terms_to_end(page: Source) -> dict[int, str]:
     So says the HTML standard (section 13.2.6.4.7); libxml2 puts a meaning into the one before it.
     """
     names = page.names
-    terms = {4 * place + OPENS for place, name in enumerate(names) if name in _TERMS}
+    terms = {4 * place + OPENS for place, name in enumerate(names) if name in TERMS}
     if np.count_nonzero(codes_among(page.codes, terms)) < 2:
         return {}
     special = [place for place, name in enumerate(names) if name in SPECIAL and name not in VOID]
@@ -100,14 +100,14 @@ def _terms_to_end(page: Source) -> dict[int, str]:
             at = len(stack) - 1 if often[name] else len(stack)
             while at < len(stack) and stack[at][0] != name:
                 at -= 1
-        elif name in _TERMS and inner >= 0:
+        elif name in TERMS and inner >= 0:
             at, found[k] = inner, stack[inner][0]
         else:
             at = len(stack)
         often.subtract(gone for gone, _ in stack[at:])
         del stack[at:]
         if page.code[k] & 3 == OPENS:
-            stack.append((name, at if name in _TERMS else inner if name in _THROUGH else -1))
+            stack.append((name, at if name in TERMS else inner if name in _THROUGH else -1))
             often[name] += 1
     return found
 
